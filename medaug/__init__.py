@@ -1,0 +1,72 @@
+"""medaug: does generated training data help your classifier?
+
+For notebooks: :func:`leaderboard`, :func:`load_generator` and :func:`open_store`. Everything else
+is the ``medaug`` command. Importing this package loads nothing yet.
+"""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from medaug.generator import Generator
+    from medaug.store import Store
+
+__all__ = ["leaderboard", "load_generator", "open_store"]
+
+
+def open_store(path: str | PathLike[str]) -> Store:
+    """The store in the folder ``path``, for example ``runs/stores/features-…``.
+
+    Its rows are read when asked for: ``store.read(slice(0, 8)).x`` is a tensor (8, *shape);
+    ``store.labels``, ``store.patients`` and ``store.split("train", fold=0)`` tell whose they are.
+
+    Raises:
+        UserError: there is no finished store.
+        IntegrityError: a file of it is not what was written.
+    """
+    from pathlib import Path
+
+    from medaug.store import Store
+
+    return Store.open(Path(path))
+
+
+def load_generator(
+    name_or_path: str | PathLike[str], storage: str | PathLike[str] = "runs"
+) -> Generator:
+    """The best generator of a run, a generator by its own name (``generator-…``), or the one in a
+    folder that ``medaug export`` has written.
+
+    ``load_generator("glioma").sample(100, "HGG")`` is an array (100, *shape) float32.
+
+    Raises:
+        UserError: there is no such generator.
+        IntegrityError: a file of it is not what was written.
+    """
+    from pathlib import Path
+
+    from medaug.generator import find_generator
+
+    return find_generator(Path(name_or_path), Path(storage))
+
+
+def leaderboard(name: str, storage: str | PathLike[str] = "runs") -> DataFrame:
+    """The leaderboard of the run ``name``, best configuration first.
+
+    Columns ``rank``, ``title``, ``mean`` (balanced accuracy) with its interval ``low`` to ``high``,
+    ``gain`` over the best configuration without synthetic data with ``gain_low`` to ``gain_high``,
+    ``flags``, ``scores.…``, ``quality.…`` and more.
+
+    Raises:
+        UserError: there is no such run.
+    """
+    from pathlib import Path
+
+    from medaug.tracking.frame import as_frame
+    from medaug.tracking.leaderboard import leaderboard_of
+
+    return as_frame(leaderboard_of(Path(storage) / name))

@@ -1,0 +1,5 @@
+"""``python -m medaug`` is the ``medaug`` command."""
+
+from medaug.cli import main
+
+main()

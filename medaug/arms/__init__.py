@@ -1,0 +1,60 @@
+"""Ways to make a training set: the controls, the cheap generators, the adversarial ones.
+
+Each arm is one file and one line here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from medaug.arms.acgan import AcganArm
+from medaug.arms.acgan_image import AcganImageArm
+from medaug.arms.base import Arm, ArmContext, FittedArm, GeneratedArm, ResampleArm
+from medaug.arms.classical import ClassicalArm
+from medaug.arms.controls import DuplicateArm, NoneArm
+from medaug.arms.dcgan import DcganArm
+from medaug.arms.flow import FlowArm
+from medaug.arms.gaussian import GaussianArm
+from medaug.arms.infogan import InfoganArm
+from medaug.arms.mixup import MixupArm
+from medaug.arms.noise import NoiseArm
+from medaug.arms.smote import SmoteArm
+from medaug.arms.wgan_gp import WganGpArm
+
+ARMS: Mapping[str, type[Arm]] = {
+    "none": NoneArm,
+    "duplicate": DuplicateArm,
+    "classical": ClassicalArm,
+    "noise": NoiseArm,
+    "mixup": MixupArm,
+    "smote": SmoteArm,
+    "gaussian": GaussianArm,
+    "flow": FlowArm,
+    "wgan_gp": WganGpArm,
+    "acgan": AcganArm,
+    "acgan_image": AcganImageArm,
+    "infogan": InfoganArm,
+    "dcgan": DcganArm,
+}
+"""Kind -> arm."""
+
+
+def load_arm(folder: Path) -> GeneratedArm:
+    """The fitted arm that :meth:`GeneratedArm.save` wrote to ``folder``, on the CPU."""
+    kind = json.loads((folder / "config.json").read_text())["arm"]["kind"]
+    arm = ARMS[kind]
+    assert issubclass(arm, GeneratedArm), f"{kind} makes no rows, so it is never saved"
+    return arm.load(folder)
+
+
+__all__ = [
+    "ARMS",
+    "Arm",
+    "ArmContext",
+    "FittedArm",
+    "GeneratedArm",
+    "ResampleArm",
+    "load_arm",
+]

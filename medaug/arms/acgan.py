@@ -1,0 +1,155 @@
+"""The auxiliary-classifier GAN of study A, on features of any size or on images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+from torch import nn
+
+from medaug.arms.adversarial import GanArm, latents
+from medaug.arms.base import ArmContext, Rows
+from medaug.arms.probe import Decode, probe
+from medaug.models.acgan import AcganDiscriminator, AcganGenerator
+from medaug.spec.gan import GanSpec, per_preset
+from medaug.spec.study import Positive
+from medaug.train.checkpoint import Checkpoint, Progress
+from medaug.train.gan import train_gan
+from medaug.train.rows import RowSource
+
+
+class AcganSpec(GanSpec):
+    """Networks of study A; what is learned and how is in :class:`GanSpec`."""
+
+    kind: Literal["acgan"] = "acgan"
+    cond: Literal["ac", "adc", "proj"] = "ac"
+    ngf: Positive = 64
+    ndf: Positive = 64
+    """Channels of the hidden layers of generator and discriminator (the paper: 64, 256, 512)."""
+    nz: Positive = 110
+    """Length of the latent, whose first entries are the class (and InfoGAN's codes)."""
+    width_rule: Literal["flat", "pyramid"] = "flat"
+    """``flat``: all hidden layers alike, the literal reading of the paper; ``pyramid``: doubling
+    towards the small maps, as in the reference code."""
+    geometry: Literal["paper", "k3p0"] = "paper"
+    out_act: Literal["tanh", "relu", "linear"] = per_preset(stable="linear", as_published="tanh")
+    """The paper does not say; the reference code has tanh. ``feature_scale`` has to match."""
+    d_norm: Literal["sn", "bn", "none"] = per_preset(stable="sn", as_published="bn")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = per_preset(stable=0.0, as_published=0.5)
+    """In the discriminator, after every convolution."""
+    n_codes: Annotated[int, Field(ge=0)] = 0
+    """InfoGAN's continuous codes; 0: none."""
+    filter: Literal["discriminator", "none"] = Field(
+        default_factory=lambda fields: "none" if fields["cond"] == "proj" else "discriminator"
+    )
+    """Keep only rows whose class the discriminator predicts as intended, as the paper does."""
+    filter_limit: Positive = 20
+    """Stop a class when fewer than one in this many of its rows pass the filter."""
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> AcganSpec:
+        if self.d_norm == "bn" and self.adv in ("wgan_gp", "r1"):
+            raise ValueError(
+                f"adv {self.adv} penalises each row's own gradient, which batch norm mixes: "
+                "set d_norm to sn or none"
+            )
+        if self.filter == "discriminator" and self.cond == "proj":
+            raise ValueError("a projection discriminator predicts no class: set filter to none")
+        return self
+
+
+class AcganArm(GanArm):
+    """One ACGAN for all classes (Odena et al. 2017), its rows filtered by predicted class.
+
+    After sampling, ``remarks["kept"]`` is the share of candidates that passed (the paper: .823).
+    """
+
+    Config: ClassVar[type[AcganSpec]] = AcganSpec
+    config: AcganSpec
+    _tried = _passed = 0
+    """Candidates of the last ``sample``, and those that passed the filter."""
+
+    def fit(self, ctx: ArmContext, resume: Checkpoint | None = None) -> Iterator[Progress]:
+        yield from self.fit_to(ctx.train, ctx, resume)
+
+    def fit_to(
+        self,
+        rows: RowSource,
+        ctx: ArmContext,
+        resume: Checkpoint | None,
+        decode: Decode | None = None,
+    ) -> Iterator[Progress]:
+        """Train on ``rows``; ``decode`` turns what the GAN makes into rows like ``ctx.train``'s."""
+        self.n_classes, self.shape = len(rows.classes), rows.schema.shape
+        for label in range(self.n_classes):
+            ctx.rows_of_class(label)
+        quality = probe(ctx.train, ctx.val, ctx.world, decode)
+        yield from self.keep(
+            train_gan(
+                self.config,
+                self.networks,
+                rows,
+                ctx.world,
+                ctx.seed,
+                quality=quality,
+                resume=resume,
+            )
+        )
+
+    def networks(self) -> tuple[nn.Module, nn.Module]:
+        config = self.config
+        channels, height, width = self.shape
+        generator = AcganGenerator(
+            (channels, height, width),
+            self.n_classes,
+            config.ngf,
+            config.nz,
+            config.width_rule,
+            config.out_act,
+            config.geometry,
+            config.n_codes,
+        )
+        discriminator = AcganDiscriminator(
+            (channels, height, width),
+            self.n_classes,
+            config.ndf,
+            config.width_rule,
+            config.d_norm,
+            config.dropout,
+            config.cond,
+            config.n_codes,
+        )
+        return generator, discriminator
+
+    @property
+    def filters(self) -> bool:
+        return self.config.filter == "discriminator"
+
+    def sample(self, ctx: ArmContext, n: int) -> Rows:
+        self._tried = self._passed = 0
+        for rows in super().sample(ctx, n):
+            if self.filters:
+                self.remarks["kept"] = self._passed / self._tried
+            yield rows
+
+    def stream(self, label: int, seed: int) -> Iterator[np.ndarray]:
+        if not self.filters:
+            yield from super().stream(label, seed)
+            return
+        size = self.block_rows
+        waiting = np.empty((0, *self.shape), np.float32)
+        tried = passed = 0
+        while tried <= self.config.filter_limit * (passed + size):
+            index = np.arange(tried, tried + size)
+            x, predicted = self.gan.generate_judged(*latents(self.gan, label, index, seed))
+            fit = x[predicted == label].cpu().numpy()
+            tried, passed = tried + size, passed + len(fit)
+            self._tried, self._passed = self._tried + size, self._passed + len(fit)
+            waiting = np.concatenate([waiting, fit])
+            if len(waiting) >= size:
+                yield waiting[:size]
+                waiting = waiting[size:]
+        if len(waiting):
+            yield waiting

@@ -1,0 +1,69 @@
+"""One Gaussian per class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medaug.arms.base import ArmContext, noise
+from medaug.arms.pca import PcaArm, PcaSpec
+from medaug.errors import UserError
+from medaug.train.checkpoint import Checkpoint, Progress
+
+
+class GaussianSpec(PcaSpec):
+    kind: Literal["gaussian"] = "gaussian"
+
+
+class GaussianArm(PcaArm):
+    """Mean and Ledoit-Wolf covariance (2004) of each class in principal component space.
+
+    Hard to beat with few patients: it has no mode to lose and shrinks what it cannot estimate.
+    """
+
+    Config = GaussianSpec
+    config: GaussianSpec
+    mean: Tensor
+    """(K, k) class means of the scores."""
+    factor: Tensor
+    """(K, k, k) F with F F' the covariance of each."""
+
+    def fit(self, ctx: ArmContext, resume: Checkpoint | None = None) -> Iterator[Progress]:
+        from sklearn.covariance import LedoitWolf
+
+        codes = self.enter(ctx)
+        x = codes.x.double().cpu().numpy()
+        models = []
+        for label, name in enumerate(codes.classes):
+            members = x[codes.labels == label]
+            if len(members) < 2:
+                raise UserError(f"gaussian: class {name} has one training row; it needs two")
+            models.append(LedoitWolf().fit(members))
+        factor = np.stack([_root(model.covariance_) for model in models])
+        mean = np.stack([model.location_ for model in models])
+        self.mean, self.factor = (
+            torch.from_numpy(a).float().to(codes.x.device) for a in (mean, factor)
+        )
+        return iter(())
+
+    def scores(self, label: int, index: np.ndarray, seed: int) -> Tensor:
+        z = noise(self.mean.shape[1], index, seed, "gaussian", label).to(self.mean.device)
+        return torch.addmm(self.mean[label], z, self.factor[label].T)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        tensors, facts = super().state()
+        return tensors | {"mean": self.mean, "factor": self.factor}, facts
+
+    def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        super().restore(tensors, facts)
+        self.mean, self.factor = tensors["mean"], tensors["factor"]
+
+
+def _root(covariance: np.ndarray) -> np.ndarray:
+    """F with F F' = covariance, which may be singular (rows that are all alike)."""
+    values, vectors = np.linalg.eigh(covariance)
+    return vectors * np.sqrt(values.clip(min=0))

@@ -1,0 +1,29 @@
+"""What opening a run's sealed test set has left on record."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+FILE = "unsealed.json"
+"""The scores on the test patients, of the first opening."""
+LOG = "unsealed.log"
+"""A line of JSON for every opening: ``when``, ``who``, ``configurations_tried``."""
+
+
+def unsealed_of(folder: Path) -> dict[str, Any] | None:
+    """The record of the run in ``folder``; None while its test set is sealed."""
+    try:
+        return json.loads((folder / FILE).read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+def openings_of(folder: Path) -> list[dict[str, Any]]:
+    """Every opening, the first one first; also one that was cut off before it had scores."""
+    try:
+        lines = (folder / LOG).read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in lines if line.endswith("}")]

@@ -1,0 +1,83 @@
+"""What a folder layout is read into: scans, their classes, and what was left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from medaug.errors import UserError
+from medaug.spec.study import DataSpec
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One volume or one 2-D image on disk, with its labels; nothing of it has been read yet."""
+
+    patient: str
+    """Raw id, or the group of near-duplicates where there are no patients; never leaves data/."""
+    path: Path
+    mask: Path | None = None
+    label: int | None = None
+    """Index into :attr:`Cohort.classes`; None where the layout names no class."""
+    index: int | None = None
+    """Position of a 2-D image in its patient's series; None for a volume."""
+    part: str | None = None
+    """``train``, ``val`` or ``test`` where the publisher's folders say so (as_published)."""
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A file that is not used, and why."""
+
+    path: Path
+    reason: str
+    """One line without any name from the disk: logs repeat it, beside the patient's pseudonym."""
+    patient: str | None = None
+    """Raw id, where the layout knows it; without it, messages give a pseudonym of the path."""
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Every usable scan of a folder, in an order that depends on names only."""
+
+    scans: tuple[Scan, ...]
+    classes: tuple[str, ...]
+    rejects: tuple[Reject, ...] = ()
+    notes: tuple[str, ...] = ()
+    """Lines for the user: what the layout lets one see of leaks, doubts and missing parts."""
+
+
+def folder_of(spec: DataSpec) -> Path:
+    """The folder that a layout reads.
+
+    Raises:
+        UserError: none is given, or it is no folder.
+    """
+    if spec.root is None:
+        raise UserError(
+            f"data.root: layout {spec.layout} reads a folder; give --data DIR or data.root"
+        )
+    if not spec.root.is_dir():
+        raise UserError("data.root: is no folder; give the one that holds the scans (--data DIR)")
+    return spec.root
+
+
+Unit = Literal["patient", "image"]
+"""What a split divides."""
+
+
+def unit_of(scan: Scan, unit: Unit) -> str:
+    """The scan's patient; or the 2-D image itself, as ``patient/index``."""
+    return scan.patient if unit == "patient" else f"{scan.patient}/{scan.index}"
+
+
+def units_and_labels(scans: Iterable[Scan], unit: Unit = "patient") -> tuple[list[str], list[int]]:
+    """Two columns with one entry per scan; every scan has a label."""
+    units, labels = [], []
+    for scan in scans:
+        assert scan.label is not None
+        units.append(unit_of(scan, unit))
+        labels.append(scan.label)
+    return units, labels

@@ -1,0 +1,135 @@
+"""Who is on a 2-D image: the hardest question of public image sets, and where they leak."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from medaug.data.cohort import Reject, Scan
+from medaug.data.labels import read_table
+from medaug.errors import UserError
+
+PATIENT_TABLES = ("patients.csv", "groups.csv")
+PATIENT_COLUMNS = ("patient", "group")
+
+_IN_NAME = (
+    # Kermany's chest X-rays: person123_bacteria_4 and person123_virus_4 are one child.
+    re.compile(r"(?P<patient>person\d+)_(bacteria|virus)_\d+(_\d+)?"),
+    re.compile(r"(?P<patient>(NORMAL\d+-)?IM-\d+)-\d+(-\d+)?"),
+)
+
+BLOCK, GUARD = 60, 15
+"""Images without patients, numbered patient by patient, are grouped in blocks of about 60
+consecutive numbers; the 15 between two blocks are not used, as a patient may lie across."""
+
+
+def patient_in_name(path: Path) -> str:
+    """The patient that a known naming scheme gives, else the file's stem."""
+    for pattern in _IN_NAME:
+        if match := pattern.fullmatch(path.stem):
+            return match["patient"]
+    return path.stem
+
+
+def patients_of_table(
+    root: Path, scans: Sequence[Scan], rejects: list[Reject]
+) -> tuple[list[Scan], list[str], dict[str, int]]:
+    """The scans with the patients of ``patients.csv`` or ``groups.csv``, where there is one; notes
+    for the user; table -> number of its lines without an image.
+
+    Images that the table lacks go to ``rejects``.
+
+    Raises:
+        UserError: the table is malformed or contradicts itself.
+    """
+    name = next((name for name in PATIENT_TABLES if os.path.lexists(root / name)), None)
+    if name is None:
+        alone = sum(scan.patient == scan.path.stem for scan in scans)
+        if not alone:
+            return list(scans), ["patients are read off the file names"], {}
+        note = (
+            f"no {' or '.join(PATIENT_TABLES)}: {alone} of {len(scans)} images count as patients "
+            "of their own; if one person has several, add the table (file,patient) or scores leak"
+        )
+        return list(scans), [note], {}
+    table = read_table(root / name, ["file"])
+    column = next((column for column in PATIENT_COLUMNS if column in table.columns), None)
+    if column is None:
+        raise UserError(f"{name}:1: no column {' or '.join(PATIENT_COLUMNS)}; add one of the two")
+    patient_of: dict[str, str] = {}
+    for line, row in table.rows:
+        patient = row[column].strip()
+        if not patient:
+            raise UserError(f"{name}:{line}: {column} is empty; name who is on the image")
+        if patient_of.setdefault(row["file"], patient) != patient:
+            raise UserError(f"{name}:{line}: this file has another {column} further up")
+    listed = []
+    for scan in scans:
+        if scan.path.name in patient_of:
+            listed.append(replace(scan, patient=patient_of[scan.path.name]))
+        else:
+            rejects.append(Reject(scan.path, f"has no line in {name}; add one"))
+    absent = len(patient_of.keys() - {scan.path.name for scan in scans})
+    return listed, [f"patients are those of {name}, column {column}"], {name: absent}
+
+
+def published_leaks(scans: Iterable[Scan]) -> Iterator[str]:
+    """What names alone show of leaks between the publisher's own train, val and test folders."""
+    parts_of: dict[str, set[str | None]] = defaultdict(set)
+    labels_of: dict[str, set[int | None]] = defaultdict(set)
+    files: Counter[tuple[str, int | None]] = Counter()
+    for scan in scans:
+        parts_of[scan.patient].add(scan.part)
+        labels_of[scan.patient].add(scan.label)
+        files[scan.path.name, scan.label] += 1
+    if across := sum(len(parts) > 1 for parts in parts_of.values()):
+        yield (
+            f"{across} of {len(parts_of)} patients are in more than one of the folders train, "
+            "val, test: the published split leaks"
+        )
+    if copies := sum(n > 1 for n in files.values()):
+        yield f"{copies} file names are in more than one of the folders train, val, test: copies?"
+    if mixed := sum(len(labels) > 1 for labels in labels_of.values()):
+        yield f"{mixed} patients have images of several classes"
+
+
+def in_blocks(scans: Iterable[Scan]) -> tuple[list[Scan], str]:
+    """Stand-ins for patients, made of consecutive numbers of one class, and a note about them.
+
+    A patient has one class and takes consecutive numbers. So nobody lies across a change of
+    class or a wide gap in the numbers, and elsewhere a guard band of :data:`GUARD` numbers
+    between two blocks is left out.
+    """
+    runs: list[list[Scan]] = []
+    for scan in sorted(scans, key=number):
+        last = runs[-1][-1] if runs else None
+        if last and last.label == scan.label and number(scan) - number(last) <= GUARD:
+            runs[-1].append(scan)
+        else:
+            runs.append([scan])
+    grouped = []
+    for run in runs:
+        start, length = number(run[0]), number(run[-1]) - number(run[0]) + 1
+        n_blocks = max(1, round((length + GUARD) / (BLOCK + GUARD)))
+        width = (length + GUARD) / n_blocks - GUARD
+        for scan in run:
+            block, offset = divmod(number(scan) - start, width + GUARD)
+            if offset < width:
+                grouped.append(replace(scan, patient=f"block-{start}-{int(block)}"))
+    n_blocks = len({scan.patient for scan in grouped})
+    left_out = sum(map(len, runs)) - len(grouped)
+    return grouped, (
+        f"no column {' or '.join(PATIENT_COLUMNS)}: images are grouped by number into {n_blocks} "
+        f"blocks, {left_out} images between blocks are left out; this is only right where numbers "
+        "run patient by patient"
+    )
+
+
+def number(scan: Scan) -> int:
+    """The image's number in its series or set."""
+    assert scan.index is not None
+    return scan.index

@@ -1,0 +1,260 @@
+"""The slice store: every scan of a cohort as rows of raw intensities, with the split they live by.
+
+Intensities are stored as they are on disk. What normalises them, the mean and standard deviation of
+a fold's training patients, follows exactly from moments in the manifest, one of each patient.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medaug.data.cohort import Cohort, Reject, Scan, units_and_labels
+from medaug.data.files import BadFile, open_regular
+from medaug.data.layouts import Progress, read_cohort
+from medaug.data.nifti import Limits, files_of
+from medaug.data.privacy import refuse_key_inside, site_pseudonymiser
+from medaug.data.reader import Cut, read_rows
+from medaug.data.sandbox import Outcome, Sandbox
+from medaug.data.splits import draw_patients, make_splits, patient_labels, rename_patients
+from medaug.data.tally import Tally
+from medaug.errors import UserError
+from medaug.spec.base import signature
+from medaug.spec.study import DataSpec, SplitSpec
+from medaug.store import Provenance, Store, StoreSchema, StoreWriter
+
+RECIPE = 1
+"""Raise when the same files give other rows: stores made by another recipe are not reused."""
+
+
+@dataclass(frozen=True)
+class IngestReport:
+    """What an ingest made of a cohort; free of raw ids, so it may be logged."""
+
+    path: Path
+    patients: Mapping[str, int]
+    """Per class; a patient with several counts in the highest."""
+    slices: Mapping[str, int]
+    rejects: tuple[tuple[str, str], ...]
+    """(file under its patient's pseudonym, reason) of all that was left out; ``rejects.jsonl`` has
+    the real names."""
+    notes: tuple[str, ...]
+    free_text: int
+    """Free-text header fields and extensions of the images, all dropped."""
+
+
+def ingest(
+    spec: DataSpec,
+    split: SplitSpec,
+    out: Path,
+    *,
+    progress: Progress | None = None,
+    cohort: Cohort | None = None,
+    workers: int | None = None,
+) -> IngestReport:
+    """Read the cohort of ``spec`` into the slice store ``out``; return at once if it is there.
+
+    Rows are float32 (1, S, S) in the order of patients, volumes and slices, masks uint8 (S, S) of 0
+    and 1. Files are parsed by ``workers`` sandboxed processes (default: one per core, at most
+    eight); memory does not grow with the cohort. Killed at any moment, the next call keeps the
+    whole shards, and the store is the same to the byte.
+
+    A bad file goes to ``rejects.jsonl`` beside the store (mode 0600), or with ``on_bad: strict``
+    ends the ingest.
+
+    Raises:
+        UserError: no store can be made of this cohort; nothing of it remains.
+        EnvironmentFault: storage or the reader processes fail; the next call goes on.
+    """
+    if Store.exists(out):
+        return _report_of(Store.open(out))
+    refuse_key_inside(out.parent)
+    cohort = _usable(read_cohort(spec, progress) if cohort is None else cohort, spec, split)
+    tally = Tally(spec, cohort, site_pseudonymiser(), split.unit)
+    try:
+        for reject in cohort.rejects:
+            tally.reject(reject)
+        # Before any reading, to fail early; and again at the end, without the bad files.
+        make_splits(*units_and_labels(cohort.scans, split.unit), split, cohort.classes)
+        _write(spec, split, out, cohort, tally, progress, workers or _workers())
+    except UserError:
+        _discard(out)
+        raise
+    finally:
+        tally.write_rejects(out)
+    return _report_of(Store.open(out))
+
+
+def ingest_signature(cohort: Cohort, spec: DataSpec, split: SplitSpec) -> str:
+    """Twelve hex digits that name the slice store of ``cohort``: the hash of every input file, its
+    patient's pseudonym and label, and all of ``spec`` and ``split`` that decides rows or split."""
+    cohort = _usable(cohort, spec, split)
+    decisive = {"image_size", "slice_policy", "slice_step", "on_bad"}
+    with ThreadPoolExecutor(_workers()) as pool:
+        files = list(pool.map(_fingerprint, cohort.scans))
+    pseudonym = site_pseudonymiser().pseudonym
+    return signature(
+        {
+            "recipe": RECIPE,
+            "classes": cohort.classes,
+            "spec": spec.model_dump(mode="json", include=decisive),
+            "split": split.canonical(),
+            "scans": [
+                [pseudonym(scan.patient), scan.label, scan.index, scan.part, hashes]
+                for scan, hashes in zip(cohort.scans, files, strict=True)
+            ],
+        }
+    )
+
+
+def normalisation(store: Store, fold: int) -> tuple[float, float]:
+    """Mean and standard deviation of all pixels of the fold's training patients, background
+    included, float64 exact: what slices are normalised with before they meet a network."""
+    units = store.manifest["splits"]["folds"][fold]["train"]
+    moments = store.manifest["extra"]["moments"]
+    count, total, squares = np.sum([moments[unit] for unit in units], axis=0).tolist()
+    mean = total / count
+    return mean, math.sqrt(squares / count - mean * mean)
+
+
+def _write(
+    spec: DataSpec,
+    split: SplitSpec,
+    out: Path,
+    cohort: Cohort,
+    tally: Tally,
+    progress: Progress | None,
+    workers: int,
+) -> None:
+    """Read every scan in the sandbox and write its rows, in the cohort's order."""
+    size = spec.image_size
+    has_masks = cohort.scans[0].mask is not None
+    schema = StoreSchema((1, size, size), "float32", (size, size) if has_masks else None)
+    config = ingest_signature(cohort, spec, split)
+    provenance = Provenance("slices", config, (), (), synthetic=False)
+    cut = Cut(size, spec.slice_policy, spec.slice_step, Limits(strict=spec.on_bad == "strict"))
+    tasks = [(scan.path, scan.mask, cut) for scan in cohort.scans]
+    splits: dict[str, Any] = {}  # known when all is read; the writer takes it when it closes
+    with (
+        Sandbox(read_rows, workers=workers) as sandbox,
+        StoreWriter(
+            out, schema, provenance=provenance, classes=cohort.classes, splits=splits
+        ) as writer,
+    ):
+        done = writer.rows_done
+        volumes = _volume_numbers(cohort.scans)
+        outcomes = zip(cohort.scans, volumes, sandbox.map(tasks), strict=True)
+        for number, (scan, volume, outcome) in enumerate(outcomes, start=1):
+            name = tally.names[scan.patient]
+            if outcome.reason is not None:
+                tally.reject(Reject(scan.path, outcome.reason, scan.patient))
+            else:
+                tally.keep(scan, outcome.facts)
+                done -= _write_rows(writer, scan, f"{name}-{volume}", name, outcome, done)
+            if progress is not None:
+                progress(number, len(tasks), name)
+        raw = make_splits(*units_and_labels(tally.kept, split.unit), split, cohort.classes)
+        splits.update(rename_patients(raw, tally.units).to_json())
+        writer.extra.update(tally.extra())
+
+
+def _write_rows(
+    writer: StoreWriter, scan: Scan, volume: str, patient: str, outcome: Outcome, done: int
+) -> int:
+    """Append the rows of one scan but the first ``done``, which an earlier, interrupted ingest has
+    written; return how many those are."""
+    x_nHW, *masks = outcome.arrays
+    done = min(done, len(x_nHW))
+    if done < len(x_nHW):
+        stored = outcome.facts["slice_index"] if scan.index is None else [scan.index]
+        mask_nHW = masks[0][done:] if masks else None
+        writer.write(
+            x_nHW[done:, None],
+            label=scan.label,
+            patient=patient,
+            volume=volume,
+            slice_index=stored[done:],
+            tumour_pixels=None if mask_nHW is None else mask_nHW.sum(axis=(1, 2)),
+            mask=mask_nHW,
+        )
+    return done
+
+
+def _volume_numbers(scans: Sequence[Scan]) -> Iterator[int]:
+    """The number of each volume among its patient's; a patient's 2-D images are one series."""
+    seen = Counter[str]()
+    for scan in scans:
+        yield seen[scan.patient]
+        seen[scan.patient] += scan.index is None
+
+
+def _usable(cohort: Cohort, spec: DataSpec, split: SplitSpec) -> Cohort:
+    """The scans to read: those with a label (and a mask, if any has one), of ``max_patients``."""
+    masks = any(scan.mask for scan in cohort.scans)
+    scans, rejects = [], list(cohort.rejects)
+    for scan in cohort.scans:
+        if scan.label is None:
+            rejects.append(Reject(scan.path, "has no class; add it to the labels", scan.patient))
+        elif masks and scan.mask is None:
+            rejects.append(Reject(scan.path, "has no mask, others have; add it", scan.patient))
+        else:
+            scans.append(scan)
+    if not scans:
+        first = f", first: {rejects[0].reason}" if rejects else ""
+        raise UserError(f"data.root: no usable scan ({len(rejects)} left out{first})")
+    if split.unit == "image" and any(scan.index is None for scan in scans):
+        raise UserError("split.unit: image is for layouts of 2-D images; use patient for volumes")
+    if spec.max_patients is not None:
+        label_of = patient_labels(*units_and_labels(scans))
+        drawn = draw_patients(label_of, spec.max_patients, split.seed)
+        scans = [scan for scan in scans if scan.patient in drawn]
+    return replace(cohort, scans=tuple(scans), rejects=tuple(rejects))
+
+
+def _fingerprint(scan: Scan) -> list[str]:
+    """SHA-256 of each file of a scan, or why it cannot be read."""
+    hashes = []
+    for path in (*files_of(scan.path), *(files_of(scan.mask) if scan.mask else ())):
+        try:
+            with open_regular(path) as file:
+                hashes.append(hashlib.file_digest(file, "sha256").hexdigest())
+        except BadFile as error:
+            hashes.append(str(error))
+    return hashes
+
+
+def _report_of(store: Store) -> IngestReport:
+    report = store.manifest["extra"]["ingest"]
+    rejects = tuple((name, reason) for name, reason in report["rejects"])
+    return IngestReport(
+        store.path,
+        report["patients"],
+        report["slices"],
+        rejects,
+        tuple(report["notes"]),
+        report["free_text"],
+    )
+
+
+def _discard(out: Path) -> None:
+    """Take back the shards of a store that cannot be finished."""
+    for path in out.glob("part-*"):
+        path.unlink()
+    with contextlib.suppress(OSError):  # not there, or it holds what is not ours
+        out.rmdir()
+
+
+def _workers() -> int:
+    """One per core of this process; more than eight would only wait for the one writer."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
+    return min(8, len(affinity(0)) if affinity else os.cpu_count() or 1)

@@ -1,0 +1,94 @@
+"""The books of an ingest: what was kept, what was left out and why."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from medaug.data.cohort import Cohort, Reject, Scan, Unit, unit_of, units_and_labels
+from medaug.data.privacy import Pseudonymiser
+from medaug.data.splits import patient_labels
+from medaug.errors import UserError
+from medaug.spec.study import DataSpec
+from medaug.store.files import write_whole
+
+REJECTS = "rejects.jsonl"
+_NAMES_NOBODY = re.compile(r"_[A-Za-z0-9]{1,8}\.(nii|hdr)(\.gz)?")
+"""What may follow the patient's id in a file name and be repeated: the channel and the format."""
+
+
+class Tally:
+    """What an ingest learns besides the rows."""
+
+    def __init__(
+        self, spec: DataSpec, cohort: Cohort, site: Pseudonymiser, unit: Unit = "patient"
+    ) -> None:
+        self.rejects: list[tuple[str, Reject]] = []
+        self.kept: list[Scan] = []
+        self.names = {scan.patient: site.pseudonym(scan.patient) for scan in cohort.scans}
+        assert len(set(self.names.values())) == len(self.names), "two patients, one pseudonym"
+        self.units: dict[str, str] = {}
+        """What the split divides, of all that is kept: raw name -> public name."""
+        self._spec, self._cohort, self._site, self._unit = spec, cohort, site, unit
+        self._slices = Counter[str]()
+        self._warnings = Counter[str]()
+        self._moments: dict[str, list[float]] = {}
+        self._parts: dict[str, list[str]] = {}
+        self._free_text = 0
+
+    def reject(self, reject: Reject) -> None:
+        """Note a file that is left out; with ``on_bad: strict`` raise UserError after that."""
+        name = self._site.pseudonym(reject.patient or str(reject.path))
+        end = reject.path.name.removeprefix(reject.patient or reject.path.name)
+        shown = name + end if _NAMES_NOBODY.fullmatch(end) else name
+        self.rejects.append((shown, reject))
+        if self._spec.on_bad == "strict":
+            raise UserError(f"{shown}: {reject.reason} (rejects.jsonl has its name)")
+
+    def keep(self, scan: Scan, facts: Mapping[str, Any]) -> None:
+        """Note what is known of a scan besides its slices."""
+        assert scan.label is not None
+        self.kept.append(scan)
+        self._slices[self._cohort.classes[scan.label]] += len(facts["slice_index"])
+        self._warnings.update(facts["warnings"])
+        self._free_text += facts["free_text"]
+        unit = unit_of(replace(scan, patient=self.names[scan.patient]), self._unit)
+        self.units[unit_of(scan, self._unit)] = unit
+        before = self._moments.get(unit, [0.0, 0.0, 0.0])
+        self._moments[unit] = [a + b for a, b in zip(before, facts["moments"], strict=True)]
+        if scan.part and scan.part not in self._parts.setdefault(unit, []):
+            self._parts[unit].append(scan.part)
+
+    def extra(self) -> dict[str, Any]:
+        """The part of the manifest that only an ingest can fill."""
+        label_of = patient_labels(*units_and_labels(self.kept))
+        classes = self._cohort.classes
+        warnings = (f"{text} ({n} files)" for text, n in sorted(self._warnings.items()))
+        report = {
+            "patients": {c: list(label_of.values()).count(i) for i, c in enumerate(classes)},
+            "slices": {c: self._slices[c] for c in classes},
+            "rejects": [[shown, reject.reason] for shown, reject in self.rejects],
+            "notes": [*self._cohort.notes, *warnings],
+            "free_text": self._free_text,
+        }
+        data = self._spec.model_dump(mode="json", exclude={"root"})  # a path may name people
+        return {"moments": self._moments, "parts": self._parts, "ingest": report, "data": data}
+
+    def write_rejects(self, store: Path) -> None:
+        """Put one line per reject into ``rejects.jsonl`` beside ``store`` (mode 0600), the one file
+        that holds raw names, in place of the lines of an earlier ingest of the same store."""
+        path = store.with_name(REJECTS)
+        before = path.read_text().splitlines() if path.exists() else []
+        lines = [line for line in before if json.loads(line)["store"] != store.name]
+        for shown, reject in self.rejects:
+            raw = {"patient": reject.patient, "file": str(reject.path)}
+            about = {"store": store.name, "shown_as": shown, "reason": reject.reason}
+            lines.append(json.dumps(about | raw))
+        if lines != before:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            write_whole(path, "".join(f"{line}\n" for line in lines).encode())

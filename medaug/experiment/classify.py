@@ -1,0 +1,90 @@
+"""Stage ``classify``: real rows and an arm's -> classifier -> scores on held-out patients."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from medaug.experiment.lineage import choosing_rows, exposure_of, lineage_of
+from medaug.experiment.rows import added_rows, arm_context
+from medaug.metrics.classification import classification_scores
+from medaug.metrics.classification import predict as predicted_class
+from medaug.shelf import Shelf
+from medaug.spec import ClassifierSpec, TrialConfig
+from medaug.store import Store
+from medaug.train.checkpoint import Checkpoint, Progress
+from medaug.train.classify import Classifier, predict, train_classifier
+from medaug.train.world import World
+
+
+def classify(
+    config: TrialConfig, world: World, shelf: Shelf, resume: Checkpoint | None
+) -> Iterator[Progress]:
+    """Train a classifier on real rows plus the arm's; score it on the fold's held-out patients."""
+    spec = ClassifierSpec.model_validate(config.settings["classifier"])
+    honest = config.settings["protocol"] == "honest"
+    features = shelf.open_store(config.inputs["features"])
+    held_out = features.split("eval", config.fold)
+    context = arm_context(config, features, world, shelf)
+    added = added_rows(config, features, context, shelf)
+    only_added = not config.settings.get("real_rows", True)
+    trained = context.train.select(np.arange(0 if only_added else len(context.train)))
+    # Equal steps for all arms; the papers gave an arm with more rows more steps.
+    rows_per_epoch = len(context.train) if honest else len(trained) + len(added or ())
+    steps_per_epoch = max(1, rows_per_epoch // spec.batch_size)
+    exposure = exposure_of(features, config.fold, trained, added)
+    epochs = train_classifier(
+        spec,
+        context.train,
+        added,
+        choosing_rows(features, config.fold),
+        world,
+        config.seed,
+        only_added=only_added,
+        steps_per_epoch=steps_per_epoch,
+        resume=resume,
+    )
+    for progress in epochs:
+        if progress.result is not None:
+            result = {
+                **_scored(progress.result, held_out, world),
+                "steps": spec.epochs * steps_per_epoch,
+                "train_rows": len(trained),
+                "train_patients": len(np.unique(trained.patients)),
+                "split": features.manifest["splits"]["hash"],
+                "lineage": lineage_of(exposure),
+                "exposure": exposure,
+            }
+            progress = replace(progress, result=result)
+        yield progress
+
+
+def _scored(classifier: Classifier, held_out: Store, world: World) -> dict[str, Any]:
+    """What a classifier says of the held-out rows, and what that is worth."""
+    probability = np.round(predict(classifier, held_out, world).astype(float), 6)
+    return {
+        "scores": _scores(held_out.labels, probability, classifier.threshold, held_out.classes),
+        "threshold": classifier.threshold,
+        "best_epoch": classifier.best_epoch,
+        "history": classifier.history,
+        "predictions": {
+            "patient": held_out.patients.tolist(),
+            "slice": held_out.slice_index.tolist(),
+            "label": held_out.labels.tolist(),
+            "probability": probability.tolist(),
+        },
+    }
+
+
+def _scores(
+    label: np.ndarray, probability: np.ndarray, threshold: float, classes: Sequence[str]
+) -> dict[str, float]:
+    """All classification scores that are defined, recalls by class name."""
+    predicted = predicted_class(probability, threshold)
+    scores = classification_scores(label, probability, predicted, len(classes))
+    names = {f"recall_class{k}": f"recall/{name}" for k, name in enumerate(classes)}
+    return {names.get(key, key): value for key, value in scores.items() if math.isfinite(value)}

@@ -1,0 +1,45 @@
+"""Stage ``extract``: slices and a U-Net -> features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from medaug.experiment.names import output_name
+from medaug.experiment.segment import load_unet
+from medaug.shelf import Shelf
+from medaug.spec import FeatureSpec, TrialConfig
+from medaug.store import Provenance
+from medaug.train.checkpoint import Checkpoint, Progress
+from medaug.train.extract import extract_features
+from medaug.train.world import World
+
+
+def extract(
+    config: TrialConfig, world: World, shelf: Shelf, resume: Checkpoint | None
+) -> Iterator[Progress]:
+    """Store one block of the fold's U-Net for every slice but those of sealed test patients."""
+    slices = shelf.open_store(config.inputs["slices"])
+    assert slices.splits is not None
+    slices = slices.select(~np.isin(slices.units, slices.splits.test))
+    spec = FeatureSpec.model_validate(config.settings["features"])
+    unet, about = load_unet(config.inputs["unet"], shelf)
+    out = shelf.store_path(output_name(config))
+    provenance = Provenance(
+        stage="extract",
+        config=config.key,
+        parents=tuple(config.inputs.values()),
+        fitted_on=tuple(about["fitted_on"]),
+        synthetic=False,
+        encoder=config.inputs["unet"],
+    )
+    for progress in extract_features(
+        unet, spec, slices, tuple(about["normalisation"]), out, world, provenance=provenance
+    ):
+        if progress.result is not None:
+            shape = shelf.open_store(out.name).schema.shape
+            result = {"output": out.name, "rows": len(slices), "shape": list(shape), "scores": {}}
+            progress = replace(progress, result=result)
+        yield progress

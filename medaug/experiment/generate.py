@@ -1,0 +1,145 @@
+"""Stage ``generate``: an arm and the training rows -> more rows, and how good they are."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from medaug.arms import ArmContext, GeneratedArm
+from medaug.experiment.names import generator_name, output_name
+from medaug.experiment.rows import arm_context, arm_of
+from medaug.metrics.extractor import IMAGE_EXTRACTOR, image_features
+from medaug.metrics.generative import gap_gmp
+from medaug.metrics.quality import quality_report
+from medaug.shelf import Shelf
+from medaug.spec import TrialConfig
+from medaug.store import Provenance, Store, StoreWriter
+from medaug.train.checkpoint import Checkpoint, Progress
+from medaug.train.world import World
+
+QUALITY_ROWS = 2000
+"""At most so many generated rows are compared with real ones: enough for every measure."""
+FEWEST_QUALITY_ROWS = 16
+
+
+def generate(
+    config: TrialConfig, world: World, shelf: Shelf, resume: Checkpoint | None
+) -> Iterator[Progress]:
+    """Fit an arm on the fold's training rows, publish it and the rows that it makes."""
+    features = shelf.open_store(config.inputs["features"])
+    arm = arm_of(config)
+    assert isinstance(arm, GeneratedArm)
+    context = arm_context(config, features, world, shelf)
+    progress = Progress(0, {})
+    history = list(resume.state.get("history", ())) if resume else []
+    for progress in arm.fit(context, resume):
+        history.append(progress.metrics)
+        yield replace(progress, result=None)
+    if world.is_main:
+        _write_rows(config, arm, context, features, shelf)
+    world.barrier()
+    rows = shelf.open_store(output_name(config))
+    scores = _quality(rows, context) if arm.synthetic else {}
+    result = {
+        "output": rows.name,
+        "generator": generator_name(config),
+        "n": len(rows),
+        "scores": scores | rows.manifest["extra"]["remarks"],
+        "extractor": extractor_of(features)[0] if arm.synthetic else None,
+        "history": history,
+    }
+    yield Progress(progress.epoch + 1, scores, result=result)
+
+
+def _write_rows(
+    config: TrialConfig, arm: GeneratedArm, context: ArmContext, features: Store, shelf: Shelf
+) -> None:
+    about = {
+        "arm": config.settings["arm"],
+        "classes": list(features.classes),
+        "shape": list(features.schema.shape),
+        "fitted_on": sorted(set(context.train.units.tolist())),
+        "parents": list(config.inputs.values()),
+    }
+
+    def write(folder: Path) -> None:
+        arm.save(folder)
+        (folder / "about.json").write_text(json.dumps(about, indent=1))
+
+    shelf.publish_model(generator_name(config), write)
+    provenance = Provenance(
+        stage="generate",
+        config=config.key,
+        parents=(*config.inputs.values(), generator_name(config)),
+        fitted_on=tuple(about["fitted_on"]),
+        synthetic=arm.synthetic,
+        encoder=features.provenance.encoder,
+    )
+    # Where real rows have masks, generated ones have empty ones: rows of a training set are alike.
+    mask_shape = features.schema.mask_shape
+    with StoreWriter(
+        shelf.store_path(output_name(config)),
+        features.schema,
+        provenance=provenance,
+        classes=features.classes,
+        splits=features.splits,
+        extra={"remarks": {}},
+    ) as writer:
+        written, skip = 0, writer.rows_done
+        for x, label in arm.sample(context, config.settings["n"]):
+            fresh = slice(max(0, skip - written), None)
+            written += len(label)
+            if written > skip:
+                writer.write(
+                    x[fresh],
+                    label=label[fresh],
+                    patient="",
+                    volume=generator_name(config),
+                    slice_index=-1,
+                    mask=np.zeros((len(x[fresh]), *mask_shape), np.uint8) if mask_shape else None,
+                )
+        writer.extra["remarks"] = arm.remarks
+
+
+def _quality(rows: Store, context: ArmContext) -> dict[str, float]:
+    """Measures of the generated rows against the training rows and the validation patients', and
+    how many rows they were taken on."""
+    fake = rows.select(np.arange(min(len(rows), QUALITY_ROWS)))
+    if len(fake) < FEWEST_QUALITY_ROWS:  # a filter that lets nothing pass says enough itself
+        return {}
+    sides = (context.train, context.val, fake)
+    # Published protocols hold out rows that were trained on: at distance 0 from themselves.
+    with np.errstate(divide="ignore"):
+        report = quality_report(
+            *map(_pooled, sides),
+            train_label=context.train.labels,
+            heldout_label=context.val.labels,
+            fake_label=fake.labels,
+            train_patients=context.train.patients,
+            heldout_patients=context.val.patients,
+            seed=context.seed,
+        )
+    names = ("rows_train", "rows_heldout", "rows_fake")
+    report |= {name: float(len(side)) for name, side in zip(names, sides, strict=True)}
+    return {name: value for name, value in report.items() if math.isfinite(value)}
+
+
+def extractor_of(rows: Store) -> tuple[str, Callable[[torch.Tensor], np.ndarray]]:
+    """What measures of quality are taken on, by name: a U-Net's features are pooled, images go
+    through a fixed network."""
+    if rows.provenance.encoder is None:
+        return IMAGE_EXTRACTOR, image_features
+    return "gap+gmp", gap_gmp
+
+
+def _pooled(store: Store) -> np.ndarray:
+    """(n, d) float32, streamed."""
+    extract = extractor_of(store)[1]
+    batches = store.batches(World.single(), 64, seed=0, epoch=0, shuffle=False, drop_last=False)
+    return np.concatenate([extract(batch.x.float()) for batch in batches])

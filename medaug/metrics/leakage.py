@@ -1,0 +1,262 @@
+"""Copies among images: exact, and near (resized, re-encoded, re-windowed, cropped by a little).
+
+A data set whose images repeat under different names leaks across any random split. The scan has
+three steps, each on what the one before left over:
+
+1. *Exact*: equal bytes (SHA-256).
+2. *Candidates*: correlation of 12 x 12 thumbnails, each image against slightly cropped versions of
+   every other, so that a copy with another border is still among the nearest.
+3. *Confirmation*: the pair is registered (affine, coarse to fine) and its correlation is taken
+   octave by octave. A copy agrees at every scale that holds signal; a neighbouring slice, or the
+   same anatomy in another patient, agrees at the coarse scales only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations, product
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from medaug.metrics.registration import agreement, register
+
+NEAR = 0.95
+"""A near copy explains r^2 >= 0.9 of the variance at every scale, once registered."""
+FINEST = 128
+"""Side in pixels of the grid on which a pair is confirmed (less when all images are smaller)."""
+THUMBNAIL = 12
+CROP = 0.03
+"""Share of a side cut off when candidates are looked for; registration reaches further."""
+CANDIDATE = 0.9
+"""Least thumbnail correlation, and how many candidates each image may have."""
+NEIGHBOURS = 10
+SLACK = 0.1
+"""How far below the threshold a pair may stay while it is only coarsely registered."""
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two images that are one: ``similarity`` is 1 for exact copies, else their correlation in
+    the octave of scale where they agree least."""
+
+    a: str
+    b: str
+    kind: Literal["exact", "near"]
+    similarity: float
+
+
+def find_duplicates(
+    images: np.ndarray | Sequence[np.ndarray],
+    ids: Sequence[str],
+    *,
+    patients: Sequence[str] | None = None,
+    flips: bool = False,
+    threshold: float = NEAR,
+) -> list[Pair]:
+    """Every pair of copies, the most similar first.
+
+    Args:
+        images: (N, H, W), or N grey images (H, W) of any sizes; any real dtype.
+        ids: N different names.
+        patients: N names; pairs of one patient are skipped (neighbouring slices are alike).
+        flips: also find mirrored and quarter-turned copies, at eight times the cost.
+        threshold: least similarity of a near copy.
+
+    Constant images are left out: two black slices are no leak. An image keeps its ten best
+    candidates, so of more than ten near copies of one picture some pairs may stay unnamed (the
+    chain between them does not). Raises ValueError for ids that repeat, lengths that differ,
+    images that are not (H, W), and non-finite pixels.
+    """
+    images = [np.asarray(image) for image in images]
+    names = [str(name) for name in ids]
+    owners = np.asarray(names if patients is None else patients, dtype=str)
+    if not len(images) == len(set(names)) == len(names) == len(owners):
+        raise ValueError(
+            f"{len(images)} images, {len(set(names))} different ids and {len(owners)} patients: "
+            "give one id of its own and one patient to every image"
+        )
+    groups = _exact_groups(images)
+    found: list[tuple[int, int, Literal["exact", "near"], float]] = [
+        (a, b, "exact", 1.0) for group in groups for a, b in combinations(group, 2)
+    ]
+    if len(groups) > 1:
+        firsts = [group[0] for group in groups]
+        pictures = _on_one_grid([images[row] for row in firsts])
+        for a, b, r in _near_pairs(pictures, owners[firsts], flips, threshold):
+            found += [(i, j, "near", r) for i, j in product(groups[a], groups[b])]
+    pairs = [
+        Pair(names[min(a, b)], names[max(a, b)], kind, similarity)
+        for a, b, kind, similarity in found
+        if patients is None or owners[a] != owners[b]
+    ]
+    return sorted(pairs, key=lambda pair: (-pair.similarity, pair.a, pair.b))
+
+
+def duplicate_groups(ids: Sequence[str], pairs: Sequence[Pair]) -> np.ndarray:
+    """A group number per image, int64 (N,): images joined by any chain of pairs share one.
+
+    Splitting by these groups instead of by image closes the leak where no patients are known.
+    """
+    row = {name: i for i, name in enumerate(ids)}
+    a, b = [row[pair.a] for pair in pairs], [row[pair.b] for pair in pairs]
+    graph = coo_array((np.ones(len(pairs)), (a, b)), shape=(len(ids), len(ids)))
+    return connected_components(graph, directed=False)[1].astype(np.int64)
+
+
+def crossing(pairs: Sequence[Pair], part: Mapping[str, str]) -> list[Pair]:
+    """The pairs that leak: ``part`` (train, val, eval, test of each id) differs between them."""
+    return [pair for pair in pairs if part[pair.a] != part[pair.b]]
+
+
+def _exact_groups(images: Sequence[np.ndarray]) -> list[list[int]]:
+    """Rows with equal shape, dtype and bytes; constant images belong to none."""
+    groups: dict[bytes, list[int]] = defaultdict(list)
+    for row, image in enumerate(images):
+        if image.ndim != 2:
+            raise ValueError(f"image {row} has shape {image.shape}: want grey images (H, W)")
+        if not np.isfinite(image).all():
+            raise ValueError(f"image {row} has non-finite pixels")
+        if image.min() < image.max():
+            kind = f"{image.shape}{image.dtype.str}".encode()
+            groups[hashlib.sha256(kind + image.tobytes()).digest()].append(row)
+    return list(groups.values())
+
+
+def _on_one_grid(images: Sequence[np.ndarray]) -> torch.Tensor:
+    """Square float32 (N, 1, S, S), mean 0, variance 1; registration undoes the change of aspect."""
+    side = min(FINEST, max(16, *(min(image.shape) for image in images)))
+    grid = torch.cat([_resized(torch.tensor(i, dtype=torch.float32), side) for i in images])
+    grid -= grid.mean(dim=(2, 3), keepdim=True)
+    return grid / grid.std(dim=(2, 3), keepdim=True).clamp(min=1e-6)
+
+
+def _resized(image: torch.Tensor, side: int) -> torch.Tensor:
+    """(…, H, W) -> (N, 1, side, side), averaging when it shrinks."""
+    stack = image.reshape(-1, 1, *image.shape[-2:])
+    return F.interpolate(stack, size=(side, side), mode="bilinear", antialias=True)
+
+
+def _near_pairs(
+    pictures: torch.Tensor, owners: np.ndarray, flips: bool, threshold: float
+) -> list[tuple[int, int, float]]:
+    """(row, row, similarity) of the confirmed near copies, each pair once."""
+    best: dict[tuple[int, int], float] = {}
+    levels = _pyramid(pictures)
+    for turn in range(8 if flips else 1):
+        turned = [_turned(level, turn) for level in levels]
+        rows_a, rows_b, theta = _candidates(pictures, turned[-1], owners)
+        if turn == 0:
+            rows_a, rows_b, theta = _each_pair_once(rows_a, rows_b, theta)
+        for start in range(0, len(rows_a), BATCH):
+            chunk = slice(start, start + BATCH)
+            a, b = rows_a[chunk], rows_b[chunk]
+            similarity = _confirm(levels, turned, a, b, theta[chunk], threshold)
+            for i, j, r in zip(a.tolist(), b.tolist(), similarity.tolist(), strict=True):
+                if r >= threshold:
+                    pair = (min(i, j), max(i, j))
+                    best[pair] = max(r, best.get(pair, 0.0))
+    return [(a, b, r) for (a, b), r in best.items()]
+
+
+def _pyramid(pictures: torch.Tensor) -> list[torch.Tensor]:
+    """The pictures on a quarter, half and the whole of their grid, none below 16 pixels."""
+    side = pictures.shape[-1]
+    return [
+        _resized(pictures, size) for size in dict.fromkeys(max(16, side // k) for k in (4, 2, 1))
+    ]
+
+
+def _turned(pictures: torch.Tensor, turn: int) -> torch.Tensor:
+    """One of the eight symmetries of the square; 0 is the identity."""
+    turned = torch.rot90(pictures, turn % 4, dims=(2, 3))
+    return turned.flip(3) if turn >= 4 else turned
+
+
+def _candidates(
+    fixed: torch.Tensor, moving: torch.Tensor, owners: np.ndarray
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Rows of ``fixed``, rows of ``moving`` and first warps of the pairs worth registering,
+    the most similar thumbnails first."""
+    crops = list(product((False, True), repeat=4))
+    cut = max(1, round(CROP * fixed.shape[-1]))
+    thumbs = _unit(_resized(fixed, THUMBNAIL))
+    cropped = torch.stack([_unit(_resized(_crop(moving, c, cut), THUMBNAIL)) for c in crops])
+    owner = torch.from_numpy(np.unique(owners, return_inverse=True)[1])
+    found = []
+    for rows in torch.arange(len(fixed)).split(256):
+        similarity, which = (thumbs[rows] @ cropped.transpose(1, 2)).max(dim=0)
+        similarity[owner[rows][:, None] == owner] = -1
+        top = similarity.topk(min(NEIGHBOURS, len(fixed)), dim=1)
+        i, k = torch.nonzero(top.values >= CANDIDATE, as_tuple=True)
+        j = top.indices[i, k]
+        found.append((top.values[i, k], rows[i], j, which[i, j]))
+    r, a, b, which = (torch.cat(column) for column in zip(*found, strict=True))
+    theta = torch.stack([_crop_warp(c, cut, fixed.shape[-1]) for c in crops])[which]
+    order = r.argsort(descending=True, stable=True)
+    return a[order], b[order], theta[order]
+
+
+def _each_pair_once(
+    a: torch.Tensor, b: torch.Tensor, theta: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of (a, b) and (b, a), the first; registering both ways finds nothing more."""
+    unordered = torch.stack([torch.minimum(a, b), torch.maximum(a, b)], dim=1).numpy()
+    first = np.sort(np.unique(unordered, axis=0, return_index=True)[1])
+    return a[first], b[first], theta[first]
+
+
+def _unit(thumbnails: torch.Tensor) -> torch.Tensor:
+    """(N, 1, T, T) -> (N, T * T) whose inner products are correlations."""
+    flat = thumbnails.flatten(1)
+    return F.normalize(flat - flat.mean(dim=1, keepdim=True), dim=1)
+
+
+def _crop(pictures: torch.Tensor, crop: Sequence[bool], cut: int) -> torch.Tensor:
+    """Without ``cut`` pixels on each side that ``crop`` (left, right, top, bottom) names."""
+    side = pictures.shape[-1]
+    left, right, top, bottom = (cut * on for on in crop)
+    return pictures[..., top : side - bottom, left : side - right]
+
+
+def _crop_warp(crop: Sequence[bool], cut: int, side: int) -> torch.Tensor:
+    """The (2, 3) warp from the cropped image's coordinates to those of the whole."""
+    left, right, top, bottom = (cut * on / side for on in crop)
+    return torch.tensor(
+        [[1 - left - right, 0, left - right], [0, 1 - top - bottom, top - bottom]],
+        dtype=torch.float32,
+    )
+
+
+def _confirm(
+    fixed: list[torch.Tensor],
+    moving: list[torch.Tensor],
+    a: torch.Tensor,
+    b: torch.Tensor,
+    theta: torch.Tensor,
+    threshold: float,
+) -> torch.Tensor:
+    """Least agreement of each pair over the octaves; 0 as soon as a coarse grid rules it out."""
+    left = torch.arange(len(a))
+    for level, (f, m) in enumerate(zip(fixed, moving, strict=True)):
+        for iterations in (8,) if level == 0 else (0, 4):
+            picture_a, picture_b = f[a[left]], m[b[left]]
+            theta = register(picture_a, picture_b, theta, iterations)
+            r = agreement(picture_a, picture_b, theta)
+            keep = ~(r < threshold - SLACK)
+            left, theta = left[keep], theta[keep]
+            if not len(left):
+                return torch.zeros(len(a))
+    octaves = [agreement(f[a[left]], m[b[left]], theta) for f, m in zip(fixed, moving, strict=True)]
+    least = torch.stack(octaves).nan_to_num(nan=torch.inf).amin(dim=0)
+    similarity = torch.zeros(len(a))
+    similarity[left] = torch.where(least.isinf(), 0.0, least)
+    return similarity

@@ -1,0 +1,253 @@
+"""Intervals for a configuration's scores and for the gain of one configuration over another.
+
+Two things vary from one study to the next: which patients were recruited and which seeds were
+drawn. Both are resampled, crossed (Owen 2007, "The pigeonhole bootstrap", Ann. Appl. Stat. 1):
+patients with replacement within their class, seeds with replacement, and every row carries the
+product of its patient's and its seed's count. Slices of a patient stay together, so many slices
+never pass for many patients. An interval over the seeds alone answers another question, how the
+*same* patients would be scored by a new training run, and calls noise a gain far too often.
+
+A score is taken per seed over all folds' held-out rows and then averaged over the seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import norm, t
+
+from medaug.metrics import classification
+from medaug.metrics.predictions import Predictions
+from medaug.seeding import numpy_generator
+
+Statistic = Callable[[np.ndarray], np.ndarray]
+"""Patient weights (B, P) -> the score under each seed (B, S); NaN where it is not defined."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A score with its confidence interval; the bounds are NaN where nothing can be said."""
+
+    mean: float
+    low: float
+    high: float
+    level: float
+    n_patients: int
+    n_seeds: int
+
+
+def interval(
+    table: Predictions,
+    metric: str = "balanced_accuracy",
+    *,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """Crossed-bootstrap interval of ``metric`` (see :func:`statistic`).
+
+    Give ``table.by_patient()`` for a score of patients instead of rows. The bounds are NaN with
+    fewer than two patients in a class.
+    """
+    score = statistic(table, metric)
+    patients, seeds = patient_draws(table, resamples, seed), seed_draws(table, resamples, seed)
+    return _summary(table, _point(score, table), _over_seeds(score(patients), seeds), level)
+
+
+def gain(
+    candidate: Predictions,
+    reference: Predictions,
+    metric: str = "balanced_accuracy",
+    *,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """Crossed-bootstrap interval of the paired gain of ``candidate`` over ``reference``.
+
+    Both are resampled with the same patients, and with the same seeds where their seeds are the
+    same. Raises ValueError unless both hold the same patients, labels and folds.
+    """
+    require_paired(candidate, reference)
+    ours, theirs = statistic(candidate, metric), statistic(reference, metric)
+    patients = patient_draws(candidate, resamples, seed)
+    our_seeds = seed_draws(candidate, resamples, seed)
+    same = np.array_equal(np.unique(candidate.seed), np.unique(reference.seed))
+    their_seeds = our_seeds if same else seed_draws(reference, resamples, seed + 1)
+    point = _point(ours, candidate) - _point(theirs, reference)
+    resampled = _over_seeds(ours(patients), our_seeds) - _over_seeds(theirs(patients), their_seeds)
+    return _summary(candidate, point, resampled, level)
+
+
+def require_paired(candidate: Predictions, reference: Predictions) -> None:
+    """ValueError unless both tables score the same patients, labels and folds, seed for seed."""
+    cells = [
+        {*zip(t.patient.tolist(), t.label.tolist(), t.fold.tolist(), strict=True)}
+        for t in (candidate, reference)
+    ]
+    odd = sorted(cells[0] ^ cells[1])
+    if odd:
+        patient, label, fold = odd[0]
+        raise ValueError(
+            f"not paired: patient {patient} (label {label}, fold {fold}) and {len(odd) - 1} other "
+            "entries are in one table only; compare configurations on the same split"
+        )
+
+
+def statistic(table: Predictions, metric: str) -> Statistic:
+    """A score of the table as a function of patient weights.
+
+    ``metric``: balanced_accuracy, accuracy, macro_f1, mcc, lowest_recall, recall_class<k>, brier,
+    and for two classes sensitivity, specificity, auroc, auprc.
+    """
+    if metric in _RANK_SCORES:
+        return _of_ranks(table, _RANK_SCORES[metric])
+    if metric == "brier":
+        return _of_row_means(table, _squared_errors(table))
+    if metric.startswith("recall_class"):
+        k = int(metric.removeprefix("recall_class"))
+        return _of_confusion(table, lambda counts: classification.recall(counts)[..., k])
+    return _of_confusion(table, _CONFUSION_SCORES[metric])
+
+
+def expanded_levels(n: int, level: float = 0.95) -> tuple[float, float]:
+    """Levels of the bootstrap quantiles that make an interval from n >= 2 independent units.
+
+    Further out than (1 - level) / 2, to make up for the bootstrap's variance being too small by
+    (n - 1) / n and for t's longer tails (expanded percentile interval; Hesterberg 2015, "What
+    teachers should know about the bootstrap", Am. Stat. 69).
+    """
+    reach = t.ppf((1 - level) / 2, n - 1) * np.sqrt(n / (n - 1))
+    return float(norm.cdf(reach)), float(norm.cdf(-reach))
+
+
+def confusion_by_patient(table: Predictions) -> np.ndarray:
+    """Row counts by patient, seed, true and predicted class: int64 (P, S, K, K')."""
+    seeds, seed_index = np.unique(table.seed, return_inverse=True)
+    n_out = max(table.n_classes, int(table.predicted.max(initial=0)) + 1)
+    shape = (len(table.patients), len(seeds), table.n_classes, n_out)
+    index = (table.patient_index, seed_index, table.label, table.predicted)
+    return np.bincount(np.ravel_multi_index(index, shape), minlength=np.prod(shape)).reshape(shape)
+
+
+_CONFUSION_SCORES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "balanced_accuracy": classification.balanced_accuracy,
+    "accuracy": classification.accuracy,
+    "macro_f1": classification.macro_f1,
+    "mcc": classification.mcc,
+    "lowest_recall": lambda counts: classification.recall(counts).min(axis=-1),
+    "specificity": lambda counts: classification.recall(counts)[..., 0],
+    "sensitivity": lambda counts: classification.recall(counts)[..., 1],
+}
+
+
+def _of_confusion(table: Predictions, score: Callable[[np.ndarray], np.ndarray]) -> Statistic:
+    counts = confusion_by_patient(table)
+    flat = counts.reshape(len(counts), -1).astype(float)
+    return lambda weights: score((weights @ flat).reshape(-1, *counts.shape[1:]))
+
+
+def _of_row_means(table: Predictions, value: np.ndarray) -> Statistic:
+    seeds, seed_index = np.unique(table.seed, return_inverse=True)
+    shape = (len(table.patients), len(seeds))
+    cell = np.ravel_multi_index((table.patient_index, seed_index), shape)
+    total = np.bincount(cell, weights=value, minlength=np.prod(shape)).reshape(shape)
+    rows = np.bincount(cell, minlength=np.prod(shape)).reshape(shape)
+    return lambda weights: _divide(weights @ total, weights @ rows)
+
+
+def _squared_errors(table: Predictions) -> np.ndarray:
+    p = classification.as_distribution(table.probability)
+    errors = ((p - np.eye(p.shape[1])[table.label]) ** 2).sum(axis=1)
+    return errors / 2 if p.shape[1] == 2 else errors
+
+
+def _auroc_parts(hits: np.ndarray, alarms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Concordant and all pairs; ties count half."""
+    new_hits = np.diff(hits, axis=1, prepend=0)
+    new_alarms = np.diff(alarms, axis=1, prepend=0)
+    beaten = alarms[:, -1:] - alarms + new_alarms / 2
+    return (new_hits * beaten).sum(axis=1), hits[:, -1] * alarms[:, -1]
+
+
+def _auprc_parts(hits: np.ndarray, alarms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Precision summed over the positive rows, and the positive rows."""
+    precision = np.nan_to_num(_divide(hits, hits + alarms))
+    return (np.diff(hits, axis=1, prepend=0) * precision).sum(axis=1), hits[:, -1]
+
+
+_RANK_SCORES = {"auroc": _auroc_parts, "auprc": _auprc_parts}
+
+
+def _of_ranks(
+    table: Predictions,
+    parts: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]],
+) -> Statistic:
+    """Rank scores. Only rows of one fold are ranked against each other, since the networks of
+    different folds need not share a scale; the folds' numerators and denominators are added."""
+    if table.n_classes != 2:
+        raise ValueError("auroc and auprc have intervals for two classes only")
+    p = classification.as_distribution(table.probability)[:, 1]
+    order = np.argsort(-p, kind="stable")
+    seeds, folds = np.unique(table.seed), np.unique(table.fold)
+
+    def score(weights: np.ndarray) -> np.ndarray:
+        numerator, denominator = np.zeros((2, len(weights), len(seeds)))
+        for s, f in np.ndindex(len(seeds), len(folds)):
+            rows = order[(table.seed[order] == seeds[s]) & (table.fold[order] == folds[f])]
+            if not len(rows):
+                continue
+            last_of_tie = np.append(np.flatnonzero(np.diff(p[rows])), len(rows) - 1)
+            w = weights[:, table.patient_index[rows]]
+            positive = table.label[rows] == 1
+            hits = np.cumsum(w * positive, axis=1)[:, last_of_tie]
+            alarms = np.cumsum(w * ~positive, axis=1)[:, last_of_tie]
+            top, bottom = parts(hits, alarms)
+            numerator[:, s] += top
+            denominator[:, s] += bottom
+        return _divide(numerator, denominator)
+
+    return score
+
+
+def patient_draws(table: Predictions, resamples: int, seed: int) -> np.ndarray:
+    """How often each patient is drawn, within its class: float64 (B, P)."""
+    rng = numpy_generator("bootstrap", "patients", seed)
+    counts = np.zeros((resamples, len(table.patients)))
+    for stratum in np.unique(table.strata):
+        members = np.flatnonzero(table.strata == stratum)
+        even = np.full(len(members), 1 / len(members))
+        counts[:, members] = rng.multinomial(len(members), even, size=resamples)
+    return counts
+
+
+def seed_draws(table: Predictions, resamples: int, seed: int) -> np.ndarray:
+    """How often each seed is drawn: float64 (B, S)."""
+    n = len(np.unique(table.seed))
+    rng = numpy_generator("bootstrap", "seeds", seed)
+    return rng.multinomial(n, np.full(n, 1 / n), size=resamples).astype(float)
+
+
+def _point(score: Statistic, table: Predictions) -> float:
+    return float(np.mean(score(np.ones((1, len(table.patients))))))
+
+
+def _over_seeds(scores: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """Mean over the drawn seeds; a seed under which the score is undefined does not count."""
+    defined = ~np.isnan(scores)
+    return _divide((draws * np.nan_to_num(scores)).sum(axis=1), (draws * defined).sum(axis=1))
+
+
+def _summary(table: Predictions, mean: float, resampled: np.ndarray, level: float) -> Interval:
+    smallest = int(np.unique(table.strata, return_counts=True)[1].min())
+    n_patients, n_seeds = len(table.patients), len(np.unique(table.seed))
+    if smallest < 2 or np.isnan(resampled).all():
+        return Interval(mean, np.nan, np.nan, level, n_patients, n_seeds)
+    low, high = np.nanquantile(resampled, expanded_levels(smallest, level))
+    return Interval(mean, float(low), float(high), level, n_patients, n_seeds)
+
+
+def _divide(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)

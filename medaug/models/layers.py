@@ -1,0 +1,110 @@
+"""Parts that several generators and discriminators share."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+OutAct = Literal["tanh", "relu", "linear"]
+KERAS_MOMENTUM = 0.01
+"""Keras's batch-norm momentum .99 in torch's convention (the weight of the new batch)."""
+KERAS_EPS = 1e-3
+
+
+class DiscriminatorOut(NamedTuple):
+    """What every discriminator of this package returns; heads it has not are None."""
+
+    adv: Tensor
+    """(N,) logits: real if > 0 (an unbounded critic value for Wasserstein losses)."""
+    cls: Tensor | None = None
+    """(N, K) class logits, or (N, 2K) for ADC-GAN: K of 'real of class k', K of 'fake of k'."""
+    codes: Tensor | None = None
+    """(N, n_codes) means of InfoGAN's Q(code | x)."""
+
+
+class PartedBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm for a batch of ``parts`` equal batches laid end to end (real, then fake).
+
+    In training each part is normalised by its own statistics and moves the running ones in turn,
+    so that one joint pass of a discriminator equals its separate passes on real and fake exactly
+    (with joint statistics it does not: real rows would be normalised by fake ones).
+    """
+
+    def forward(self, input: Tensor, parts: int = 1) -> Tensor:
+        if parts == 1 or not self.training:
+            return super().forward(input)
+        assert input.shape[0] % parts == 0, f"{input.shape[0]} rows are not {parts} equal parts"
+        return torch.cat([super(PartedBatchNorm2d, self).forward(x) for x in input.chunk(parts)])
+
+
+class PartedSequential(nn.Sequential):
+    """``nn.Sequential`` that tells its batch norms how many parts the batch has."""
+
+    def forward(self, input: Tensor, parts: int = 1) -> Tensor:
+        for layer in self:
+            parted = isinstance(layer, PartedBatchNorm2d)
+            input = layer(input, parts) if parted else layer(input)
+        return input
+
+
+def one_hot(label_N: Tensor, n_classes: int, dtype: torch.dtype) -> Tensor:
+    """(N, n_classes) one-hot rows; unlike ``F.one_hot`` it never reads a value on the host."""
+    classes = torch.arange(n_classes, device=label_N.device)
+    return (label_N[:, None] == classes).to(dtype)
+
+
+def conditioned(z_Nnz: Tensor, label_N: Tensor, n_classes: int) -> Tensor:
+    """The latent as the generator reads it: first ``n_classes`` entries are the label's one-hot.
+
+    As in gitlimlab/ACGAN-PyTorch, the one-hot *overwrites* noise: of 110 entries and 2 classes,
+    108 stay noise.
+    """
+    return torch.cat((one_hot(label_N, n_classes, z_Nnz.dtype), z_Nnz[:, n_classes:]), dim=1)
+
+
+def codes_of(z_Nnz: Tensor, n_classes: int, n_codes: int) -> Tensor:
+    """InfoGAN's continuous codes (N, n_codes): the latent's entries after the class."""
+    return z_Nnz[:, n_classes : n_classes + n_codes]
+
+
+def out_activation(name: OutAct) -> nn.Module:
+    """A generator's last layer; its range has to be that of the scaled training rows."""
+    activations = {"tanh": nn.Tanh, "relu": nn.ReLU, "linear": nn.Identity}
+    if name not in activations:
+        raise ValueError(f"out_act: unknown '{name}'; use tanh, relu or linear")
+    return activations[name]()
+
+
+def init_dcgan(module: nn.Module) -> None:
+    """DCGAN's start (Radford et al. 2016): convolutions N(0, .02), batch norm's scale N(1, .02).
+
+    Biases are 0. Linear layers keep torch's default, as in the ACGAN reference code.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.normal_(part.weight, 0.0, 0.02)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+        elif isinstance(part, nn.BatchNorm2d):
+            nn.init.normal_(part.weight, 1.0, 0.02)
+        elif isinstance(part, nn.Embedding):  # a projection of N(0, 1) would swamp the features
+            nn.init.normal_(part.weight, 0.0, 0.02)
+
+
+def spectrally_normalise(module: nn.Module) -> None:
+    """Spectral norm (Miyato et al. 2018) on every convolution, linear layer and embedding."""
+    for part in list(module.modules()):
+        if isinstance(part, nn.Conv2d | nn.Linear | nn.Embedding):
+            spectral_norm(part)
+
+
+def init_keras(module: nn.Module) -> None:
+    """Keras's default start, for networks whose papers name none: Glorot uniform, zero bias."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            nn.init.xavier_uniform_(part.weight)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)

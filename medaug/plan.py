@@ -1,0 +1,332 @@
+"""Every trial of a study, before any of them runs.
+
+The name of a trial's output is the hash of its configuration and of its inputs' names, so the whole
+chain (U-Net -> features -> synthetic rows -> classifier) can be written down from the study and the
+name of its slice store alone. Running it is then only a matter of filling in what does not exist.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medaug.arms import ARMS, ResampleArm
+from medaug.errors import UserError
+from medaug.experiment import ARM_CONFIGS, output_name
+from medaug.spec import ArmSpec, AugmentSpec, StudySpec, TrialConfig, build_arm
+
+
+@dataclass(frozen=True)
+class ArmVariant:
+    """One arm at one point of its grid."""
+
+    name: str
+    spec: ArmSpec
+    point: Mapping[str, Any] = field(default_factory=dict)
+    """The grid values that make this variant, by their key inside the arm."""
+
+    @property
+    def resamples(self) -> bool:
+        return issubclass(ARMS[self.spec.kind], ResampleArm)
+
+    @property
+    def synthetic(self) -> bool:
+        return ARMS[self.spec.kind].synthetic
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The trials of a study by wave; a wave needs only the waves before it."""
+
+    pretrain: tuple[TrialConfig, ...]
+    segment: tuple[TrialConfig, ...]
+    extract: tuple[TrialConfig, ...]
+    generate: tuple[TrialConfig, ...]
+    classify: tuple[TrialConfig, ...]
+
+    def waves(self) -> Iterator[tuple[str, tuple[TrialConfig, ...]]]:
+        """(title, trials) of each wave that has any, in the order they run."""
+        for title in ("pretrain", "segment", "extract", "generate", "classify"):
+            if trials := getattr(self, title):
+                yield title, trials
+
+    def only(self, fold: int, seed: int, arms: Collection[str]) -> Plan:
+        """The part that a search looks at: one fold and seed, these arms, their most rows."""
+
+        def kept(trial: TrialConfig) -> bool:
+            return trial.fold == fold and (
+                "arm" not in trial.labels or (trial.seed == seed and trial.labels["arm"] in arms)
+            )
+
+        most = max((t.labels["n_synthetic"] for t in self.classify), default=0)
+        return Plan(
+            self.pretrain,
+            tuple(filter(kept, self.segment)),
+            tuple(filter(kept, self.extract)),
+            tuple(filter(kept, self.generate)),
+            tuple(t for t in self.classify if kept(t) and t.labels["n_synthetic"] == most),
+        )
+
+    def __len__(self) -> int:
+        return sum(len(trials) for _, trials in self.waves())
+
+
+def plan_study(
+    study: StudySpec,
+    slices: str,
+    pretrain_slices: str | None = None,
+    arms: Sequence[ArmVariant] | None = None,
+) -> Plan:
+    """All trials of ``study`` on the slice store named ``slices``.
+
+    ``pretrain_slices`` names the phantom cohort's store when the U-Net is pre-trained on one;
+    ``arms`` replaces the grid's variants (what a search has chosen).
+
+    Raises:
+        UserError: the plan holds no trial or more than ``sweep.max_trials``.
+    """
+    variants = arms if arms is not None else expand_arms(study)
+    pretrain = _pretrain(study, pretrain_slices)
+    segment = _segment(study, slices, pretrain)
+    extract = _extract(study, slices, segment)
+    features = [output_name(config) for config in extract] or [slices] * study.split.folds
+    generate = _generate(study, slices, segment, features, variants)
+    classify = _classify(study, features, generate, variants)
+    plan = Plan(pretrain, segment, extract, _distinct(generate.values()), _distinct(classify))
+    if len(plan) > study.sweep.max_trials:
+        raise UserError(
+            f"sweep: {len(plan)} trials, more than sweep.max_trials = {study.sweep.max_trials}; "
+            "shorten an axis or raise the limit"
+        )
+    return plan
+
+
+def expand_arms(study: StudySpec, points: Sequence[Mapping[str, Any]] = ()) -> list[ArmVariant]:
+    """Every arm at every point of its own part of ``sweep.grid``; tied keys move together.
+
+    ``points`` (dotted key -> value) are what a random or Optuna search has drawn; an arm that they
+    name is taken at each of them as well as at its grid.
+
+    Raises:
+        UserError: an axis names no arm or key, or tied axes differ in length.
+    """
+    _check_axes(study)
+    variants: dict[tuple[str, str], ArmVariant] = {}
+    for name, spec in study.arms.items():
+        given = spec.model_dump(mode="json", exclude_unset=True)
+        drawn = [_inside(name, point) for point in points if _inside(name, point)] or [{}]
+        for chosen, point in itertools.product(drawn, _points(study, name)):
+            point = {**chosen, **point}
+            merged = build_arm(name, {**given, **point}, ARM_CONFIGS)
+            variants.setdefault((name, merged.signature()), ArmVariant(name, merged, point))
+    return list(variants.values())
+
+
+def _inside(arm: str, point: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of ``point`` that is about ``arm``, without its name."""
+    prefix = f"{arm}."
+    return {k.removeprefix(prefix): v for k, v in point.items() if k.startswith(prefix)}
+
+
+def _distinct(trials: Iterable[TrialConfig]) -> tuple[TrialConfig, ...]:
+    first: dict[str, TrialConfig] = {}
+    for config in trials:
+        first.setdefault(config.key, config)
+    return tuple(first.values())
+
+
+def _check_axes(study: StudySpec) -> None:
+    for key in [*study.sweep.grid, *study.sweep.space]:
+        arm, _, rest = key.partition(".")
+        if arm not in study.arms or not rest:
+            raise UserError(
+                f"sweep: axis '{key}' names no arm of this study; write <arm>.<key> with one of "
+                f"{', '.join(study.arms)}"
+            )
+    for group in study.sweep.tie:
+        lengths = {key: len(study.sweep.grid.get(key, ())) for key in group}
+        if len(set(lengths.values())) != 1 or 0 in lengths.values():
+            raise UserError(f"sweep.tie: {lengths} must be grid axes of equal length")
+
+
+def _points(study: StudySpec, arm: str) -> Iterator[dict[str, Any]]:
+    grid = _inside(arm, study.sweep.grid)
+    ties = [tuple(_inside(arm, dict.fromkeys(group))) for group in study.sweep.tie]
+    tied = {key for group in ties for key in group}
+    groups = [group for group in ties if group] + [(key,) for key in grid if key not in tied]
+    axes = [list(zip(*(grid[key] for key in group), strict=True)) for group in groups]
+    for combination in itertools.product(*axes):
+        yield {
+            key: value
+            for group, values in zip(groups, combination, strict=True)
+            for key, value in zip(group, values, strict=True)
+        }
+
+
+def _pretrain(study: StudySpec, slices: str | None) -> tuple[TrialConfig, ...]:
+    spec = study.segmenter
+    if spec is None or spec.pretrain is None or spec.pretrain.phantom is None:
+        return ()
+    assert slices is not None, "pre-training on phantoms needs their slice store"
+    settings = spec.model_copy(
+        update={"pretrain": None, "epochs": spec.pretrain.epochs, "lr": spec.pretrain.lr}
+    )
+    return (
+        TrialConfig(
+            stage="segment",
+            settings={"segmenter": settings.canonical()},
+            inputs={"slices": slices},
+            fold=0,
+            ranks=study.resources.ranks,
+            labels={"purpose": "pretrain"},
+        ),
+    )
+
+
+def _segment(
+    study: StudySpec, slices: str, pretrain: Sequence[TrialConfig]
+) -> tuple[TrialConfig, ...]:
+    if study.segmenter is None:
+        return ()
+    inputs = {"slices": slices}
+    if pretrain:
+        inputs["initial"] = output_name(pretrain[0])
+    settings: dict[str, Any] = {"segmenter": study.segmenter.canonical()}
+    source = study.segmenter.pretrain
+    if source and source.weights:
+        settings["weights_sha256"] = _file_sha256(source.weights)
+    elif pretrain:  # the starting weights' name already says where they come from
+        settings["segmenter"] |= {"pretrain": None}
+    return tuple(
+        TrialConfig(
+            stage="segment",
+            settings=settings,
+            inputs=inputs,
+            fold=fold,
+            ranks=study.resources.ranks,
+        )
+        for fold in range(study.split.folds)
+    )
+
+
+def _extract(
+    study: StudySpec, slices: str, segment: Sequence[TrialConfig]
+) -> tuple[TrialConfig, ...]:
+    if study.features is None:
+        return ()
+    return tuple(
+        TrialConfig(
+            stage="extract",
+            settings={"features": study.features.canonical()},
+            inputs={"slices": slices, "unet": output_name(unet)},
+            fold=unet.fold,
+            ranks=study.resources.ranks,
+        )
+        for unet in segment
+    )
+
+
+def _file_sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"segmenter.pretrain.weights: {path}: {error.strerror}") from None
+
+
+_Place = tuple[str, str, int, int, int | None]  # arm, signature, fold, seed, train_rows
+
+
+def _generate(
+    study: StudySpec,
+    slices: str,
+    segment: Sequence[TrialConfig],
+    features: Sequence[str],
+    variants: Sequence[ArmVariant],
+) -> dict[_Place, TrialConfig]:
+    augment = (study.segmenter.augment if study.segmenter else None) or AugmentSpec()
+    trials: dict[_Place, TrialConfig] = {}
+    for variant, fold, seed, train_rows in _replicates(study, variants):
+        if variant.resamples:
+            continue
+        settings: dict[str, Any] = {
+            "arm": _maker(variant.spec),
+            "n": max(study.sweep.n_synthetic),
+            "train_rows": train_rows,
+        }
+        if variant.synthetic and study.split.generator_rows != "train":
+            settings["generator_rows"] = study.split.generator_rows
+        inputs = {"features": features[fold]}
+        if ARMS[variant.spec.kind].needs_images and study.features is not None:
+            settings |= {"augment": augment.canonical(), "features": study.features.canonical()}
+            inputs |= {"slices": slices, "unet": output_name(segment[fold])}
+        trials[variant.name, variant.spec.signature(), fold, seed, train_rows] = TrialConfig(
+            stage="generate",
+            settings=settings,
+            inputs=inputs,
+            fold=fold,
+            seed=seed,
+            ranks=study.resources.ranks,
+            labels={"arm": variant.name, **variant.point, **_size(train_rows)},
+        )
+    return trials
+
+
+def _classify(
+    study: StudySpec,
+    features: Sequence[str],
+    generate: Mapping[_Place, TrialConfig],
+    variants: Sequence[ArmVariant],
+) -> Iterator[TrialConfig]:
+    for variant, fold, seed, train_rows in _replicates(study, variants):
+        counts = (0,) if variant.spec.kind == "none" else study.sweep.n_synthetic
+        maker = generate.get((variant.name, variant.spec.signature(), fold, seed, train_rows))
+        inputs = {"features": features[fold]} | ({"rows": output_name(maker)} if maker else {})
+        for n in counts:
+            settings: dict[str, Any] = {
+                "classifier": study.classifier.canonical(),
+                "n_synthetic": n,
+                "train_rows": train_rows,
+                "protocol": study.protocol,
+            }
+            if maker is None:
+                settings["arm"] = _maker(variant.spec)
+            if not variant.spec.real_rows:
+                settings["real_rows"] = False
+            yield TrialConfig(
+                stage="classify",
+                settings=settings,
+                inputs=inputs,
+                fold=fold,
+                seed=seed,
+                ranks=study.resources.ranks,
+                labels={
+                    "arm": variant.name,
+                    "kind": variant.spec.kind,
+                    "synthetic": variant.synthetic,
+                    "n_synthetic": n,
+                    **variant.point,
+                    **_size(train_rows),
+                },
+            )
+
+
+def _maker(spec: ArmSpec) -> dict[str, Any]:
+    """How the arm makes rows; whether the classifier adds real ones is no business of its own, so
+    two arms that differ in that only share their generator."""
+    return {key: value for key, value in spec.canonical().items() if key != "real_rows"}
+
+
+def _replicates(
+    study: StudySpec, variants: Sequence[ArmVariant]
+) -> Iterator[tuple[ArmVariant, int, int, int | None]]:
+    sizes = study.sweep.train_rows or (None,)
+    return itertools.product(variants, range(study.split.folds), study.sweep.seeds, sizes)
+
+
+def _size(train_rows: int | None) -> dict[str, int]:
+    return {} if train_rows is None else {"train_rows": train_rows}

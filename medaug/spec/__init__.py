@@ -1,0 +1,48 @@
+"""Every configuration type, frozen; strict YAML plus ``--set``; the signature of each.
+
+This room imports pydantic and PyYAML only.
+"""
+
+from medaug.spec.base import Spec, signature
+from medaug.spec.loader import build_arm, build_study, load_study
+from medaug.spec.study import (
+    ArmSpec,
+    AshaSpec,
+    AugmentSpec,
+    ClassifierSpec,
+    DataSpec,
+    FeatureSpec,
+    PhantomSpec,
+    PretrainSpec,
+    ResourceSpec,
+    SegmenterSpec,
+    SplitSpec,
+    StudySpec,
+    SweepSpec,
+    TrackingSpec,
+)
+from medaug.spec.trial import Stage, TrialConfig
+
+__all__ = [
+    "ArmSpec",
+    "AshaSpec",
+    "AugmentSpec",
+    "ClassifierSpec",
+    "DataSpec",
+    "FeatureSpec",
+    "PhantomSpec",
+    "PretrainSpec",
+    "ResourceSpec",
+    "SegmenterSpec",
+    "Spec",
+    "SplitSpec",
+    "Stage",
+    "StudySpec",
+    "SweepSpec",
+    "TrackingSpec",
+    "TrialConfig",
+    "build_arm",
+    "build_study",
+    "load_study",
+    "signature",
+]

@@ -1,0 +1,34 @@
+"""The base of every configuration type, and the identity of a configuration."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Spec(BaseModel):
+    """A frozen configuration record: unknown keys and non-finite numbers are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def canonical(self) -> dict[str, Any]:
+        """The record as plain JSON types, defaults included."""
+        return self.model_dump(mode="json")
+
+    def signature(self) -> str:
+        """Twelve hex digits that name this configuration (see :func:`signature`)."""
+        return signature(self.canonical())
+
+
+def signature(value: Mapping[str, Any]) -> str:
+    """First 12 hex digits of the SHA-256 of ``value`` as canonical JSON.
+
+    Canonical: sorted keys, no spaces, no NaN. Two configurations with equal content have the
+    same signature on every machine, which is what names trials, stores and models.
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,0 +1,329 @@
+"""What a ``jobs/*.yaml`` holds: data, split, segmenter, features, arms, classifier, sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
+
+from medaug.spec.base import Spec
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[int, Field(ge=1)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+TAPS = (
+    *("conv1", "conv2", "conv3", "conv4", "conv5"),
+    *("deconv4", "deconv3", "deconv2", "deconv1"),
+    *("uconv4", "uconv3", "uconv2", "uconv1"),
+)
+Tap = Literal[
+    "conv1", "conv2", "conv3", "conv4", "conv5",
+    "deconv4", "deconv3", "deconv2", "deconv1",
+    "uconv4", "uconv3", "uconv2", "uconv1",
+]  # fmt: skip
+
+
+class PhantomSpec(Spec):
+    """A simulated cohort in the BraTS layout (``medaug.data.phantom``)."""
+
+    patients: Annotated[int, Field(ge=2)] = 101
+    positive_fraction: Annotated[float, Field(gt=0, lt=1)] = 61 / 101
+    d_prime: Annotated[float, Field(ge=0)] = 2.2
+    """Distance of the class means of the latent, in its standard deviations. The best
+    patient-level balanced accuracy that anything can reach is Phi(d_prime / 2); 0 is the null."""
+    slices: tuple[Positive, Positive] = (36, 65)
+    seed: int = 0
+
+
+class DataSpec(Spec):
+    layout: str = "phantom"
+    """A key of ``medaug.data.layouts.LAYOUTS``."""
+    root: Path | None = None
+    """The folder of scans (``--data DIR``); every layout but the phantom's reads one."""
+    classes: tuple[str, ...] = ("LGG", "HGG")
+    """Class names; a label is an index into it, and the last class is the positive one."""
+    channel: str = "flair"
+    image_size: Annotated[int, Field(ge=16, le=1024)] = 240
+    slice_policy: Literal["all", "tumour_only"] = "all"
+    slice_step: Positive = 1
+    """Keep every n-th slice of a volume."""
+    max_patients: Annotated[int, Field(ge=2)] | None = None
+    """Take a class-stratified random part of the cohort (seeded by ``split.seed``)."""
+    on_bad: Literal["reject", "strict"] = "reject"
+    phantom: PhantomSpec = PhantomSpec()
+
+    @field_validator("classes")
+    @classmethod
+    def _classes_differ(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+        if len(classes) < 2 or len(set(classes)) != len(classes):
+            raise ValueError("wants at least two different class names")
+        return classes
+
+
+def _per_scheme(*, grouped_kfold: Any, published: Any, **limits: Any) -> Any:
+    """A field whose default depends on the ``scheme`` field declared before it."""
+    values = {"grouped_kfold": grouped_kfold, "published": published}
+    return Field(default_factory=lambda fields: values[fields["scheme"]], **limits)
+
+
+class SplitSpec(Spec):
+    """Who fits, who chooses and who is scored.
+
+    ``grouped_kfold``: patient-grouped, class-stratified nested cross-validation with a sealed test
+    set. ``published``: one class-stratified random cut, with what the papers did wrong as keys;
+    only protocol ``as_published`` takes it.
+    """
+
+    scheme: Literal["grouped_kfold", "published"] = "grouped_kfold"
+    folds: int = _per_scheme(grouped_kfold=5, published=1, ge=1)
+    val_fraction: float = _per_scheme(grouped_kfold=0.2, published=0.0, ge=0, lt=1)
+    """Share of a fold's training patients that chooses epochs, filter and threshold. 0 (scheme
+    ``published`` only): those who are scored choose."""
+    test_fraction: Fraction = 0.0
+    """Share of all patients that nothing reads before ``medaug unseal``."""
+    seed: int = 0
+    eval_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Scheme ``published``: the share that is scored."""
+    unit: Literal["patient", "image"] = "patient"
+    """Scheme ``published``: ``image`` draws single images, so a patient is on both sides."""
+    generator_rows: Literal["train", "publisher_train"] = "train"
+    """Scheme ``published``: ``publisher_train`` fits generators on all of the publisher's folder
+    ``train``, rows that are scored later included (study D)."""
+
+    @model_validator(mode="after")
+    def _scheme_has_these_keys(self) -> SplitSpec:
+        if self.scheme == "published":
+            if self.folds != 1:
+                raise ValueError("scheme published is a single cut: set folds to 1")
+            if self.test_fraction:
+                raise ValueError("scheme published seals nothing: set test_fraction to 0")
+            return self
+        if self.folds < 2:
+            raise ValueError(f"folds should be greater than or equal to 2, got {self.folds}")
+        if not self.val_fraction:
+            raise ValueError("val_fraction should be greater than 0: who is scored must not choose")
+        for key in ("eval_fraction", "unit", "generator_rows"):
+            if getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"{key} belongs to scheme published (and protocol as_published)")
+        return self
+
+
+class AugmentSpec(Spec):
+    """Classical augmentation; the defaults are Table 1 of study A (NETWORKS 1.1)."""
+
+    hflip: Annotated[float, Field(ge=0, le=1)] = 0.5
+    vflip: Annotated[float, Field(ge=0, le=1)] = 0.5
+    elastic_alpha: Annotated[float, Field(ge=0)] = 720.0
+    """Elastic displacement scale in pixels of a 240-pixel image."""
+    elastic_sigma: Annotated[float, Field(ge=0)] = 24.0
+    rotation_deg: Annotated[float, Field(ge=0, le=180)] = 20.0
+    shift: Fraction = 0.1
+    shear: Fraction = 0.05
+    zoom: tuple[PositiveFloat, PositiveFloat] = (0.9, 1.1)
+    crop: Fraction = 0.0
+    """Largest share of the width cut off by a random crop (study D)."""
+    brightness: Annotated[float, Field(ge=0)] = 0.0
+    contrast: Annotated[float, Field(ge=0)] = 0.0
+    clip: Fraction = 0.0
+    """Share of the intensity range clipped at each end (study D)."""
+    rot90: bool = False
+
+
+class PretrainSpec(Spec):
+    """Where the U-Net's starting weights come from: a phantom cohort or a weights file."""
+
+    phantom: PhantomSpec | None = None
+    weights: Path | None = None
+    """A ``.safetensors`` file of a medaug U-Net; four-channel weights need ``input_adapter``."""
+    epochs: Positive = 100
+    lr: PositiveFloat = 1e-4
+
+    @model_validator(mode="after")
+    def _one_source(self) -> PretrainSpec:
+        if (self.phantom is None) == (self.weights is None):
+            raise ValueError("give exactly one of phantom, weights")
+        return self
+
+
+class DiceSpec(Spec):
+    squared: bool = True
+    per: Literal["batch", "image"] = "batch"
+
+
+class SegmenterSpec(Spec):
+    """U-Net of study A (NETWORKS 1.1)."""
+
+    base: Positive = 64
+    in_channels: Literal[1, 4] = 1
+    input_adapter: Literal["slice_conv1", "replicate", "zero_pad"] = "slice_conv1"
+    init: Literal["tl", "kaiming"] = "tl"
+    dice: DiceSpec = DiceSpec()
+    epochs: Positive = 30
+    lr: PositiveFloat = 1e-5
+    batch_size: Positive = 10
+    """Global batch size, over all ranks."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    augment: AugmentSpec | None = AugmentSpec()
+    pretrain: PretrainSpec | None = PretrainSpec(phantom=PhantomSpec(patients=50, seed=1))
+
+
+class FeatureSpec(Spec):
+    """Which U-Net block becomes the feature (NETWORKS 1.1, 'Feature taps')."""
+
+    tap: Tap = "conv5"
+    dtype: Literal["float16", "float32"] = "float16"
+    crop: Literal["none", "predicted_tumour"] = "none"
+    batch_size: Positive = 10
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+
+class ArmSpec(Spec):
+    """Base of every arm's configuration; each arm in ``medaug.arms`` has its own subclass."""
+
+    kind: str
+    real_rows: bool = True
+    """Whether the real training rows join the arm's own; without them it is "synthetic only"."""
+
+    @model_validator(mode="after")
+    def _has_rows(self) -> ArmSpec:
+        if self.kind == "none" and not self.real_rows:
+            raise ValueError("arm none adds no rows: without real_rows it has none at all")
+        return self
+
+
+class ClassifierSpec(Spec):
+    """A classifier of ``medaug.models.classifiers.CLASSIFIERS`` and how it is trained."""
+
+    kind: str = "feature_cnn"
+    epochs: Positive = 50
+    """In protocol ``honest`` an epoch is one pass over the *real* rows for every arm, so that all
+    arms take the same number of optimiser steps; in ``as_published`` it is a pass over the arm's
+    own rows."""
+    batch_size: Positive = 16
+    optimizer: Literal["adam", "rmsprop", "sgd"] = "adam"
+    lr: PositiveFloat = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    n_out: Annotated[int, Field(ge=2)] = 2
+    class_weights: bool = False
+    focal_gamma: Annotated[float, Field(ge=0)] = 0.0
+    balanced_sampler: bool = False
+    threshold: Literal["half", "validation"] = "validation"
+    early_stop: Positive | None = None
+    """Stop after this many epochs without a better validation loss."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+
+class AshaSpec(Spec):
+    """Asynchronous successive halving of the generators (Li et al. 2020)."""
+
+    metric: str = "val/fd"
+    mode: Literal["min", "max"] = "min"
+    grace_period: Positive = 10
+    reduction_factor: Annotated[int, Field(ge=2)] = 3
+
+
+class SweepSpec(Spec):
+    """The axes of a study. Every configuration is run with all seeds and all folds."""
+
+    n_synthetic: tuple[Annotated[int, Field(ge=1)], ...] = (300, 600, 1158, 1200, 2400, 4800)
+    """Ratio axis: how many synthetic (or duplicate, or augmented) rows join the real ones."""
+    train_rows: tuple[Positive, ...] | None = None
+    """Training-set size axis: real training rows kept (patients drawn whole); None = all."""
+    grid: Mapping[str, tuple[Any, ...]] = {}
+    """Arm axes by dotted key, for example ``acgan.ngf: [64, 256, 512]``."""
+    tie: tuple[tuple[str, ...], ...] = ()
+    """Groups of grid keys that move together, for example ``[[acgan.ngf, acgan.ndf]]``."""
+    search: Literal["grid", "random", "optuna"] = "grid"
+    space: Mapping[str, Mapping[str, Any]] = {}
+    """For ``random`` and ``optuna``: dotted key -> {choice: [..]} | {uniform: [a, b]} |
+    {loguniform: [a, b]} | {randint: [a, b]}."""
+    samples: Positive = 8
+    keep: Positive = 1
+    """For ``optuna``: how many of the best configurations get all seeds and folds."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    asha: AshaSpec | None = None
+    max_trials: Positive = 10_000
+
+    @field_validator("n_synthetic", "seeds", "train_rows")
+    @classmethod
+    def _not_empty(cls, values: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if values is None:
+            return None
+        if not values:
+            raise ValueError("is empty: 0 trials")
+        return tuple(dict.fromkeys(values))
+
+    @field_validator("grid")
+    @classmethod
+    def _axes_not_empty(cls, grid: Mapping[str, tuple[Any, ...]]) -> Mapping[str, tuple[Any, ...]]:
+        for key, values in grid.items():
+            if not values:
+                raise ValueError(f"axis {key} is empty: 0 trials")
+        return grid
+
+
+class ResourceSpec(Spec):
+    """What one trial holds: a placement group of ``ranks`` DDP ranks."""
+
+    ranks: Positive = 1
+    cpus_per_rank: PositiveFloat = 1.0
+    gpus_per_rank: Annotated[float, Field(ge=0)] = 0.0
+    strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
+    hang_timeout_s: PositiveFloat = 120.0
+    max_failures: Annotated[int, Field(ge=0)] = 2
+    max_concurrent: Positive | None = None
+
+    @model_validator(mode="after")
+    def _one_gpu_per_rank(self) -> ResourceSpec:
+        if self.ranks > 1 and 0 < self.gpus_per_rank < 1:
+            raise ValueError("NCCL refuses two ranks on one GPU: gpus_per_rank must be 1 or more")
+        return self
+
+
+class TrackingSpec(Spec):
+    uri: str | None = None
+    """MLflow tracking URI; None is a SQLite database in the storage folder."""
+    required: bool = False
+    """Stop with exit code 2 when MLflow cannot be reached at the start."""
+
+
+class StudySpec(Spec):
+    """A whole study."""
+
+    name: Name
+    paper: Literal["A", "B", "C", "D"] | None = None
+    """The published study that this one rebuilds; its table stands beside ours in the report."""
+    protocol: Literal["honest", "as_published"] = "honest"
+    data: DataSpec = DataSpec()
+    split: SplitSpec = SplitSpec()
+    segmenter: SegmenterSpec | None = None
+    features: FeatureSpec | None = None
+    """None: the image itself is the feature (studies B, C and D)."""
+    arms: Mapping[Name, SerializeAsAny[ArmSpec]]
+    """Name -> configuration; ``medaug.spec.loader`` builds each from its arm's own class."""
+    classifier: ClassifierSpec = ClassifierSpec()
+    sweep: SweepSpec = SweepSpec()
+    resources: ResourceSpec = ResourceSpec()
+    tracking: TrackingSpec = TrackingSpec()
+    storage: Path = Path("runs")
+
+    @model_validator(mode="after")
+    def _features_need_segmenter(self) -> StudySpec:
+        if (self.features is None) != (self.segmenter is None):
+            raise ValueError("features and segmenter belong together: give both or neither")
+        return self
+
+    @model_validator(mode="after")
+    def _protocol_has_its_split(self) -> StudySpec:
+        if (self.protocol == "as_published") != (self.split.scheme == "published"):
+            raise ValueError(
+                "protocol as_published and split.scheme published belong together: set both or "
+                "neither"
+            )
+        return self

@@ -1,0 +1,220 @@
+"""A study from scans to leaderboard: the page to read first.
+
+    scans -> slices -> U-Net -> features -> generated rows -> classifiers -> leaderboard
+
+Each arrow is a wave of trials on Ray; each trial leaves a model, a store or scores under a name
+that is the hash of what made it, so whatever exists already is not made again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medaug.audit.scan import note_leakage, scan_slices
+from medaug.data.cohort import folder_of
+from medaug.data.layouts import read_cohort
+from medaug.data.slices import ingest, ingest_signature
+from medaug.errors import UserError
+from medaug.experiment import ARM_CONFIGS
+from medaug.plan import ArmVariant, Plan, expand_arms, plan_study
+from medaug.shelf import Shelf
+from medaug.spec import DataSpec, SplitSpec, StudySpec, TrialConfig, build_study
+from medaug.sweep.display import Display, make_display
+from medaug.sweep.events import Outcome
+from medaug.sweep.folder import write_json
+from medaug.sweep.runner import Sweep
+from medaug.sweep.space import draw, search
+from medaug.tracking.leaderboard import Leaderboard, leaderboard_of
+from medaug.tracking.records import read_study
+from medaug.tracking.report import write_report
+from medaug.tracking.tracker import Tracker
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a run came to."""
+
+    folder: Path
+    board: Leaderboard
+    report: Path
+    failures: tuple[str, ...]
+    """One line for each trial that did not make it."""
+
+
+def run_study(study: StudySpec, *, address: str | None = None, wait: bool = False) -> Finished:
+    """Run ``study`` to its leaderboard, or go on where an earlier run of it stopped.
+
+    ``address`` is a running Ray cluster (default: an embedded one); with ``wait``, trials queue
+    until the cluster has grown to hold them.
+
+    Raises:
+        UserError: bad data, or the name belongs to another study or is running elsewhere.
+        EnvironmentFault: the cluster or the storage cannot take it.
+        Interrupted: a signal came; ``medaug resume`` goes on.
+    """
+    if study.data.layout != "phantom":
+        folder_of(study.data)  # before any device is taken
+    folder = claim_folder(study)
+    with ExitStack() as stack:
+        display = stack.enter_context(make_display())
+        tracker = Tracker(study, folder)
+        sweep = stack.enter_context(
+            Sweep(
+                folder,
+                study.storage,
+                study.resources,
+                address=address,
+                listeners=(display, tracker),
+                wait=wait,
+            )
+        )
+        stack.enter_context(tracker)  # after the lease: MLflow hears of one writer only
+        slices, pretrain_slices = make_slices(study, display)
+        look_for_leaks(study, slices, folder, display)
+        arms = choose_arms(study, slices, pretrain_slices, sweep, display)
+        plan = plan_study(study, slices, pretrain_slices, arms)
+        outcomes = run_waves(plan, study, sweep, display)
+        board = leaderboard_of(folder)
+        report = write_report(folder)
+        tracker.finish(board, report)
+    failed = [outcome.error or outcome.key for outcome in outcomes if outcome.status == "failed"]
+    return Finished(folder, board, report, tuple(failed))
+
+
+def resume_study(folder: Path, *, address: str | None = None, wait: bool = False) -> Finished:
+    """Go on with the run in ``folder``; finished trials are not run again.
+
+    Raises:
+        UserError: there is no such run; otherwise as :func:`run_study`.
+    """
+    study = build_study(read_study(folder), ARM_CONFIGS)
+    study = study.model_copy(update={"storage": folder.parent})
+    return run_study(study, address=address, wait=wait)
+
+
+def run_waves(plan: Plan, study: StudySpec, sweep: Sweep, display: Display) -> list[Outcome]:
+    """Run the plan's waves in order; trials whose inputs were not made are left out."""
+    outcomes: list[Outcome] = []
+    for title, trials in plan.waves():
+        ready = [trial for trial in trials if has_inputs(trial, Shelf(study.storage))]
+        display.note_blocked(title, len(trials) - len(ready))
+        outcomes += sweep.run(ready, asha=study.sweep.asha if title == "generate" else None)
+    return outcomes
+
+
+def choose_arms(
+    study: StudySpec, slices: str, pretrain_slices: str | None, sweep: Sweep, display: Display
+) -> list[ArmVariant]:
+    """The arms to run with all seeds and folds: the grid's, the drawn, or what Optuna found.
+
+    A search looks at one fold and one seed only, and there at the validation patients: its
+    objective is the classifier's validation loss with the largest number of added rows.
+    """
+    axes = study.sweep
+    if axes.search == "grid" or not axes.space:
+        return expand_arms(study)
+    if axes.search == "random":
+        return expand_arms(study, draw(axes.space, axes.samples, study.split.seed))
+
+    def evaluate(points: Sequence[Mapping[str, Any]]) -> list[float | None]:
+        variants = [expand_arms(study, [point]) for point in points]
+        plans = [
+            plan_study(study, slices, pretrain_slices, arms).only(0, axes.seeds[0], searched)
+            for arms in variants
+        ]
+        losses: list[float | None] = []
+        for plan in plans:
+            done = [o.result for o in run_waves(plan, study, sweep, display) if o.result]
+            scored = [
+                r["history"][r["best_epoch"] - 1]["val/loss"] for r in done if "threshold" in r
+            ]
+            losses.append(min(scored, default=None))
+        return losses
+
+    searched = {key.partition(".")[0] for key in axes.space}
+    best = search(axes.space, evaluate, samples=axes.samples, mode="min", seed=study.split.seed)
+    return expand_arms(study, [point for point, loss in best[: axes.keep] if loss is not None])
+
+
+def claim_folder(study: StudySpec) -> Path:
+    """``<storage>/<name>`` with the study written into it.
+
+    Raises:
+        UserError: the folder holds another study; names the first key that differs.
+    """
+    folder = study.storage / study.name
+    if (folder / "study.json").exists():
+        before = _decisive(build_study(read_study(folder), ARM_CONFIGS))
+        if difference := _first_difference(before, _decisive(study)):
+            raise UserError(
+                f"{folder}: holds another study ({difference}); give this one another --name, or "
+                f"`medaug resume {study.name}` to go on with that one"
+            )
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    write_json(folder / "study.json", study.canonical())
+    return folder
+
+
+def _decisive(study: StudySpec) -> dict[str, Any]:
+    """What a study's results depend on: not where it is kept, tracked or computed."""
+    elsewhere = {"storage", "tracking", "resources"}
+    return {key: value for key, value in study.canonical().items() if key not in elsewhere}
+
+
+def make_slices(study: StudySpec, display: Display) -> tuple[str, str | None]:
+    """Names of the study's slice store and of the pre-training cohort's; made when missing."""
+    slices = _ingest(study.data, study.split, study.storage, display, "reading scans")
+    pretrain = study.segmenter.pretrain if study.segmenter else None
+    if pretrain is None or pretrain.phantom is None:
+        return slices, None
+    cohort = study.data.model_copy(
+        update={
+            "layout": "phantom",
+            "root": None,
+            "phantom": pretrain.phantom,
+            "classes": DataSpec().classes,
+            "max_patients": None,
+        }
+    )
+    split = SplitSpec(seed=study.split.seed)
+    return slices, _ingest(cohort, split, study.storage, display, "making pre-training scans")
+
+
+def look_for_leaks(study: StudySpec, slices: str, folder: Path, display: Display) -> None:
+    """Compare the slices of different patients before anything is trained; say what is found."""
+    with display.progress("looking for copies between patients"):
+        leakage = scan_slices(Shelf(study.storage), slices)
+    path = note_leakage(folder, leakage)
+    advice = f"; see {path}; put them into one group" if leakage.leaks else ""
+    display.note(f"{leakage.summary()}{advice}")
+
+
+def _ingest(data: DataSpec, split: SplitSpec, storage: Path, display: Display, title: str) -> str:
+    with display.progress(title) as progress:
+        cohort = read_cohort(data, progress)
+        name = f"slices-{ingest_signature(cohort, data, split)}"
+        report = ingest(
+            data, split, Shelf(storage).store_path(name), progress=progress, cohort=cohort
+        )
+    display.note_ingest(report)
+    return name
+
+
+def has_inputs(trial: TrialConfig, shelf: Shelf) -> bool:
+    """Whether all that ``trial`` reads has been made."""
+    return all(shelf.has(name) for name in trial.inputs.values())
+
+
+def _first_difference(before: Any, now: Any, path: str = "") -> str | None:
+    """``a.b: old -> new`` of the first key that differs, or None."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in dict.fromkeys([*before, *now]):
+            inner = f"{path}.{key}" if path else str(key)
+            if found := _first_difference(before.get(key), now.get(key), inner):
+                return found
+        return None
+    return None if before == now else f"{path}: {before!r} -> {now!r}"

@@ -1,0 +1,262 @@
+"""A sweep on the terminal: a live table of its trials, or plain lines where there is none."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from medaug.spec import TrialConfig
+from medaug.sweep.events import Outcome
+
+if TYPE_CHECKING:
+    from medaug.data.slices import IngestReport
+
+HEADLINES = ("val/iou", "val/balanced_accuracy", "val/fd", "val/loss")
+"""The metric to show of a trial: the first of these that it reports, else its first one."""
+QUIET_S = 30.0
+"""Plain lines: say at least this often that epochs are being finished."""
+_SMALLER_IS_BETTER = re.compile(r"loss|error|/fd|/fid|/mmd")
+_STYLES = {"done": "green", "stopped": "yellow", "diverged": "yellow", "failed": "bold red"}
+
+
+@dataclass
+class Row:
+    """A running trial as the table shows it."""
+
+    config: TrialConfig
+    reports: list[tuple[int, float]] = field(default_factory=list)
+    """(epoch, when) of its first and its last report: their distance is its pace, whatever it took
+    to start, and whichever epoch it was resumed from."""
+    metric: str = ""
+    best: float | None = None
+
+    def update(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        self.reports[1:] = [(epoch, time.monotonic())]
+        known = [name for name in (*HEADLINES, *metrics) if name in metrics]
+        if known:
+            self.metric = self.metric or known[0]
+            value = metrics.get(self.metric)
+            if value is not None and (self.best is None or self._better(value)):
+                self.best = value
+
+    @property
+    def epoch(self) -> int | None:
+        return self.reports[-1][0] if self.reports else None
+
+    def seconds_per_epoch(self) -> float | None:
+        if len(self.reports) < 2:
+            return None
+        (first, began), (last, now) = self.reports
+        return (now - began) / (last - first)
+
+    def headline(self) -> str:
+        return "" if self.best is None else f"{self.metric} {self.best:.4g}"
+
+    def _better(self, value: float) -> bool:
+        assert self.best is not None
+        smaller = _SMALLER_IS_BETTER.search(self.metric) is not None
+        return value < self.best if smaller else value > self.best
+
+
+class Display:
+    """Shows a sweep on a console; a listener, and a context manager around all of it.
+
+    On a terminal: a table of the running trials under one line for the wave. Elsewhere: a line at
+    the start of a wave, at the end of each trial, now and then in between, and at the wave's end.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+        self._lock = threading.Lock()
+        self._live: Live | None = None
+        self._rows: dict[str, Row] = {}
+        self._stage = ""
+        self._n = self._reused = 0
+        self._ended: Counter[str] = Counter()
+        self._seconds = 0.0
+        """Wall time of all trials that ended, for the estimate of what is left."""
+        self._epochs = 0
+        """Of the longest trial that ended: what the running ones have before them."""
+        self._began = self._last_line = time.monotonic()
+
+    def __enter__(self) -> Display:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop_live()
+
+    def on_wave_start(self, stage: str, n: int, reused: int) -> None:
+        with self._lock:
+            self._rows.clear()
+            self._ended.clear()
+            self._stage, self._n, self._reused = stage, n, reused
+            self._seconds, self._epochs = 0.0, 0
+            self._began = time.monotonic()
+        if reused < n and self.console.is_terminal:
+            self._live = Live(get_renderable=self._table, console=self.console, transient=True)
+            self._live.start()
+        else:
+            done_before = f", {reused} done before" if reused else ""
+            self._print(f"{stage}: {n} trial{'s' * (n != 1)}{done_before}")
+
+    def on_trial_start(self, config: TrialConfig) -> None:
+        with self._lock:
+            self._rows.setdefault(config.key, Row(config))
+
+    def on_epoch(self, config: TrialConfig, epoch: int, metrics: Mapping[str, float]) -> None:
+        with self._lock:
+            row = self._rows[config.key]
+            row.update(epoch, metrics)
+        if self._live is None and time.monotonic() - self._last_line > QUIET_S:
+            self._print(f"{self._progress()}, {self._place(row)}: epoch {epoch} {row.headline()}")
+
+    def on_trial_end(self, outcome: Outcome) -> None:
+        with self._lock:
+            row = self._rows.pop(outcome.key, None)
+            self._ended[outcome.status] += 1
+            self._seconds += outcome.seconds
+            self._epochs = max(self._epochs, outcome.epoch)
+        name = self._place(row) if row else outcome.key
+        if outcome.error:
+            style = _STYLES[outcome.status]
+            self._print(f"[{style}]{outcome.status}[/] {name}: {escape(outcome.error)}")
+        elif self._live is None:
+            headline = row.headline() if row else ""
+            self._print(
+                f"{self._progress()} {outcome.status} {name}: epoch {outcome.epoch} {headline} "
+                f"({duration(outcome.seconds)})"
+            )
+
+    def on_wave_end(self) -> None:
+        self._stop_live()
+        counts = Counter(self._ended)
+        if self._reused:
+            counts["done before"] = self._reused
+        if self._ended:
+            parts = ", ".join(f"{n} {status}" for status, n in counts.items())
+            self._print(f"{self._stage}: {parts} in {duration(time.monotonic() - self._began)}")
+
+    def note_blocked(self, stage: str, blocked: int) -> None:
+        """Say that trials cannot run because what they read was not made."""
+        if blocked:
+            self._print(f"{stage}: {blocked} cannot run, their inputs failed")
+
+    def note_ingest(self, report: IngestReport) -> None:
+        """Say what was read, and what was left out and where that is written down."""
+        classes = ", ".join(
+            f"{n} patients {name} ({report.slices[name]} slices)"
+            for name, n in report.patients.items()
+        )
+        self._print(escape(f"{report.path.name}: {classes}"))
+        if report.rejects:
+            self._print(f"{len(report.rejects)} files left out: see rejects.jsonl beside it")
+        for note in report.notes:
+            self._print(escape(note))
+
+    def note(self, text: str) -> None:
+        """Say something about the study as a whole."""
+        self._print(escape(text))
+
+    @contextmanager
+    def progress(self, title: str) -> Iterator[Callable[[int, int, str], None]]:
+        """A bar for work outside of trials; call what it gives with (done, total, what)."""
+        if not self.console.is_terminal:
+            with self._plain_progress(title) as advance:
+                yield advance
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        with Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True) as bar:
+            task = bar.add_task(title, total=None)
+            yield lambda done, total, what: bar.update(
+                task, completed=done, total=total, description=f"{title} {escape(what)}"
+            )
+
+    @contextmanager
+    def _plain_progress(self, title: str) -> Iterator[Callable[[int, int, str], None]]:
+        began = time.monotonic()
+
+        def advance(done: int, total: int, what: str) -> None:
+            if time.monotonic() - self._last_line > QUIET_S:
+                self._print(f"{title} {done}/{total} {escape(what)}")
+
+        self._print(title)
+        yield advance
+        self._print(f"{title}: done in {duration(time.monotonic() - began)}")
+
+    def _table(self) -> Table:
+        with self._lock:
+            rows = list(self._rows.values())
+        table = Table(title=self._title(len(rows)), title_justify="left", box=None, pad_edge=False)
+        for header in ("stage", "trial"):
+            table.add_column(header, overflow="ellipsis", no_wrap=True)
+        for header in ("fold", "seed", "epoch", "s/epoch", "best", "ETA"):
+            table.add_column(header, justify="right", no_wrap=True)
+        shown = max(3, self.console.height - 6)
+        for row in rows[:shown]:
+            pace = row.seconds_per_epoch()
+            left = (self._epochs - (row.epoch or 0)) * pace if pace else 0.0
+            table.add_row(
+                row.config.stage,
+                escape(row.config.title),
+                str(row.config.fold),
+                str(row.config.seed),
+                "starting" if row.epoch is None else str(row.epoch),
+                f"{pace:.2g}" if pace else "",
+                row.headline(),
+                duration(left) if left > 0 else "",
+            )
+        if len(rows) > shown:
+            table.add_row("", f"and {len(rows) - shown} more")
+        return table
+
+    def _title(self, running: int) -> str:
+        ended = sum(self._ended.values())
+        left = self._n - self._reused - ended
+        eta = ""
+        if ended and running:
+            eta = f" · ETA {duration(left * self._seconds / ended / running)}"
+        failed = f" · [bold red]{self._ended['failed']} failed[/]" if self._ended["failed"] else ""
+        return f"[bold]{self._progress()}[/] · {running} running{failed}{eta}"
+
+    def _progress(self) -> str:
+        return f"{self._stage} {self._reused + sum(self._ended.values())}/{self._n}"
+
+    def _place(self, row: Row) -> str:
+        return escape(f"{row.config.title} fold {row.config.fold} seed {row.config.seed}")
+
+    def _print(self, line: str) -> None:
+        self._last_line = time.monotonic()
+        self.console.print(line, soft_wrap=True, highlight=False)
+
+    def _stop_live(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+
+def make_display() -> Display:
+    """The display of this process's terminal, on standard error."""
+    return Display()
+
+
+def duration(seconds: float) -> str:
+    """``42 s``, ``3:20 min`` or ``1:05 h``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}:{rest:02d} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d} h"

@@ -1,0 +1,72 @@
+"""What a sweep tells its listeners, and what it gives back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from medaug.spec import TrialConfig
+
+log = logging.getLogger(__name__)
+
+Status = Literal["done", "reused", "stopped", "diverged", "failed", "interrupted"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one trial ended."""
+
+    key: str
+    status: Status
+    """``done``; ``reused``: was done before; ``stopped``: early, by successive halving;
+    ``diverged``: a result, not a fault; ``failed``; ``interrupted``: may be resumed."""
+    epoch: int
+    """Finished epochs."""
+    result: dict[str, Any] | None = None
+    """What the trial's last epoch carried (``result.json``); only ``done``, ``reused`` and
+    ``diverged`` have one."""
+    error: str | None = None
+    """One line: class of failure, what happened, and the next thing to try."""
+    seconds: float = 0.0
+    """Wall time of the trial in this run, its restarts included."""
+
+
+class Listener(Protocol):
+    """Watches a sweep; the terminal's table and the MLflow tracker are two.
+
+    Calls come from one thread at a time, in the order of events, and must return soon: the sweep's
+    controller waits for them. A trial that was finished before this run appears only in ``reused``.
+    """
+
+    def on_wave_start(self, stage: str, n: int, reused: int) -> None:
+        """``n`` trials of ``stage`` begin, of which ``reused`` are finished already."""
+
+    def on_trial_start(self, config: TrialConfig) -> None:
+        """A trial got its resources, for the first time or again after a restart."""
+
+    def on_epoch(self, config: TrialConfig, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Epoch number ``epoch`` (from 1) is finished and its checkpoint is safe."""
+
+    def on_trial_end(self, outcome: Outcome) -> None:
+        """A trial of this run has ended."""
+
+    def on_wave_end(self) -> None:
+        """No trial of the wave runs any more."""
+
+
+class Listeners:
+    """Several listeners as one. One that raises is dropped: watching must not end a sweep."""
+
+    def __init__(self, listeners: Iterable[Listener]) -> None:
+        self._listeners = list(listeners)
+
+    def tell(self, event: str, *args: Any) -> None:
+        """Call method ``event`` of every listener."""
+        for listener in list(self._listeners):
+            try:
+                getattr(listener, event)(*args)
+            except Exception:
+                self._listeners.remove(listener)
+                log.exception("%s failed in %s; going on without it", type(listener), event)

@@ -1,0 +1,191 @@
+"""One writer per experiment: a lease that is renewed, expires, and is taken over by one only.
+
+Leases are files ``lease-000001.json``, ``lease-000002.json``, …; the highest number counts. A new
+one is made with ``link``, which fails when the name exists: of several processes that find the
+last lease released or expired, one makes the next. This needs no file locks, which network file
+systems have or have not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import socket
+import threading
+import time
+import uuid
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+from medaug.errors import EnvironmentFault, UserError
+
+STALE_S = 90.0
+RENEW_S = 15.0
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lease. ``machine`` tells whether ``pid`` can be looked up from here."""
+
+    host: str
+    pid: int
+    since: str
+    machine: str
+    started: float
+    """When the process began: a pid alone may belong to a later one."""
+    released: bool = False
+
+    def is_dead(self) -> bool:
+        """Certainly dead: a process of this machine that is no more."""
+        if self.machine != _machine():
+            return False
+        try:
+            return abs(psutil.Process(self.pid).create_time() - self.started) > 1.0
+        except psutil.NoSuchProcess:
+            return True
+
+    def __str__(self) -> str:
+        return f"host {self.host}, pid {self.pid}, since {self.since}"
+
+
+class Lease:
+    """The right to write into ``experiment``, renewed by a background thread until released."""
+
+    def __init__(
+        self, experiment: Path, *, stale_s: float = STALE_S, renew_s: float = RENEW_S
+    ) -> None:
+        self._folder = experiment
+        self._stale_s = stale_s
+        self._renew_s = renew_s
+        self._number = 0
+        self._done = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.lost = threading.Event()
+        """Set when another process took over, which happens to one that was stopped for long."""
+
+    def __enter__(self) -> Lease:
+        self.acquire()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.release()
+
+    def acquire(self) -> None:
+        """Take the lease.
+
+        Raises:
+            UserError: another process holds it (names host, pid and since when).
+            EnvironmentFault: the experiment's folder cannot be written.
+        """
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._number = self._take(self._newest())
+        except OSError as fault:
+            what = f"{self._folder}: {fault.strerror}; check the storage"
+            raise EnvironmentFault(what) from None
+        for number in self._numbers():
+            if number < self._number:
+                self._path(number).unlink(missing_ok=True)
+        self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
+        self._thread.start()
+
+    def release(self) -> None:
+        """Give it back; the file stays, so that numbers only ever grow."""
+        self._done.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+            if not self.lost.is_set():
+                with contextlib.suppress(OSError):  # it expires by itself
+                    temporary = self._write_aside(released=True)
+                    os.replace(temporary, self._path(self._number))
+
+    def _take(self, newest: int) -> int:
+        if newest:
+            holder = self._holder(newest)
+            if not (holder is None or holder.released or holder.is_dead() or self._expired(newest)):
+                raise self._refusal(holder)
+        temporary = self._write_aside(released=False)
+        try:
+            os.link(temporary, self._path(newest + 1))
+        except FileExistsError:
+            raise self._refusal(self._holder(newest + 1)) from None
+        finally:
+            temporary.unlink()
+        if (higher := self._newest()) > newest + 1:  # we were slow: others came and went meanwhile
+            self._path(newest + 1).unlink(missing_ok=True)
+            raise self._refusal(self._holder(higher))
+        return newest + 1
+
+    def _refusal(self, holder: Holder | None) -> UserError:
+        return UserError(
+            f"experiment {self._folder.name} is running ({holder or 'another process'}); "
+            "wait for it, stop it, or choose another name"
+        )
+
+    def _renew(self) -> None:
+        while not self._done.wait(self._renew_s):
+            with contextlib.suppress(OSError):  # storage away for a moment; staleness decides
+                if self._newest() > self._number:
+                    self.lost.set()
+                    return
+                os.utime(self._path(self._number))
+
+    def _expired(self, number: int) -> bool:
+        """Not renewed for ``stale_s``, by the storage's clock: those of the hosts may differ."""
+        probe = self._write_aside(released=False)
+        try:
+            os.utime(probe)
+            age_s = probe.stat().st_mtime - self._path(number).stat().st_mtime
+        except FileNotFoundError:
+            return False
+        finally:
+            probe.unlink(missing_ok=True)
+        return age_s > self._stale_s
+
+    def _numbers(self) -> list[int]:
+        found = (re.fullmatch(r"lease-(\d+)\.json", path.name) for path in self._folder.iterdir())
+        return [int(name[1]) for name in found if name]
+
+    def _newest(self) -> int:
+        return max(self._numbers(), default=0)
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"lease-{number:06d}.json"
+
+    def _holder(self, number: int) -> Holder | None:
+        try:
+            return Holder(**json.loads(self._path(number).read_text()))
+        except (FileNotFoundError, ValueError, TypeError):
+            return None
+
+    def _write_aside(self, *, released: bool) -> Path:
+        path = self._folder / f".lease-{uuid.uuid4().hex}"
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "w") as file:
+            json.dump(asdict(_me(released)), file)
+        return path
+
+
+def _me(released: bool) -> Holder:
+    return Holder(
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        since=time.strftime("%Y-%m-%d %H:%M:%S %Z"),
+        machine=_machine(),
+        started=psutil.Process().create_time(),
+        released=released,
+    )
+
+
+def _machine() -> str:
+    """Differs wherever the same pid is another process: machines, their boots, containers."""
+    parts = [socket.gethostname()]
+    with contextlib.suppress(OSError):  # elsewhere than on Linux the name has to do
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        parts.append(str(os.stat("/proc/self/ns/pid").st_ino))
+    return "/".join(parts)

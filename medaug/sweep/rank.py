@@ -1,0 +1,188 @@
+"""One rank of a trial, in its own process: it holds the generator of epochs and draws from it."""
+
+from __future__ import annotations
+
+import gc
+import os
+import pkgutil
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medaug.spec import TrialConfig
+from medaug.sweep.failures import Failure, triage
+from medaug.sweep.folder import TrialFolder
+
+if TYPE_CHECKING:
+    from medaug.train.checkpoint import Checkpoint, Progress
+    from medaug.train.world import World
+
+    Work = Callable[[TrialConfig, World, Path, Checkpoint | None], Iterator[Progress]]
+
+
+def run_trial(
+    config: TrialConfig, world: World, storage: Path, resume: Checkpoint | None
+) -> Iterator[Progress]:
+    """The work of a study's trials, imported where it runs: the driver need not load torch."""
+    from medaug import experiment
+
+    return experiment.run_trial(config, world, storage, resume)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a rank runs, and a port that was free there."""
+
+    node_id: str
+    host: str
+    port: int
+    pid: int
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One finished epoch as a rank tells it."""
+
+    epoch: int
+    metrics: dict[str, float]
+    finished: bool
+    """Whether the trial's result is recorded."""
+
+
+class Rank:
+    """A process of one trial after the other; it stays in its process group between them.
+
+    Failures of a trial come back as values: they are classified here, where their types are known,
+    and exceptions of any library need not survive pickling.
+    """
+
+    def __init__(self, cpus: float) -> None:
+        threads = max(1, int(cpus))
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # before anything loads OpenMP
+        import torch
+
+        torch.set_num_threads(threads)
+        self._world: World | None = None
+        self._epochs: Iterator[Progress] | None = None
+        self._folder: TrialFolder | None = None
+        self._logged = 0
+        """Last epoch in ``epochs.jsonl``: a Progress that only brings the result repeats it."""
+        self._thread: int | None = None
+        """Identity of the thread that works; Ray answers :meth:`pulse` in another."""
+
+    def place(self) -> Place:
+        import ray
+
+        host = ray.util.get_node_ip_address()
+        with socket.socket() as probe:
+            probe.bind((host, 0))
+            port = probe.getsockname()[1]
+        return Place(ray.get_runtime_context().get_node_id(), host, port, os.getpid())
+
+    def join(self, rank: int, size: int, host: str, port: int, timeout_s: float, gpu: bool) -> None:
+        """Join the group whose rank 0 is at ``host:port``. Ray shows each rank only its own GPU."""
+        import ray
+
+        from medaug.train.world import init_group
+
+        self._thread = threading.get_ident()
+        if interface := interface_of(ray.util.get_node_ip_address()):
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+        device = "cuda:0" if gpu else "cpu"
+        self._world = init_group(rank, size, host, port, timeout_s, device)
+        gc.freeze()  # libraries stay: collecting after each trial need not look at them
+
+    def begin(
+        self, config: TrialConfig, experiment: Path, storage: Path, work: str
+    ) -> int | Failure:
+        """Make ready to draw epochs of a trial, from its ledger on; returns the epoch there.
+
+        ``work`` is the ``module:function`` of a :data:`Work`.
+        """
+        from medaug.train.checkpoint import Ledger
+
+        assert self._world is not None
+        self.end()
+        self._folder = TrialFolder(experiment, config.key)
+        self._logged = self._folder.epoch()
+        try:
+            resume = Ledger(self._folder.path).latest(config.key)
+            self._epochs = pkgutil.resolve_name(work)(config, self._world, storage, resume)
+        except Exception as error:
+            return triage(error)
+        return resume.epoch if resume else 0
+
+    def advance(self) -> Epoch | Failure:
+        """Train one epoch. Rank 0 makes its checkpoint durable before anybody hears of it."""
+        assert self._epochs is not None
+        started = time.perf_counter()
+        try:
+            progress = next(self._epochs)
+            self._record(progress, seconds=time.perf_counter() - started)
+        except StopIteration:
+            return Failure("error", "the trial ended without a result")
+        except Exception as error:
+            return triage(error)
+        return Epoch(progress.epoch, progress.metrics, finished=progress.result is not None)
+
+    def end(self) -> None:
+        """Leave the trial, finished or not; the process is as ready as before it."""
+        epochs, self._epochs = self._epochs, None
+        if epochs is not None:
+            epochs.close()  # type: ignore[attr-defined]
+            del epochs
+            gc.collect()
+            torch = sys.modules["torch"]
+            if torch.cuda.is_initialized():
+                torch.cuda.empty_cache()
+
+    def pulse(self) -> float:
+        """CPU seconds that the working thread has used: it stands still in a rank that hangs."""
+        clock = getattr(time, "pthread_getcpuclockid", None)
+        if self._thread is None or clock is None:
+            return time.process_time()
+        return time.clock_gettime(clock(self._thread))
+
+    def stack(self) -> str:
+        """Where the working thread is just now."""
+        frame = sys._current_frames().get(self._thread or threading.main_thread().ident or 0)
+        return "".join(traceback.format_stack(frame)) if frame else "no such thread\n"
+
+    def _record(self, progress: Progress, seconds: float) -> None:
+        from medaug.train.checkpoint import Ledger
+
+        assert self._world is not None
+        assert self._folder is not None
+        if not self._world.is_main:
+            return
+        started = time.perf_counter()
+        if progress.checkpoint is not None:
+            Ledger(self._folder.path).commit(progress.checkpoint, fingerprint=self._folder.key)
+        if progress.checkpoint is not None or progress.epoch > self._logged:
+            self._logged = progress.epoch
+            row: dict[str, Any] = {
+                "epoch": progress.epoch,
+                "metrics": progress.metrics,
+                "seconds": round(seconds, 4),
+                "save_seconds": round(time.perf_counter() - started, 4),
+                "time": round(time.time(), 3),
+            }
+            self._folder.log_epoch(row)
+        if progress.result is not None:
+            self._folder.finish(progress.result)
+
+
+def interface_of(address: str) -> str | None:
+    """Name of the network interface with this IP address; gloo listens on 127.0.0.1 without it."""
+    import psutil
+
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(entry.address == address for entry in addresses):
+            return name
+    return None

@@ -1,0 +1,198 @@
+"""A sweep: waves of trials on a Ray cluster, resumable after anything.
+
+A wave is one fresh Tune run. What was finished before is not started, what was begun goes on from
+its ledger; nothing of Tune's own state is ever read.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import uuid
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medaug.errors import EnvironmentFault, Interrupted
+from medaug.spec import AshaSpec, ResourceSpec, TrialConfig
+from medaug.sweep.cluster import Cluster
+from medaug.sweep.events import Listener, Listeners, Outcome, Status
+from medaug.sweep.folder import TrialFolder
+from medaug.sweep.lease import Lease
+from medaug.sweep.rank import run_trial
+from medaug.sweep.signals import StopRequests
+
+if TYPE_CHECKING:
+    from medaug.sweep.rank import Work
+
+log = logging.getLogger(__name__)
+
+LOST_AFTER_S = 20.0
+"""How long the cluster's head may be silent."""
+
+
+class Sweep:
+    """Runs waves of trials of one experiment; a context manager.
+
+    ``experiment`` is the folder that holds ``trials/``; ``storage`` is where stores and models are
+    shared. All nodes must see both. While it is open, this process is the experiment's only writer
+    and owns the stop signals.
+
+    Raises, on entering:
+        UserError: another process runs this experiment.
+        EnvironmentFault: the storage cannot be written.
+    """
+
+    def __init__(
+        self,
+        experiment: Path,
+        storage: Path,
+        resources: ResourceSpec,
+        *,
+        address: str | None = None,
+        listeners: Iterable[Listener] = (),
+        wait: bool = False,
+        cpus: int | None = None,
+    ) -> None:
+        self._experiment = experiment.absolute()
+        self._storage = storage.absolute()
+        self._resources = resources
+        self._listeners = Listeners(listeners)
+        self._wait = wait
+        self._cluster = Cluster(address, cpus)
+        self._lease = Lease(self._experiment)
+        self._signals = StopRequests()
+
+    def __enter__(self) -> Sweep:
+        check_storage(self._storage)
+        self._lease.acquire()
+        self._signals.own()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        try:
+            self._cluster.stop()
+        finally:
+            self._signals.give_back()
+            self._lease.release()
+
+    def run(
+        self,
+        configs: Sequence[TrialConfig],
+        *,
+        work: Work = run_trial,
+        asha: AshaSpec | None = None,
+    ) -> list[Outcome]:
+        """Run a wave of trials (of one stage) and return an outcome for each, in their order.
+
+        A failing trial does not stop the others. ``work`` is a function of a module that
+        the workers can import.
+
+        Raises:
+            EnvironmentFault: a trial does not fit into the cluster.
+            Interrupted: a stop signal came or the cluster was lost; running the same wave again
+                goes on from the last finished epochs.
+        """
+        if not configs:
+            return []
+        outcomes = self._ended_before(configs, asha)
+        todo = {config.key: config for config in configs if config.key not in outcomes}
+        self._check()
+        if todo:
+            self._start(todo.values())
+        n = len(todo) + len(outcomes)
+        self._listeners.tell("on_wave_start", configs[0].stage, n, len(outcomes))
+        try:
+            if todo:
+                outcomes |= self._run(todo, work, asha, ended=outcomes)
+        finally:
+            self._listeners.tell("on_wave_end")
+        self._check()
+        return [outcomes[config.key] for config in configs]
+
+    def _ended_before(
+        self, configs: Sequence[TrialConfig], asha: AshaSpec | None
+    ) -> dict[str, Outcome]:
+        outcomes = {}
+        for config in configs:
+            folder = TrialFolder(self._experiment, config.key)
+            if (result := folder.result()) is not None:
+                status: Status = "diverged" if result.get("status") == "diverged" else "reused"
+                outcomes[config.key] = Outcome(config.key, status, folder.epoch(), result)
+            elif asha and (stopped := folder.stopped()) is not None:
+                outcomes[config.key] = Outcome(config.key, "stopped", stopped["epoch"])
+        return outcomes
+
+    def _start(self, configs: Iterable[TrialConfig]) -> None:
+        """Claim the trials' folders and have a cluster that can hold them."""
+        self._cluster.start()
+        self._signals.own()
+        ranks = 0
+        for config in configs:
+            ranks = max(ranks, config.ranks)
+            folder = TrialFolder(self._experiment, config.key)
+            folder.claim(config)
+            folder.reopen()
+        if not self._wait:
+            self._cluster.require(ranks, self._resources)
+
+    def _run(
+        self,
+        todo: dict[str, TrialConfig],
+        work: Work,
+        asha: AshaSpec | None,
+        ended: dict[str, Outcome],
+    ) -> dict[str, Outcome]:
+        from medaug.sweep.trial import Wave
+        from medaug.sweep.wave import TuneRun
+
+        name = f"{work.__module__}:{work.__qualname__}"
+        wave = Wave(self._experiment, self._storage, self._resources, name)
+        run = TuneRun(wave, todo, asha, ended, self._listeners, self._signals.asked)
+        run.start()
+        while not run.wait(seconds=0.5):
+            if self._signals.asked_twice.is_set():
+                self._check()
+            if self._lease.lost.is_set():
+                raise Interrupted(
+                    f"experiment {self._experiment.name}: another process took it over while "
+                    "this one stood still"
+                )
+            patience_s = 2.0 if self._signals.asked.is_set() else LOST_AFTER_S
+            if self._cluster.silence_s() > patience_s:
+                self._check()  # Slurm's scancel signals the cluster's processes too
+                raise Interrupted("the Ray cluster is lost; `medaug resume` goes on")
+        return run.outcomes()
+
+    def _check(self) -> None:
+        if self._signals.asked.is_set():
+            raise Interrupted(f"stopped by {self._signals.name}; `medaug resume` goes on")
+
+
+def check_storage(path: Path, need_bytes: int = 0) -> None:
+    """Make sure that ``path`` can be written and has room for ``need_bytes``.
+
+    Raises:
+        EnvironmentFault: it cannot or has not, with both numbers.
+    """
+    probe = path / f".probe-{uuid.uuid4().hex}"
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with open(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(bytes(4096))
+            file.flush()
+            os.fsync(file.fileno())
+        disk = os.statvfs(path)
+    except OSError as fault:
+        raise EnvironmentFault(
+            f"storage {path}: {fault.strerror}; make it writable or choose another storage"
+        ) from None
+    finally:
+        if probe.exists():
+            probe.unlink()
+    have_bytes = disk.f_bavail * disk.f_frsize
+    if have_bytes < need_bytes:
+        raise EnvironmentFault(
+            f"storage {path}: need {need_bytes / 1e6:.0f} MB, have {have_bytes / 1e6:.0f} MB; free "
+            "some space or choose another storage"
+        )

@@ -1,0 +1,49 @@
+"""Stop requests: SIGTERM (Slurm, Kubernetes, spot machines), SIGINT (Ctrl-C), SIGUSR1 (Slurm).
+
+The first asks to end after the current epoch, the second not to wait for it.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+
+class StopRequests:
+    """Owns the stop signals of the process while a sweep runs in it.
+
+    Ray and Tune bring handlers of their own, which end the driver by SIGABRT (134) or drop the
+    last epoch: call :meth:`own` again after starting them. In another thread than the main one
+    Python allows no handlers, and nothing is changed.
+    """
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self.asked_twice = threading.Event()
+        self.name = ""
+        """Name of the first signal."""
+        self._before: dict[int, Any] = {}
+
+    def own(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in SIGNALS:
+            handler = signal.signal(number, self._receive)
+            self._before.setdefault(number, handler)
+
+    def give_back(self) -> None:
+        """Put back the handlers that were there before."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.asked.is_set():
+            self.asked_twice.set()
+        else:
+            self.name = signal.Signals(number).name
+            self.asked.set()

@@ -1,0 +1,128 @@
+"""One trial on Ray Tune: it owns a placement group, and its group of ranks inside that.
+
+Tune decides when a trial gets resources and when it must stop. Everything else is ours: which
+epoch a trial goes on from (its ledger), what is tried again, and what counts as done (its folder).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from medaug.spec import ResourceSpec, TrialConfig
+from medaug.sweep.failures import Failure, GroupFailed
+from medaug.sweep.folder import TrialFolder
+from medaug.sweep.group import RankGroup
+
+
+@dataclass(frozen=True)
+class Wave:
+    """What all trials of one Tune run share."""
+
+    experiment: Path
+    storage: Path
+    resources: ResourceSpec
+    work: str
+    """``module:function``, so that only the ranks load it, and torch with it."""
+
+
+def bundles(trial: dict[str, Any], resources: ResourceSpec) -> tune.PlacementGroupFactory:
+    """One bundle per rank. The trial's own actor only waits, so it takes no resources: its bundle
+    is empty, and as many one-CPU trials run at once as there are CPUs."""
+    rank = {"CPU": resources.cpus_per_rank}
+    if resources.gpus_per_rank:
+        rank["GPU"] = resources.gpus_per_rank
+    return tune.PlacementGroupFactory([{}] + [rank] * trial["ranks"], strategy=resources.strategy)
+
+
+class Trial(tune.Trainable):
+    """Drives one trial after another, epoch by epoch, on ranks that it keeps between them.
+
+    ``config`` holds only ``{"trial": {"key", "ranks"}}``; the rest is read from the trial's folder.
+    A failure is a result with ``failure`` in it: Tune would try every exception again.
+    """
+
+    def setup(self, config: dict[str, Any], wave: Wave | None = None) -> None:
+        assert wave is not None
+        self._wave = wave
+        self._group: RankGroup | None = None
+        self._adopt(config["trial"])
+
+    def reset_config(self, config: dict[str, Any]) -> bool:
+        self._adopt(config["trial"])
+        return True
+
+    def _adopt(self, trial: dict[str, Any]) -> None:
+        self._ranks = int(trial["ranks"])
+        self._folder = TrialFolder(self._wave.experiment, trial["key"])
+        self._epoch = 0
+        self._running = False
+        self._tries_left = self._wave.resources.max_failures
+
+    def step(self) -> dict[str, Any]:
+        """One epoch, however many tries it takes."""
+        while True:
+            try:
+                return self._advance()
+            except GroupFailed as caught:
+                failure = caught.failure
+            self._leave(failure)
+            self._note(failure)
+            if failure.kind == "lost node":
+                raise GroupFailed(failure)  # Tune finds the whole trial another place
+            if not failure.another_try or self._tries_left == 0:
+                return self._give_up(failure)
+            self._tries_left -= 1
+
+    def cleanup(self) -> None:
+        if self._group is not None:
+            self._group.close()
+
+    def _advance(self) -> dict[str, Any]:
+        if not self._running:
+            if self._folder.result() is not None:  # finished just before its node was lost
+                return {"epoch": self._folder.epoch(), tune.result.DONE: True}
+            self._group = self._group or RankGroup(self._ranks, self._wave.resources)
+            self._epoch = self._group.begin(
+                self._folder.config(), self._wave.experiment, self._wave.storage, self._wave.work
+            )
+            self._running = True
+        assert self._group is not None
+        epoch = self._group.advance()
+        self._epoch = epoch.epoch
+        if epoch.finished:
+            self._group.end()
+        return {"epoch": epoch.epoch, "metrics": epoch.metrics, tune.result.DONE: epoch.finished}
+
+    def _note(self, failure: Failure) -> None:
+        row = {"time": round(time.time(), 3), "epoch": self._epoch, **failure.as_dict()}
+        with contextlib.suppress(OSError):  # the failure may be just this: a full disk
+            self._folder.log_failure(row)
+
+    def _give_up(self, failure: Failure) -> dict[str, Any]:
+        with contextlib.suppress(OSError):
+            self._folder.fail(failure.as_dict())
+        return {"epoch": self._epoch, "failure": str(failure), tune.result.DONE: True}
+
+    def _leave(self, failure: Failure) -> None:
+        """Give up the ranks, unless there is one only and it just said that its trial is wrong."""
+        self._running = False
+        healthy = self._ranks == 1 and not failure.another_try
+        if self._group is not None and not healthy:
+            self._group.kill()
+            self._group = None
+
+
+def key_of(config: dict[str, Any]) -> str:
+    """Key of the trial that a Tune trial's ``config`` is about."""
+    return config["trial"]["key"]
+
+
+def as_param(config: TrialConfig) -> dict[str, Any]:
+    """What Tune has to know of a trial: the less, the less it copies around."""
+    return {"key": config.key, "ranks": config.ranks}

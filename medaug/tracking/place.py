@@ -1,0 +1,102 @@
+"""Where MLflow is, and what to say when it is not."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from medaug.errors import UserError
+from medaug.spec import StudySpec
+
+PREFIX = "medaug/"
+"""Of our experiments' names: servers are shared."""
+
+CLIENT_SETTINGS = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+"""Read by MLflow when it is imported. Its own defaults wait 20 minutes for a server that hangs, and
+send usage data to its makers."""
+
+
+def prepare_client() -> None:
+    """Before MLflow is imported: set :data:`CLIENT_SETTINGS` where the user has not, and silence
+    its warnings about itself."""
+    for name, value in CLIENT_SETTINGS.items():
+        os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore", module=r"mlflow(\.|$)")
+
+
+def database(storage: Path) -> Path:
+    """The SQLite database that tracks a storage folder's runs where no server does."""
+    return storage.absolute() / "mlflow.db"
+
+
+def artifact_folder(storage: Path) -> Path:
+    return storage.absolute() / "mlartifacts"
+
+
+def database_uri(storage: Path) -> str:
+    return f"sqlite:///{database(storage)}"
+
+
+def private_database(storage: Path) -> None:
+    """Make the database's file and the folder of artifacts, if new for the owner only."""
+    artifact_folder(storage).mkdir(mode=0o700, parents=True, exist_ok=True)
+    database(storage).touch(mode=0o600)
+
+
+def tracking_uri(study: StudySpec, storage: Path) -> str:
+    """The study's own, else ``MLFLOW_TRACKING_URI``, else the storage folder's database.
+
+    Raises:
+        UserError: it names a folder; MLflow 3 has given these up.
+    """
+    sources = {
+        "tracking.uri": study.tracking.uri,
+        "MLFLOW_TRACKING_URI": os.environ.get("MLFLOW_TRACKING_URI"),
+    }
+    for source, uri in sources.items():
+        if uri and urlsplit(uri).scheme in ("", "file") and uri != "databricks":
+            raise UserError(
+                f"{source}: {uri} is a folder, which MLflow 3 does not write; "
+                "use http://HOST:PORT or sqlite:////PATH/mlflow.db"
+            )
+        if uri:
+            return uri
+    return database_uri(storage)
+
+
+def without_password(uri: str) -> str:
+    """``uri`` as it may be printed."""
+    return re.sub(r"://[^/@\s]*@", "://", uri)
+
+
+_DIAGNOSES = {
+    r"Invalid Host": "refuses this host name (403); start it with --allowed-hosts {host}",
+    r"\b401\b": "wants a user; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+    r"\b403\b": "forbids it (403); ask for the right to write there",
+    r"timed out|timeout": "does not answer; look at its log, or restart it",
+    r"refused|unreachable|Failed to (establish|resolve)|reset by peer|Connection aborted": (
+        "cannot be reached; start it, or correct tracking.uri"
+    ),
+    r"database is locked": "is locked by another process; end that one",
+}
+
+
+def diagnosis(error: BaseException, uri: str) -> str:
+    """What is the matter with the MLflow at ``uri`` and what to do, in one line, no password."""
+    text = without_password(" ".join(str(error).split()))
+    what = f"fails ({type(error).__name__}: {text[:200]})"
+    for pattern, known in _DIAGNOSES.items():
+        if re.search(pattern, text):
+            what = known.format(host=urlsplit(uri).netloc.rpartition("@")[2])
+            break
+    return f"MLflow at {without_password(uri)} {what}"

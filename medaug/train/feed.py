@@ -1,0 +1,115 @@
+"""Rows on their way into a classifier: what can be computed once, and kept, is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from medaug.store import Store
+from medaug.store.sampler import epoch_batches
+from medaug.train.scaling import FeatureScale
+from medaug.train.world import World
+
+KEPT_BYTES = {"cpu": 256 << 20, "cuda": 8 << 30}
+"""A store up to this size stays on the device; a larger one is read again in every epoch."""
+
+READ_ROWS = 64
+
+QUIET = 0.1
+"""A channel's spread is taken to be at least this share of the root mean square over channels."""
+
+_WITHOUT_STATE = (nn.AdaptiveAvgPool2d, nn.AvgPool2d, nn.MaxPool2d, nn.Flatten, nn.Identity)
+
+
+def fit_scale(real: Store, world: World) -> FeatureScale:
+    """Per-channel standardisation by the real training rows, for a classifier.
+
+    Almost silent channels stay almost silent (:data:`QUIET`): a ReLU that fired at one pixel of
+    the training rows must not shout a hundred standard deviations on validation rows.
+    """
+    scale = FeatureScale.fit(real, "standardise", world)
+    loudness = scale.spread.square().mean().sqrt()
+    return replace(scale, spread=scale.spread.clamp_min(QUIET * loudness))
+
+
+def split_fixed(network: nn.Module) -> tuple[nn.Sequential, nn.Module]:
+    """(layers at the start that give the same output for a row for ever, the layers after them).
+
+    For the linear probe the first is the pooling of the whole map: done once per row, not once
+    per row and epoch.
+    """
+    if not isinstance(network, nn.Sequential):
+        return nn.Sequential(), network
+    layers = list(network)
+    n = next((i for i, layer in enumerate(layers) if not isinstance(layer, _WITHOUT_STATE)), 0)
+    return nn.Sequential(*layers[:n]), nn.Sequential(*layers[n:])
+
+
+class Feed:
+    """The rows of ``store``, scaled and through ``fixed``, in float32 on the rank's device."""
+
+    def __init__(
+        self, store: Store, scale: FeatureScale, fixed: nn.Sequential, world: World
+    ) -> None:
+        self._store, self._scale, self._fixed, self._world = store, scale, fixed, world
+        self.labels = torch.from_numpy(store.labels).to(world.device)
+        one = self._once(store.read(slice(0, 1)).x)
+        kept_bytes = one.nbytes * len(store)
+        self._kept: torch.Tensor | None = None
+        if kept_bytes <= KEPT_BYTES[world.device.type]:
+            starts = range(0, len(store), READ_ROWS)
+            chunks = (store.read(slice(start, start + READ_ROWS)).x for start in starts)
+            self._kept = torch.cat([self._once(x) for x in chunks])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        seed: int,
+        epoch: int,
+        steps: int,
+        weights: np.ndarray | None = None,
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """This rank's share (x, label) of each global batch, in the order of ``Store.batches``."""
+        if self._kept is None:
+            for batch in self._store.batches(
+                self._world, batch_size, seed=seed, epoch=epoch, steps=steps, weights=weights
+            ):
+                yield self._each(self._once(batch.x)), batch.label.to(self._world.device)
+            return
+        plan = epoch_batches(
+            len(self), batch_size, seed=seed, epoch=epoch, steps=steps, weights=weights
+        )
+        mine = self._world.share(batch_size)
+        order = torch.from_numpy(np.stack(plan)[:, mine]).to(self._world.device)
+        for rows in order:
+            yield self._each(self._kept[rows]), self.labels[rows]
+
+    def in_order(self, batch_size: int) -> Iterator[torch.Tensor]:
+        """This rank's contiguous share of all rows, x in batches; joined by ``World.gather``."""
+        share = self._world.share(len(self))
+        for start in range(share.start, share.stop, batch_size):
+            rows = slice(start, min(start + batch_size, share.stop))
+            if self._kept is None:
+                yield self._each(self._once(self._store.read(rows).x))
+            else:
+                yield self._each(self._kept[rows])
+
+    def _once(self, x: torch.Tensor) -> torch.Tensor:
+        """What is kept: the stored row, or the output of the fixed layers."""
+        x = x.to(self._world.device)
+        return self._fixed(self._scale.encode(x)) if len(self._fixed) else x
+
+    def _each(self, x: torch.Tensor) -> torch.Tensor:
+        """What is done each time."""
+        if len(self._fixed):
+            return x
+        x = self._scale.encode(x)
+        return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x

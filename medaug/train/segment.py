@@ -1,0 +1,229 @@
+"""Training the U-Net of study A: slices and masks in, the epoch with the best validation IoU out.
+
+Loss and selection are those of the study (NETWORKS 1.1), with validation patients where it used
+its test set: soft Dice over the whole batch, Adam, best epoch by hard IoU at 0.5.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from medaug.data.augment import augment
+from medaug.errors import UserError
+from medaug.models.losses import dice_loss_of, dice_terms
+from medaug.models.unet import UNet
+from medaug.seeding import seed_of
+from medaug.spec.study import DiceSpec, SegmenterSpec
+from medaug.store import Batch, Store
+from medaug.train.checkpoint import Checkpoint, Progress
+from medaug.train.loop import Guard, Statistics, Training, autocast, run_epochs
+from medaug.train.world import World, check_batch_size, distribute
+
+Normalisation = tuple[float, float]
+"""Mean and standard deviation of the raw intensities of the training patients."""
+
+
+log = logging.getLogger(__name__)
+
+STUCK = 0.995
+"""A soft Dice loss on validation slices above this is that of a network that finds nothing."""
+
+
+@dataclass(frozen=True)
+class Segmenter:
+    """A trained U-Net: the weights of its best epoch, on every rank."""
+
+    weights: dict[str, torch.Tensor]
+    best_epoch: int
+    """Counted from 1."""
+    scores: dict[str, float]
+    """Metrics of that epoch."""
+    history: list[dict[str, float]]
+
+
+def train_segmenter(
+    spec: SegmenterSpec,
+    train: Store,
+    val: Store,
+    normalisation: Normalisation,
+    world: World,
+    seed: int,
+    *,
+    initial: Mapping[str, torch.Tensor] | None = None,
+    resume: Checkpoint | None = None,
+    epochs: int | None = None,
+    lr: float | None = None,
+) -> Iterator[Progress]:
+    """Train on ``train``, validate on ``val``; the last Progress carries a :class:`Segmenter`.
+
+    Stores hold raw slices (1, S, S) with masks (S, S). ``initial`` are weights to start from;
+    ``epochs`` and ``lr`` stand in for those of ``spec`` (pre-training has its own). Metrics per
+    epoch: ``train/loss``, and those of :func:`validate`.
+
+    Raises:
+        UserError: no rows, no masks, or a global batch smaller than the number of ranks.
+        Diverged: see :class:`medaug.train.loop.Guard`.
+    """
+    for name, store in (("train", train), ("val", val)):
+        if len(store) == 0 or store.schema.mask_shape is None:
+            raise UserError(f"segmenter: the {name} slices need rows with masks; check the split")
+    run = _Run(spec, train, val, normalisation, world, seed, initial, lr or spec.lr)
+    if resume is not None:
+        run.training.restore(resume)
+    yield from run_epochs(
+        run.training, world, seed, epochs or spec.epochs, run.one_epoch, run.finish
+    )
+
+
+class _Run:
+    """One training of one U-Net."""
+
+    def __init__(
+        self,
+        spec: SegmenterSpec,
+        train: Store,
+        val: Store,
+        normalisation: Normalisation,
+        world: World,
+        seed: int,
+        initial: Mapping[str, torch.Tensor] | None,
+        lr: float,
+    ) -> None:
+        self.spec, self.train, self.val, self.normalisation = spec, train, val, normalisation
+        self.world, self.seed = world, seed
+        self.batch_size = min(spec.batch_size, len(train))
+        check_batch_size(self.batch_size, world, "segmenter.batch_size")
+        torch.manual_seed(seed_of(seed, "unet"))
+        unet = UNet(train.schema.shape[0], spec.base, init=spec.init)
+        self.pretrained = initial is not None
+        if initial is not None:
+            unet.load_state_dict(initial)
+        self.unet = unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = distribute(self.unet, world)
+        # Betas are torch's: the reference code sets beta1 = .9 and leaves the other at .999.
+        self.optimizer = torch.optim.Adam(self.unet.parameters(), lr=lr, fused=True)
+        self.training = Training({"unet": self.unet}, {"adam": self.optimizer}, Guard(world))
+
+    def one_epoch(self, epoch: int) -> dict[str, float]:
+        statistics = Statistics(self.world)
+        for batch in self.train.batches(self.world, self.batch_size, seed=self.seed, epoch=epoch):
+            x, mask = self._augmented(batch, epoch)
+            with autocast(self.world, self.spec.precision):
+                logits = self.model(normalise(x, self.normalisation))
+            loss = batch_loss(logits, mask, self.spec.dice, self.batch_size, self.world)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            taken = self.training.guard.step(self.optimizer)
+            statistics.add("train/loss", loss, 1, taken)
+            self.training.step += 1
+        metrics = statistics.means()
+        metrics |= validate(self.unet, self.val, self.spec, self.normalisation, self.world)
+        facts = self.training.facts
+        if metrics["val/iou"] > facts.get("best_iou", -1.0):
+            facts |= {"best_iou": metrics["val/iou"], "best_epoch": epoch + 1}
+            weights = self.unet.state_dict()
+            self.training.extra = {k: v.detach().clone() for k, v in weights.items()}
+        if not self.pretrained and metrics["val/loss"] > STUCK and facts.get("restarts", 0) < 3:
+            self._restart()
+        return metrics
+
+    def _restart(self) -> None:
+        """Other starting weights: with these the network calls everything background.
+
+        There the Dice loss is 1 and flat, and nothing leads out (the reference code's README says
+        to start again by hand). Decided from metrics that all ranks share, so they stay alike.
+        """
+        facts = self.training.facts
+        facts["restarts"] = facts.get("restarts", 0) + 1
+        torch.manual_seed(seed_of(self.seed, "unet", facts["restarts"]))
+        fresh = UNet(self.train.schema.shape[0], self.spec.base, init=self.spec.init)
+        self.unet.load_state_dict(fresh.state_dict())
+        self.optimizer.state.clear()
+        log.warning("the U-Net found nothing (Dice loss 1): started again with other weights")
+
+    def finish(self) -> Segmenter:
+        best: int = self.training.facts["best_epoch"]
+        weights = {name: tensor.cpu() for name, tensor in self.training.extra.items()}
+        history = self.training.history
+        return Segmenter(weights, best, history[best - 1], history)
+
+    def _augmented(self, batch: Batch, epoch: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Raw images (n, 1, S, S) and masks (n, 1, S, S), both transformed alike."""
+        x, mask = _to_device(batch, self.world)
+        if self.spec.augment is None:
+            return x, mask
+        seeds = [seed_of(self.seed, "augment", epoch, row) for row in batch.row.tolist()]
+        # Before normalisation, where 0, with which it fills, is air.
+        x, moved = augment(x, mask[:, 0], self.spec.augment, seeds)
+        assert moved is not None
+        return x, moved[:, None]
+
+
+def _to_device(batch: Batch, world: World) -> tuple[torch.Tensor, torch.Tensor]:
+    """Raw images (n, 1, S, S) float32 and masks (n, 1, S, S) uint8."""
+    assert batch.mask is not None
+    return batch.x.to(world.device, torch.float32), batch.mask[:, None].to(world.device)
+
+
+def normalise(x_NCHW: torch.Tensor, normalisation: Normalisation) -> torch.Tensor:
+    """Raw intensities to zero mean and unit deviation, float32, channels last."""
+    mean, std = normalisation
+    return ((x_NCHW.float() - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def batch_loss(
+    logits: torch.Tensor, mask: torch.Tensor, dice: DiceSpec, batch_size: int, world: World
+) -> torch.Tensor:
+    """This rank's part of the soft Dice loss of a global batch of ``batch_size`` images.
+
+    The mean over ranks, of value and (by DDP) of gradient, is that of one rank with all images.
+    """
+    terms = dice_terms(logits.float().sigmoid(), mask, squared=dice.squared, per=dice.per)
+    if dice.per == "image":
+        return dice_loss_of(terms) * (len(mask) * world.size / batch_size)
+    # A ratio of sums over all ranks: those of the others are constants here. DDP divides the
+    # gradient by the number of ranks, which the second term makes good without changing the value.
+    loss = dice_loss_of(terms + (world.reduce_sum(terms.detach()) - terms.detach()))
+    return loss + (world.size - 1) * (loss - loss.detach())
+
+
+@torch.inference_mode()
+def validate(
+    unet: UNet, val: Store, spec: SegmenterSpec, normalisation: Normalisation, world: World
+) -> dict[str, float]:
+    """Metrics of all slices of ``val``, each read once; equal on every rank.
+
+    ``val/loss``: soft Dice loss, one Dice over all slices. ``val/dice``, ``val/iou``: hard, at
+    probability 0.5, pooled over all slices (so a false tumour on an empty slice counts).
+    ``val/dice_tumour``, ``val/iou_tumour``: averaged over the slices that have a tumour, if any.
+    """
+    soft, hard = [], []
+    for batch in val.batches(
+        world, spec.batch_size, seed=0, epoch=0, shuffle=False, drop_last=False
+    ):
+        x, mask = _to_device(batch, world)
+        with autocast(world, spec.precision):
+            logits = unet(normalise(x, normalisation))
+        soft.append(dice_terms(logits.float().sigmoid(), mask, squared=spec.dice.squared))
+        predicted, true = (logits > 0).flatten(1), (mask > 0).flatten(1)
+        hard.append(torch.stack([(predicted & true).sum(1), predicted.sum(1), true.sum(1)], 1))
+    terms = world.reduce_sum(torch.stack(soft).sum(0))
+    both, predicted, true = world.gather(torch.cat(hard)).double().unbind(1)
+    metrics = {
+        "val/loss": dice_loss_of(terms),
+        "val/dice": _ratio(2 * both.sum(), (predicted + true).sum()),
+        "val/iou": _ratio(both.sum(), (predicted + true - both).sum()),
+    }
+    if (tumour := true > 0).any():
+        metrics["val/dice_tumour"] = (2 * both / (predicted + true))[tumour].mean()
+        metrics["val/iou_tumour"] = (both / (predicted + true - both))[tumour].mean()
+    return {name: float(value) for name, value in metrics.items()}
+
+
+def _ratio(some: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
+    """``some / whole``; 1 when both are 0 (nothing to find, nothing found)."""
+    return torch.where(whole > 0, some / whole, 1.0)

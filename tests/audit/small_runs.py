@@ -1,0 +1,100 @@
+"""Studies of a few seconds, run in this process as the sweep runs them: stores, ledgers, results."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medaug.data.splits import make_splits
+from medaug.experiment import ARM_CONFIGS, run_trial
+from medaug.plan import plan_study
+from medaug.shelf import Shelf
+from medaug.spec import StudySpec, build_study
+from medaug.store import Provenance, Store, StoreSchema, StoreWriter
+from medaug.train.checkpoint import Ledger
+from medaug.train.world import World
+
+SLICES = "slices-0123456789ab"
+PATIENTS, EACH, SIZE = 24, 4, 32
+
+
+def study(storage: Path, **changes: Any) -> StudySpec:
+    """Images as rows, a linear probe, a quarter of the patients sealed."""
+    body: dict[str, Any] = {
+        "name": "small",
+        "data": {"image_size": SIZE},
+        "split": {"folds": 2, "test_fraction": 0.25},
+        "arms": {"none": {}, "duplicate": {}, "classical": {}},
+        "classifier": {"kind": "linear", "epochs": 4, "lr": 0.05},
+        "sweep": {"n_synthetic": [24], "seeds": [0, 1, 2]},
+        "storage": str(storage),
+    }
+    return build_study(body | changes, ARM_CONFIGS)
+
+
+def of_features(storage: Path, **changes: Any) -> StudySpec:
+    """The same on features of a U-Net."""
+    body = {
+        "segmenter": {"base": 1, "epochs": 1, "init": "kaiming", "augment": None, "pretrain": None},
+        "features": {"tap": "conv5"},
+        "arms": {"none": {}, "duplicate": {}, "classical": {}, "gaussian": {"components": 4}},
+    }
+    return study(storage, **(body | changes))
+
+
+def write_slices(study: StudySpec, sealed_glow: float = 0.0) -> Store:
+    """A brighter disc is of class HGG, as a rule; sealed slices are brighter by ``sealed_glow``."""
+    rng = np.random.default_rng(0)
+    patients = [f"p-{number:012x}" for number in range(PATIENTS)]
+    labels = np.arange(PATIENTS) % 2
+    splits = make_splits(patients, labels.tolist(), study.split)
+    row, column = np.mgrid[:SIZE, :SIZE]
+    mask = np.hypot(row - 15.5, column - 15.5) < 9
+    glow = 100 + 14 * labels + 8 * rng.standard_normal(PATIENTS)
+    x = 10 * rng.standard_normal((PATIENTS, EACH, SIZE, SIZE)) + 60
+    x += mask * glow[:, None, None, None]
+    x[np.isin(patients, splits.test)] += sealed_glow
+    x = x.clip(0).astype(np.float32)
+    moments = {
+        name: [float(own.size), float(own.sum(dtype=float)), float((own.astype(float) ** 2).sum())]
+        for name, own in zip(patients, x, strict=True)
+    }
+    owner = np.repeat(patients, EACH)
+    with StoreWriter(
+        Shelf(study.storage).store_path(SLICES),
+        StoreSchema((1, SIZE, SIZE), "float32", (SIZE, SIZE)),
+        provenance=Provenance("slices", "0" * 12, (), (), synthetic=False),
+        classes=study.data.classes,
+        splits=splits,
+        extra={"moments": moments, "parts": {}},
+    ) as writer:
+        writer.write(
+            x.reshape(-1, 1, SIZE, SIZE),
+            mask=np.broadcast_to(mask, (len(owner), SIZE, SIZE)).astype(np.uint8),
+            label=labels.repeat(EACH),
+            patient=owner,
+            volume=owner,
+            slice_index=np.tile(np.arange(EACH), PATIENTS),
+            tumour_pixels=int(mask.sum()),
+        )
+    return Shelf(study.storage).open_store(SLICES)
+
+
+def run(study: StudySpec, sealed_glow: float = 0.0) -> Path:
+    """The folder of ``study`` with every trial done."""
+    write_slices(study, sealed_glow)
+    folder = study.storage / study.name
+    for _, trials in plan_study(study, SLICES).waves():
+        for config in trials:
+            place = folder / "trials" / config.key
+            place.mkdir(parents=True)
+            for progress in run_trial(config, World.single(), study.storage):
+                if progress.checkpoint is not None:
+                    Ledger(place).commit(progress.checkpoint, fingerprint=config.key)
+            (place / "config.json").write_text(config.model_dump_json())
+            (place / "result.json").write_text(json.dumps(progress.result))
+    (folder / "study.json").write_text(json.dumps(study.canonical()))
+    return folder

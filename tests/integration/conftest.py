@@ -1,0 +1,17 @@
+"""One small study, run once as a user runs it, for all tests of what it leaves behind."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.integration.small_study import SMALL, Finished, medaug
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    folder = tmp_path_factory.mktemp("spine")
+    spec = folder / "small.yaml"
+    spec.write_text(SMALL)
+    done = medaug("run", spec, "--storage", folder / "runs")
+    assert done.returncode == 0, done.stderr
+    return Finished(spec, folder / "runs", done.stdout + done.stderr)

@@ -1,0 +1,48 @@
+"""Where there is nothing to find, nothing is found: a phantom cohort without class information."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from medaug.data.layouts import read_cohort
+from medaug.data.slices import ingest, ingest_signature
+from medaug.experiment import ARM_CONFIGS, run_trial
+from medaug.plan import plan_study
+from medaug.shelf import Shelf
+from medaug.spec import build_study
+from medaug.tracking.leaderboard import CHANCE, leaderboard_of
+from medaug.train.world import World
+
+NULL = {
+    "name": "null",
+    "data": {"image_size": 32, "phantom": {"patients": 40, "d_prime": 0, "slices": [4, 6]}},
+    "split": {"folds": 4},
+    "arms": {"none": {}, "duplicate": {}, "classical": {}, "gaussian": {}},
+    "classifier": {"kind": "linear", "epochs": 5, "dropout": 0},
+    "sweep": {"n_synthetic": [60]},
+}
+
+
+def test_balanced_accuracy_of_the_null_cohort_contains_one_half(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    study = build_study(NULL, ARM_CONFIGS)
+    cohort = read_cohort(study.data)
+    name = f"slices-{ingest_signature(cohort, study.data, study.split)}"
+    ingest(study.data, study.split, Shelf(tmp_path).store_path(name), cohort=cohort)
+    folder = tmp_path / study.name
+    for _, trials in plan_study(study, name).waves():
+        for config in trials:
+            *_, last = run_trial(config, World.single(), tmp_path)
+            place = folder / "trials" / config.key
+            place.mkdir(parents=True)
+            (place / "config.json").write_text(config.model_dump_json())
+            (place / "result.json").write_text(json.dumps(last.result))
+    (folder / "study.json").write_text(json.dumps(study.canonical()))
+    board = leaderboard_of(folder)
+    assert len(board.rows) == 4
+    for row in board.rows:
+        assert row.low < 0.5 < row.high, row
+        assert CHANCE in row.flags

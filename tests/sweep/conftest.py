@@ -1,0 +1,30 @@
+"""One Ray cluster for all tests of the session: starting one takes seconds."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from medaug.sweep.cluster import Cluster
+
+sys.path.insert(0, str(Path(__file__).parent))  # workers import toy_trials by name
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[Cluster]:
+    """Ray with two CPUs, whatever the machine has: few processes to start, and to wait for."""
+    cluster = Cluster(cpus=2)
+    cluster.start()
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def ray_address(ray_cluster: Cluster) -> str:
+    """``HOST:PORT`` of that cluster."""
+    import ray
+
+    return ray.get_runtime_context().gcs_address

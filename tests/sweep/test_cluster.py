@@ -1,0 +1,76 @@
+"""What fits into a cluster, and what is said when it is not there."""
+
+from __future__ import annotations
+
+import socket
+import stat
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from medaug.errors import EnvironmentFault, UserError
+from medaug.spec import ResourceSpec
+from medaug.sweep import cluster
+from medaug.sweep.cluster import Cluster, capacity
+
+NODES = [{"CPU": 4.0}, {"CPU": 2.0, "GPU": 2.0}, {"memory": 1.0}]
+
+
+@pytest.mark.parametrize(
+    ("resources", "room"),
+    [
+        ({}, 6),
+        ({"cpus_per_rank": 0.1}, 60),
+        ({"cpus_per_rank": 3}, 1),
+        ({"cpus_per_rank": 8}, 0),
+        ({"gpus_per_rank": 1}, 2),
+        ({"gpus_per_rank": 0.25, "cpus_per_rank": 0.1}, 8),
+        ({"strategy": "STRICT_PACK"}, 4),
+        ({"strategy": "STRICT_SPREAD"}, 2),
+        ({"strategy": "SPREAD"}, 6),
+    ],
+)
+def test_room_for_ranks(resources: dict[str, object], room: int) -> None:
+    assert capacity(NODES, ResourceSpec.model_validate(resources)) == room
+    assert capacity([], ResourceSpec.model_validate(resources)) == 0
+
+
+@pytest.mark.parametrize("address", ["auto", "ray://head:10001", "head"])
+def test_an_address_is_explicit(address: str) -> None:
+    with pytest.raises(UserError, match="write HOST:PORT"):
+        Cluster(address)
+
+
+def test_a_cluster_that_is_not_there_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    started = time.monotonic()
+    with pytest.raises(EnvironmentFault, match=f"127.0.0.1:{port}: nothing listens there"):
+        Cluster(f"127.0.0.1:{port}").start()
+    assert time.monotonic() - started < 10
+
+
+def test_the_token_is_for_this_user_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
+    cluster._protect_token()
+    path = tmp_path / ".ray" / "auth_token"
+    token = path.read_text()
+    assert len(token) == 64
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.chmod(0o644)
+    cluster._protect_token()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert path.read_text() == token
+
+
+def test_sockets_get_short_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/a/very/long/temporary/folder")
+    assert cluster._short_folder() == "/tmp"
+    monkeypatch.setattr(tempfile, "tempdir", "/short")
+    assert cluster._short_folder() == "/short"

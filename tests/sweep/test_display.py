@@ -1,0 +1,121 @@
+"""What a person sees of a sweep."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from medaug.spec import TrialConfig
+from medaug.sweep.display import Display, Row, duration
+from medaug.sweep.events import Listeners, Outcome
+
+
+def trial(arm: str) -> TrialConfig:
+    return TrialConfig(stage="generate", settings={"arm": arm}, fold=1, seed=2, labels={"arm": arm})
+
+
+def run(display: Display) -> None:
+    """A wave of five: two done before, one done, one failed, one still running."""
+    done, bad, running = trial("acgan"), trial("[bold]flow"), trial("smote")
+    display.on_wave_start("generate", 5, 2)
+    for config in (done, bad, running):
+        display.on_trial_start(config)
+    for epoch in (3, 4):  # resumed after epoch 2
+        display.on_epoch(done, epoch, {"train/loss": 1.0, "val/fd": 9.0 - epoch})
+    display.on_epoch(running, 1, {"val/fd": 2.0})
+    display.on_trial_end(Outcome(done.key, "done", 4, {}, None, 75.0))
+    display.on_trial_end(Outcome(bad.key, "failed", 0, None, "hang: [rank 1]; look", 3.0))
+
+
+def test_plain_lines_without_a_terminal() -> None:
+    text = io.StringIO()
+    display = Display(Console(file=text, width=200))
+    run(display)
+    display.on_trial_end(Outcome(trial("smote").key, "stopped", 1, None, None, 5.0))
+    display.on_wave_end()
+    lines = text.getvalue().splitlines()
+    assert lines == [
+        "generate: 5 trials, 2 done before",
+        "generate 3/5 done acgan fold 1 seed 2: epoch 4 val/fd 5 (75 s)",
+        "failed [bold]flow fold 1 seed 2: hang: [rank 1]; look",
+        "generate 5/5 stopped smote fold 1 seed 2: epoch 1 val/fd 2 (5.0 s)",
+        lines[-1],
+    ]
+    assert lines[-1].startswith("generate: 1 done, 1 failed, 1 stopped, 2 done before in ")
+
+
+def test_table_on_a_terminal() -> None:
+    text = io.StringIO()
+    console = Console(file=text, width=120, height=30, force_terminal=True, color_system=None)
+    with Display(console) as display:
+        run(display)
+        console.print(display._table())
+        display.on_wave_end()
+    shown = text.getvalue()
+    assert "generate 4/5 · 1 running · 1 failed · ETA" in shown
+    row = next(line for line in shown.splitlines() if "smote" in line and "val/fd 2" in line)
+    assert row.split()[:5] == ["generate", "smote", "1", "2", "1"]
+    assert "failed [bold]flow fold 1 seed 2: hang: [rank 1]; look" in shown
+
+
+def test_many_trials_fit_the_screen() -> None:
+    console = Console(file=io.StringIO(), width=80, height=20, force_terminal=True)
+    display = Display(console)
+    display.on_wave_start("classify", 500, 0)
+    for number in range(400):
+        display.on_trial_start(trial(str(number)))
+    assert display._table().row_count < 20
+    display.on_wave_end()
+
+
+def test_a_wave_that_was_done_before_is_one_line() -> None:
+    text = io.StringIO()
+    display = Display(Console(file=text, width=200))
+    display.on_wave_start("extract", 5, 5)
+    display.on_wave_end()
+    assert text.getvalue() == "extract: 5 trials, 5 done before\n"
+
+
+def test_progress_outside_of_trials() -> None:
+    for terminal in (False, True):
+        text = io.StringIO()
+        display = Display(Console(file=text, width=100, force_terminal=terminal))
+        with display.progress("slices") as advance:
+            advance(3, 10, "volume [x]")
+        assert "slices" in text.getvalue()
+
+
+def test_a_broken_listener_is_dropped_and_the_others_hear_on() -> None:
+    heard: list[str] = []
+
+    class Good:
+        def on_wave_end(self) -> None:
+            heard.append("end")
+
+    class Bad:
+        def on_wave_end(self) -> None:
+            raise RuntimeError("no")
+
+    listeners = Listeners([Bad(), Good()])  # type: ignore[list-item]
+    listeners.tell("on_wave_end")
+    listeners.tell("on_wave_end")
+    assert heard == ["end", "end"]
+
+
+def test_durations() -> None:
+    assert [duration(x) for x in (0.04, 9.94, 42, 200, 3900)] == [
+        "0.0 s", "9.9 s", "42 s", "3:20 min", "1:05 h",
+    ]  # fmt: skip
+
+
+def test_pace_counts_from_the_first_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = Row(trial("acgan"))
+    assert (row.epoch, row.seconds_per_epoch()) == (None, None)
+    for epoch, now in ((7, 100.0), (8, 102.0), (11, 108.0)):  # resumed after epoch 6
+        monkeypatch.setattr("time.monotonic", lambda now=now: now)
+        row.update(epoch, {"val/iou": 0.5 if epoch == 8 else 0.3})
+    assert row.epoch == 11
+    assert row.seconds_per_epoch() == 2.0
+    assert row.headline() == "val/iou 0.5"

@@ -1,0 +1,72 @@
+"""A trial's folder after all that can happen to it."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+from toy_trials import config
+
+from medaug.errors import EnvironmentFault, IntegrityError
+from medaug.sweep.folder import TrialFolder, write_json
+from medaug.sweep.runner import check_storage
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> TrialFolder:
+    trial = config("x")
+    folder = TrialFolder(tmp_path, trial.key)
+    folder.claim(trial)
+    return folder
+
+
+def test_the_configuration_comes_back_with_the_same_key(folder: TrialFolder) -> None:
+    assert folder.config() == config("x")
+    assert folder.config().key == folder.key
+
+
+def test_epochs_survive_a_torn_line(folder: TrialFolder) -> None:
+    folder.log_epoch({"epoch": 1})
+    with open(folder.path / "epochs.jsonl", "ab") as file:
+        file.write(b'{"epoch": 2, "metr')
+    folder.log_epoch({"epoch": 2})
+    folder.log_epoch({"epoch": 3})
+    assert [row["epoch"] for row in folder.epochs()] == [1, 2, 3]
+    assert folder.epoch() == 3
+
+
+def test_reopening_forgets_failures_and_stops_but_not_results(folder: TrialFolder) -> None:
+    folder.stop(3, {"val/score": 1.0})
+    folder.fail({"error": "x"})
+    folder.finish({"status": "done"})
+    folder.reopen()
+    assert folder.stopped() is None
+    assert not (folder.path / "failure.json").exists()
+    assert folder.result() == {"status": "done"}
+
+
+def test_files_are_private_and_whole(folder: TrialFolder, tmp_path: Path) -> None:
+    folder.log_epoch({"epoch": 1})
+    for path in folder.path.iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(folder.path.stat().st_mode) == 0o700
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "x.json", {"x": object()})
+    assert list(tmp_path.glob("*x.json*")) == []
+
+
+def test_a_result_that_is_not_json_is_an_integrity_error(folder: TrialFolder) -> None:
+    (folder.path / "result.json").write_text('{"status": "do')
+    with pytest.raises(IntegrityError, match=r"result\.json.*delete it"):
+        folder.result()
+
+
+def test_storage_is_checked_for_writing_and_for_room(tmp_path: Path) -> None:
+    check_storage(tmp_path / "new", need_bytes=1)
+    assert list((tmp_path / "new").iterdir()) == []
+    with pytest.raises(EnvironmentFault, match=r"need 1000000000000 MB, have \d+ MB"):
+        check_storage(tmp_path, need_bytes=10**18)
+    (tmp_path / "file").touch()
+    with pytest.raises(EnvironmentFault, match="Not a directory"):
+        check_storage(tmp_path / "file" / "storage")

@@ -1,0 +1,188 @@
+"""Waves of trials on a cluster: reuse, failures, early stops, and that everything is given back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from toy_trials import config, count, expected_total
+
+from medaug.errors import EnvironmentFault
+from medaug.spec import AshaSpec, ResourceSpec, TrialConfig
+from medaug.sweep import Outcome, Sweep
+from medaug.sweep.cluster import Cluster
+from medaug.sweep.folder import TrialFolder
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+
+
+class Diary:
+    """A listener that remembers."""
+
+    def __init__(self) -> None:
+        self.waves: list[tuple[Any, ...]] = []
+        self.started: list[str] = []
+        self.epochs: dict[str, list[int]] = {}
+        self.ended: dict[str, Outcome] = {}
+
+    def on_wave_start(self, stage: str, n: int, reused: int) -> None:
+        self.waves.append((stage, n, reused))
+
+    def on_trial_start(self, config: TrialConfig) -> None:
+        self.started.append(config.key)
+
+    def on_epoch(self, config: TrialConfig, epoch: int, metrics: Mapping[str, float]) -> None:
+        assert metrics["val/score"] == config.settings.get("score", 0.0) + epoch
+        self.epochs.setdefault(config.key, []).append(epoch)
+
+    def on_trial_end(self, outcome: Outcome) -> None:
+        self.ended[outcome.key] = outcome
+
+    def on_wave_end(self) -> None:
+        self.waves.append(("end",))
+
+
+def sweep(path: Path, *listeners: Any, **resources: Any) -> Sweep:
+    return Sweep(path / "experiment", path, ResourceSpec(**resources), listeners=listeners)
+
+
+def logged(path: Path, trial: TrialConfig) -> list[int]:
+    return [row["epoch"] for row in TrialFolder(path / "experiment", trial.key).epochs()]
+
+
+def statuses(outcomes: list[Outcome]) -> list[str]:
+    return [outcome.status for outcome in outcomes]
+
+
+def await_free_cpus(total: float) -> None:
+    import ray
+
+    deadline = time.monotonic() + 10
+    while ray.available_resources().get("CPU", 0.0) < total:
+        assert time.monotonic() < deadline, ray.available_resources()
+        time.sleep(0.05)
+
+
+def test_two_waves_of_mixed_trials_reuse_ranks_and_results(tmp_path: Path) -> None:
+    trials = [config(f"t{i}", ranks=1 + i // 4) for i in range(8)]
+    diary = Diary()
+    with sweep(tmp_path, diary) as running:
+        first = running.run(trials, work=count)
+        second = running.run([*trials, config("new")], work=count)
+        assert running.run([], work=count) == []
+    assert statuses(first) == ["done"] * 8
+    assert [outcome.key for outcome in first] == [trial.key for trial in trials]
+    for trial, outcome in zip(trials, first, strict=True):
+        assert outcome.result is not None
+        assert outcome.result["scores"] == {"total": expected_total(3, trial.ranks)}
+        assert outcome.epoch == 3
+        assert diary.epochs[trial.key] == [1, 2, 3]
+        assert TrialFolder(tmp_path / "experiment", trial.key).config() == trial
+    processes = {outcome.result["pid"] for outcome in first if outcome.result}
+    assert len(processes) < 8, "every trial started processes of its own"
+    assert statuses(second) == ["reused"] * 8 + ["done"]
+    assert second[0].result == first[0].result
+    assert diary.waves == [("generate", 8, 0), ("end",), ("generate", 9, 8), ("end",)]
+    assert len(diary.started) == 9
+    await_free_cpus(2)
+
+
+def test_failures_lose_no_finished_epoch_and_leave_siblings_alone(tmp_path: Path) -> None:
+    killed = config("killed", ranks=2, fault="kill", fault_epoch=2, fault_rank=1)
+    wrong = config("wrong", fault="raise", fault_epoch=2)
+    frozen = config("frozen", fault="freeze", fault_epoch=2)
+    asleep = config("asleep", ranks=2, fault="sleep", fault_epoch=3, fault_rank=1)
+    trials = [killed, asleep, wrong, frozen, config("fine")]
+    with sweep(tmp_path, hang_timeout_s=4.0, max_failures=1) as running:
+        outcomes = running.run(trials, work=count)
+    assert statuses(outcomes) == ["done", "done", "failed", "done", "done"]
+    for trial, outcome in zip(trials, outcomes, strict=True):
+        if trial is not wrong:
+            assert outcome.result is not None
+            assert outcome.result["scores"] == {"total": expected_total(3, trial.ranks)}
+            assert logged(tmp_path, trial) == [1, 2, 3], "an epoch was lost, or done twice"
+    failed = outcomes[2]
+    assert failed.epoch == 1
+    assert failed.error == (
+        "configuration: settings.fault: 'raise' is no good; take it away; correct it and resume"
+    )
+    failure = (tmp_path / "experiment" / "trials" / wrong.key / "failure.json").read_text()
+    assert "Traceback" in failure
+    assert (tmp_path / f"tries-{wrong.key}").read_text() == "x", "tried again for nothing"
+    await_free_cpus(2)
+
+
+def test_a_fault_that_stays_fails_the_trial_and_a_resume_tries_again(tmp_path: Path) -> None:
+    trial = config("dies", fault="kill", fault_epoch=2, tries=2)
+    with sweep(tmp_path, max_failures=1) as running:
+        (failed,) = running.run([trial], work=count)
+        assert logged(tmp_path, trial) == [1]
+        (done,) = running.run([trial], work=count)
+    assert failed.status == "failed"
+    assert failed.error is not None
+    assert failed.error.startswith("rank died: ")
+    assert done.status == "done"
+    assert logged(tmp_path, trial) == [1, 2, 3]
+    assert not (tmp_path / "experiment" / "trials" / trial.key / "failure.json").exists()
+
+
+def test_a_killed_trial_actor_is_started_again_from_the_ledger(tmp_path: Path) -> None:
+    trial = config("victim", ranks=2, epochs=4, seconds=0.3)
+
+    class Killer(Diary):
+        def on_epoch(self, config: TrialConfig, epoch: int, metrics: Mapping[str, float]) -> None:
+            super().on_epoch(config, epoch, metrics)
+            if self.epochs[config.key] == [1, 2]:
+                for process in psutil.Process().children(recursive=True):
+                    if process.name().startswith("ray::Trial"):
+                        process.kill()
+
+    diary = Killer()
+    with sweep(tmp_path, diary) as running:
+        (outcome,) = running.run([trial], work=count)
+    assert outcome.status == "done"
+    assert diary.started == [trial.key] * 2
+    assert set(logged(tmp_path, trial)) == {1, 2, 3, 4}
+    assert len(logged(tmp_path, trial)) <= 5, "more than one epoch was done twice"
+
+
+def test_halving_stops_trials_which_give_everything_back(tmp_path: Path) -> None:
+    trials = [config(f"h{i}", epochs=5, score=-10.0 * i) for i in range(6)]
+    asha = AshaSpec(metric="val/score", mode="max", grace_period=2, reduction_factor=2)
+    with sweep(tmp_path) as running:
+        outcomes = running.run(trials, work=count, asha=asha)
+        await_free_cpus(2)
+        again = running.run(trials, work=count, asha=asha)
+        finished = running.run(trials, work=count)
+    stopped = [outcome for outcome in outcomes if outcome.status == "stopped"]
+    assert len(stopped) >= 3
+    assert all(2 <= outcome.epoch < 5 for outcome in stopped)
+    assert [outcome.key for outcome in again if outcome.status == "stopped"] == [
+        outcome.key for outcome in stopped
+    ]
+    assert set(statuses(again)) == {"reused", "stopped"}
+    assert set(statuses(finished)) == {"done", "reused"}
+    assert all(logged(tmp_path, trial) == [1, 2, 3, 4, 5] for trial in trials)
+
+
+def test_more_ranks_than_the_cluster_has_is_said_at_once(tmp_path: Path) -> None:
+    started = time.monotonic()
+    with sweep(tmp_path) as running, pytest.raises(EnvironmentFault) as caught:
+        running.run([config("ok"), config("wide", ranks=9)], work=count)
+    assert time.monotonic() - started < 10
+    assert caught.value.exit_code == 3
+    assert "wants 9 ranks of 1 CPU" in str(caught.value)
+    assert "room for 2 (2 CPU and 0 GPU on 1 node)" in str(caught.value)
+
+
+def test_ray_in_use_is_left_running(ray_cluster: Cluster) -> None:
+    import ray
+
+    guest = Cluster()
+    guest.start()
+    guest.stop()
+    assert ray.is_initialized()

@@ -1,0 +1,129 @@
+"""What one Tune run makes of its trials' reports, without a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from toy_trials import config
+
+from medaug.spec import AshaSpec, ResourceSpec, TrialConfig
+from medaug.sweep.events import Listeners
+from medaug.sweep.folder import TrialFolder
+from medaug.sweep.halving import Halving
+from medaug.sweep.trial import Wave, as_param, bundles
+from medaug.sweep.wave import Record, lost
+
+ASHA = AshaSpec(metric="val/fd", mode="min", grace_period=1, reduction_factor=2)
+DISTANCE = {"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0}
+
+
+def tune_trial(key: str) -> Any:
+    return SimpleNamespace(trial_id=key, config={"trial": {"key": key}})
+
+
+def decide(halving: Halving, reports: list[tuple[str, int]], alive: set[str]) -> list[str]:
+    """Let the trials that are alive report; those that are stopped leave ``alive``."""
+    decisions = []
+    for key, epoch in reports:
+        if key in alive:
+            result = {"epoch": epoch, "metrics/val/fd": DISTANCE[key] / epoch}
+            decisions.append(halving.on_trial_result(None, tune_trial(key), result))
+            if decisions[-1] == "STOP":
+                alive.remove(key)
+    return decisions
+
+
+def begun(halving: Halving, keys: set[str]) -> Halving:
+    for key in sorted(keys):
+        halving.on_trial_add(None, tune_trial(key))
+    return halving
+
+
+def test_a_resumed_halving_decides_as_an_uninterrupted_one() -> None:
+    # The worse reports first at the first rung, so that all pass it; then the better does.
+    reports = [(key, 1) for key in "dcba"] + [(key, epoch) for epoch in (2, 3, 4) for key in "abcd"]
+    cut = 6  # in the middle of the second rung: a and b have passed it
+    alive = set(DISTANCE)
+    whole = begun(Halving(ASHA, {}), alive)
+    before = decide(whole, reports[:cut], alive)
+    assert before == ["CONTINUE"] * 5 + ["STOP"]
+    still, again = set(alive), set(alive)
+    after = decide(whole, reports[cut:], alive)
+    assert after.count("STOP") == 2
+    earlier: dict[str, list[dict[str, Any]]] = {key: [] for key in DISTANCE}
+    for key, epoch in reports[:cut]:
+        earlier[key].append({"epoch": epoch, "metrics": {"val/fd": DISTANCE[key] / epoch}})
+    resumed = Halving(ASHA, earlier)
+    resumed.replay_ended(set(DISTANCE) - still)
+    assert decide(begun(resumed, still), reports[cut:], still) == after
+    assert decide(begun(Halving(ASHA, {}), again), reports[cut:], again) != after
+
+
+def test_a_metric_that_nobody_reports_is_noticed() -> None:
+    halving = Halving(ASHA, {})
+    halving.on_trial_add(None, tune_trial("a"))
+    halving.on_trial_result(None, tune_trial("a"), {"epoch": 1, "metrics/loss": 1.0})
+    assert not halving.seen
+    decide_one = {"epoch": 2, "metrics/val/fd": 1.0}
+    halving.on_trial_result(None, tune_trial("a"), decide_one)
+    assert halving.seen
+
+
+@pytest.fixture
+def heard(tmp_path: Path) -> tuple[Record, TrialFolder, list[int]]:
+    epochs: list[int] = []
+
+    class Ear:
+        def on_trial_start(self, config: TrialConfig) -> None: ...
+        def on_trial_end(self, outcome: object) -> None: ...
+        def on_epoch(self, config: TrialConfig, epoch: int, metrics: Mapping[str, float]) -> None:
+            assert metrics == {"val/score": float(epoch)}
+            epochs.append(epoch)
+
+    trial = config("x")
+    folder = TrialFolder(tmp_path, trial.key)
+    folder.claim(trial)
+    for epoch in (1, 2, 3, 3, 4, 5):
+        folder.log_epoch({"epoch": epoch, "metrics": {"val/score": float(epoch)}})
+    wave = Wave(tmp_path, tmp_path, ResourceSpec(), "toy_trials:count")
+    listeners = Listeners([Ear()])  # type: ignore[list-item]
+    return Record(wave, {trial.key: trial}, listeners), folder, epochs
+
+
+def test_epochs_lost_between_checkpoint_and_report_are_told_late(
+    heard: tuple[Record, TrialFolder, list[int]],
+) -> None:
+    record, folder, epochs = heard
+    trial = tune_trial(folder.key)
+    record.on_trial_start(0, [], trial)
+    for epoch in (2, 3, 3, 5):  # resumed after 1; 3 was redone; 4's report was lost
+        report = {"epoch": epoch, "metrics": {"val/score": float(epoch)}}
+        record.on_trial_result(0, [], trial, report)
+    assert epochs == [2, 3, 4, 5]
+    folder.log_epoch({"epoch": 6, "metrics": {"val/score": 6.0}})
+    outcomes = record.settle()
+    assert epochs == [2, 3, 4, 5, 6]
+    assert (outcomes[folder.key].status, outcomes[folder.key].epoch) == ("interrupted", 6)
+
+
+def test_what_became_of_a_trial_that_tune_gave_up() -> None:
+    died = "ray.exceptions.ActorDiedError: ...\nThe actor is dead because its node has died. Node"
+    assert str(lost(died)).startswith("lost node: lost too often: node has died;")
+    raised = (
+        "Traceback ...\nmedaug.sweep.failures.GroupFailed: lost node: a rank's node x is gone; y"
+    )
+    assert str(lost(raised)).startswith("lost node: lost too often: a rank's node x is gone;")
+    assert str(lost("Traceback\nKeyError: 'x'")).startswith("error: KeyError: 'x';")
+
+
+def test_a_trial_takes_what_its_ranks_take_and_nothing_more() -> None:
+    resources = ResourceSpec(cpus_per_rank=2, gpus_per_rank=1, strategy="SPREAD")
+    request = bundles(as_param(config("x", ranks=3)), resources)
+    assert request.bundles == [{"CPU": 2.0, "GPU": 1.0}] * 3
+    assert request.head_bundle_is_empty
+    assert request.strategy == "SPREAD"
+    assert request.required_resources == {"CPU": 6.0, "GPU": 3.0}

@@ -1,0 +1,83 @@
+"""Trials that take no time, and break on demand. Workers import this module by name."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from medaug.errors import UserError
+from medaug.spec import TrialConfig
+from medaug.train.checkpoint import Checkpoint, Progress
+from medaug.train.world import World
+
+
+def config(name: str, *, ranks: int = 1, **settings: Any) -> TrialConfig:
+    """A trial of :func:`count`, told apart by its name."""
+    return TrialConfig(stage="generate", settings={"name": name, **settings}, fold=0, ranks=ranks)
+
+
+def count(
+    config: TrialConfig, world: World, storage: Path, resume: Checkpoint | None
+) -> Iterator[Progress]:
+    """Add up the epochs' numbers over all ranks; ``settings`` say what goes wrong, when and
+    how often."""
+    settings = config.settings
+    total = resume.tensors["total"].clone() if resume else torch.zeros(())
+    epochs = settings.get("epochs", 3)
+    for epoch in range(resume.epoch + 1 if resume else 1, epochs + 1):
+        time.sleep(settings.get("seconds", 0.0))
+        if settings.get("fault_epoch") == epoch and world.rank == settings.get("fault_rank", 0):
+            tries = storage / f"tries-{config.key}"
+            if not tries.exists() or len(tries.read_text()) < settings.get("tries", 1):
+                _break(settings["fault"], tries)
+        total += world.reduce_sum(torch.tensor(float(epoch)))
+        result = None
+        if epoch == epochs:
+            result = {"status": "done", "scores": {"total": total.item()}, "pid": os.getpid()}
+        yield Progress(
+            epoch,
+            {"val/score": settings.get("score", 0.0) + epoch},
+            Checkpoint(epoch, epoch, {"total": total}),
+            result,
+        )
+
+
+def no_such_fold(
+    config: TrialConfig, world: World, storage: Path, resume: Checkpoint | None
+) -> Iterator[Progress]:
+    raise UserError("fold: 9 is not one of 0..4")
+    yield
+
+
+def ends_early(
+    config: TrialConfig, world: World, storage: Path, resume: Checkpoint | None
+) -> Iterator[Progress]:
+    yield Progress(1, {"val/score": 1.0})
+
+
+def diverges(
+    config: TrialConfig, world: World, storage: Path, resume: Checkpoint | None
+) -> Iterator[Progress]:
+    yield Progress(1, {"val/score": 1.0})
+    yield Progress(1, {}, result={"status": "diverged"})
+
+
+def _break(fault: str, tries: Path) -> None:
+    with open(tries, "a") as file:
+        file.write("x")
+    if fault == "raise":
+        raise ValueError("settings.fault: 'raise' is no good; take it away")
+    if fault == "sleep":
+        time.sleep(600)
+    os.kill(os.getpid(), signal.SIGSTOP if fault == "freeze" else signal.SIGKILL)
+    time.sleep(1)
+
+
+def expected_total(epochs: int, ranks: int) -> float:
+    return float(ranks * epochs * (epochs + 1) // 2)

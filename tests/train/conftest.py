@@ -1,0 +1,72 @@
+"""Two real ranks (spawned processes, gloo) that serve every test of this folder."""
+
+from __future__ import annotations
+
+import multiprocessing
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from medaug.train.world import init_group, leave_group
+
+torch.set_num_threads(1)
+# Spawned processes inherit sys.path and find the test modules by their full names.
+sys.path.append(str(Path(__file__).parents[2]))
+
+
+def _serve(pipe: Connection, rank: int, size: int, port: int) -> None:
+    torch.set_num_threads(1)
+    world = init_group(rank, size, "127.0.0.1", port, timeout_s=60)
+    while (job := pipe.recv()) is not None:
+        function, arguments = job
+        try:
+            pipe.send((function(world, *arguments), None))
+        except Exception:
+            pipe.send((None, traceback.format_exc()))
+    leave_group()
+
+
+class Ranks:
+    """``ranks(function, *arguments)`` -> ``function(world, *arguments)`` of each rank."""
+
+    def __init__(self, size: int) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        context = multiprocessing.get_context("spawn")
+        self._pipes, self._processes = [], []
+        for rank in range(size):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_serve, args=(theirs, rank, size, port), daemon=True)
+            process.start()
+            self._pipes.append(ours)
+            self._processes.append(process)
+
+    def __call__(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+        for pipe in self._pipes:
+            pipe.send((function, arguments))
+        answers = [pipe.recv() for pipe in self._pipes]
+        for _, failure in answers:
+            assert failure is None, failure
+        return [answer for answer, _ in answers]
+
+    def close(self) -> None:
+        for pipe in self._pipes:
+            pipe.send(None)
+        for process in self._processes:
+            process.join(10)
+            process.kill()
+
+
+@pytest.fixture(scope="session")
+def two_ranks() -> Iterator[Ranks]:
+    ranks = Ranks(2)
+    yield ranks
+    ranks.close()

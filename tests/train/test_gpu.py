@@ -1,0 +1,61 @@
+"""The same training on a GPU, where there is one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from medaug.spec.study import ClassifierSpec, FeatureSpec, SegmenterSpec
+from medaug.train.checkpoint import Ledger, Progress
+from medaug.train.classify import predict, train_classifier
+from medaug.train.extract import encoder
+from medaug.train.segment import train_segmenter
+from medaug.train.world import World
+from tests.train.cohorts import features, slices
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+
+DEVICES = ("cpu", "cuda")
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "sgd"])
+def test_classifier_learns_as_on_the_cpu(tmp_path: Path, optimizer: str) -> None:
+    real, val = features(tmp_path / "real", 40), features(tmp_path / "val", 30, seed=1)
+    spec = ClassifierSpec(epochs=3, batch_size=8, dropout=0, optimizer=optimizer)  # type: ignore[arg-type]
+    runs: list[list[Progress]] = [
+        list(train_classifier(spec, real, None, val, World.single(device), 0)) for device in DEVICES
+    ]
+    cpu, cuda = (run[-1] for run in runs)
+    assert cuda.metrics == pytest.approx(cpu.metrics, rel=0.05)
+    probability = predict(cuda.result, val, World.single("cuda"))
+    assert probability == pytest.approx(predict(cpu.result, val, World.single()), abs=0.1)
+
+
+def test_segmenter_goes_on_from_a_ledger_on_the_gpu(tmp_path: Path) -> None:
+    train, val = slices(tmp_path / "train", 4), slices(tmp_path / "val", 2, seed=1)
+    spec = SegmenterSpec(base=4, init="kaiming", epochs=6, lr=1e-2, batch_size=6, pretrain=None)
+    world = World.single("cuda")
+    first = next(train_segmenter(spec, train, val, (110.0, 35.0), world, 0)).checkpoint
+    assert first is not None
+    ledger = Ledger(tmp_path / "trial")
+    ledger.commit(first, fingerprint="x")
+    resume = ledger.latest("x")
+    *_, last = train_segmenter(spec, train, val, (110.0, 35.0), world, 0, resume=resume)
+    assert last.epoch == 6
+    assert last.metrics["val/dice"] > 0.8
+
+
+def test_features_are_those_of_the_cpu() -> None:
+    from medaug.models.unet import UNet
+
+    torch.manual_seed(0)
+    unet = UNet(1, 8, init="kaiming")
+    images = 100 + 30 * torch.randn(4, 1, 32, 32)
+    spec = FeatureSpec(crop="predicted_tumour", tap="uconv3")
+    cpu, cuda = (encoder(unet, spec, (100.0, 30.0), World.single(d))(images) for d in DEVICES)
+    assert (cuda.cpu() - cpu).norm() < 0.02 * cpu.norm()
