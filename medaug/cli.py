@@ -140,7 +140,7 @@ def models(as_json: bool) -> None:
 @STORAGE
 def sync(name: str, storage: Path | None) -> None:
     """Send to MLflow what it missed of run NAME while it could not be reached."""
-    from medaug.tracking.tracker import sync as send
+    from medaug.tracking.mlflow.tracker import sync as send
 
     click.echo(f"{send(_storage(storage) / name)} trials sent")
 
@@ -150,7 +150,7 @@ def sync(name: str, storage: Path | None) -> None:
 @STORAGE
 def report(name: str, storage: Path | None) -> None:
     """Write the HTML report of run NAME and print where it is."""
-    from medaug.tracking.report import write_report
+    from medaug.tracking.report.document import write_report
 
     click.echo(write_report(_storage(storage) / name))
 
@@ -200,7 +200,7 @@ def export(
 @click.option("--port", default=5000, show_default=True, help="Port on this machine.")
 def ui(storage: Path | None, port: int) -> None:
     """Open MLflow on the runs' own database, on this machine only."""
-    from medaug.tracking.server import serve
+    from medaug.tracking.mlflow.server import serve
 
     serve(_storage(storage), port)
 

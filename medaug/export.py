@@ -23,8 +23,8 @@ from medaug.experiment import generator_name
 from medaug.generator import ABOUT, CARD
 from medaug.shelf import Shelf, promise
 from medaug.store import assembled
-from medaug.tracking.generators import best_generator, is_portable
 from medaug.tracking.leaderboard import Leaderboard, Row, leaderboard_of
+from medaug.tracking.mlflow.generators import best_generator, is_portable
 from medaug.tracking.records import TrialRecord
 from medaug.tracking.table import with_interval
 

@@ -12,8 +12,8 @@ from medaug.arms import FittedArm, load_arm
 from medaug.errors import UserError
 from medaug.experiment import generator_name
 from medaug.shelf import MANIFEST, Shelf, verified
-from medaug.tracking.generators import best_generator
 from medaug.tracking.leaderboard import leaderboard_of
+from medaug.tracking.mlflow.generators import best_generator
 
 ABOUT, CARD = "about.json", "card.json"
 """What describes a generator in a run's storage, and one that was exported."""

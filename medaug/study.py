@@ -25,13 +25,13 @@ from medaug.shelf import Shelf
 from medaug.spec import DataSpec, SplitSpec, StudySpec, TrialConfig, build_study
 from medaug.sweep.display import Display, make_display
 from medaug.sweep.events import Outcome
-from medaug.sweep.folder import write_json
 from medaug.sweep.runner import Sweep
 from medaug.sweep.space import draw, search
 from medaug.tracking.leaderboard import Leaderboard, leaderboard_of
+from medaug.tracking.mlflow.tracker import Tracker
 from medaug.tracking.records import read_study
-from medaug.tracking.report import write_report
-from medaug.tracking.tracker import Tracker
+from medaug.tracking.report.document import write_report
+from medaug.trial_folder import write_json
 
 
 @dataclass(frozen=True)

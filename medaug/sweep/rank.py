@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from medaug.spec import TrialConfig
 from medaug.sweep.failures import Failure, triage
-from medaug.sweep.folder import TrialFolder
+from medaug.trial_folder import TrialFolder
 
 if TYPE_CHECKING:
     from medaug.train.checkpoint import Checkpoint, Progress

@@ -17,10 +17,10 @@ from medaug.errors import EnvironmentFault, Interrupted
 from medaug.spec import AshaSpec, ResourceSpec, TrialConfig
 from medaug.sweep.cluster import Cluster
 from medaug.sweep.events import Listener, Listeners, Outcome, Status
-from medaug.sweep.folder import TrialFolder
 from medaug.sweep.lease import Lease
 from medaug.sweep.rank import run_trial
 from medaug.sweep.signals import StopRequests
+from medaug.trial_folder import TrialFolder
 
 if TYPE_CHECKING:
     from medaug.sweep.rank import Work

@@ -16,8 +16,8 @@ from ray import tune
 
 from medaug.spec import ResourceSpec, TrialConfig
 from medaug.sweep.failures import Failure, GroupFailed
-from medaug.sweep.folder import TrialFolder
 from medaug.sweep.group import RankGroup
+from medaug.trial_folder import TrialFolder
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from medaug.errors import EnvironmentFault
 from medaug.spec import AshaSpec, TrialConfig
 from medaug.sweep.events import Listeners, Outcome, Status
 from medaug.sweep.failures import Failure
-from medaug.sweep.folder import TrialFolder
 from medaug.sweep.halving import Halving
 from medaug.sweep.trial import Trial, Wave, as_param, bundles, key_of
+from medaug.trial_folder import TrialFolder
 
 log = logging.getLogger(__name__)
 

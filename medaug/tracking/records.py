@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from medaug.errors import IntegrityError, UserError
+from medaug.errors import UserError
 from medaug.metrics.predictions import Predictions
 from medaug.spec import TrialConfig
+from medaug.trial_folder import TrialFolder, read_json
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,8 @@ class TrialRecord:
     @cached_property
     def epochs(self) -> list[dict[str, Any]]:
         """The lines of ``epochs.jsonl``: ``epoch``, ``metrics``, ``seconds``, ``save_seconds``,
-        ``time`` (when it was safe). An epoch that had to be redone appears twice; a line that was
-        torn by a kill is left out."""
-        try:
-            lines = (self.folder / "epochs.jsonl").read_text().splitlines()
-        except FileNotFoundError:
-            return []
-        return [row for row in map(_whole, lines) if row is not None]
+        ``time`` (when it was safe). An epoch that had to be redone appears twice."""
+        return TrialFolder(self.folder.parents[1], self.folder.name).epochs()
 
     @cached_property
     def history(self) -> dict[int, dict[str, float]]:
@@ -65,12 +60,12 @@ def read_study(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: there is no such run; names the runs that exist.
     """
-    path = folder / "study.json"
-    if not path.is_file():
+    study = read_json(folder / "study.json")
+    if study is None:
         runs = sorted(p.parent.name for p in folder.parent.glob("*/study.json"))
         known = f"; have {', '.join(runs)}" if runs else f"; {folder.parent} holds no runs"
         raise UserError(f"{folder.name}: no such run{known} (--storage names another place)")
-    return read_json(path)
+    return study
 
 
 def read_trials(folder: Path) -> Iterator[TrialRecord]:
@@ -79,18 +74,17 @@ def read_trials(folder: Path) -> Iterator[TrialRecord]:
         yield read_trial(path.parent)
 
 
-def read_trial(folder: Path) -> TrialRecord:
+def read_trial(path: Path) -> TrialRecord:
     """The trial whose own folder this is."""
-    config = TrialConfig.model_validate(read_json(folder / "config.json"))
-    if (folder / "result.json").is_file():
-        result = read_json(folder / "result.json")
-        return TrialRecord(config, result["status"], result, folder)
-    if (folder / "stopped.json").is_file():
-        return TrialRecord(config, "stopped", None, folder)
-    if (folder / "failure.json").is_file():
-        failure = read_json(folder / "failure.json")
-        return TrialRecord(config, "failed", None, folder, failure["error"])
-    return TrialRecord(config, "unfinished", None, folder)
+    folder = TrialFolder(path.parents[1], path.name)
+    config = folder.config()
+    if (result := folder.result()) is not None:
+        return TrialRecord(config, result["status"], result, path)
+    if folder.stopped() is not None:
+        return TrialRecord(config, "stopped", None, path)
+    if (failure := folder.failure()) is not None:
+        return TrialRecord(config, "failed", None, path, failure["error"])
+    return TrialRecord(config, "unfinished", None, path)
 
 
 def predictions_of(trials: Iterable[TrialRecord], n_classes: int) -> Predictions:
@@ -110,18 +104,3 @@ def predictions_of(trials: Iterable[TrialRecord], n_classes: int) -> Predictions
         )
         tables.append(table)
     return Predictions.concat(tables)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Raises IntegrityError naming the file when it is not whole."""
-    try:
-        return json.loads(path.read_text())
-    except ValueError:
-        raise IntegrityError(f"{path}: is not whole; delete it and resume the run") from None
-
-
-def _whole(line: str) -> dict[str, Any] | None:
-    try:
-        return json.loads(line)
-    except ValueError:
-        return None

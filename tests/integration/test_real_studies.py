@@ -17,9 +17,9 @@ from medaug.experiment import ARM_CONFIGS, run_trial
 from medaug.plan import plan_study
 from medaug.spec import StudySpec, load_study
 from medaug.store import Store
-from medaug.sweep.folder import TrialFolder, write_json
 from medaug.tracking.leaderboard import Leaderboard, Row, leaderboard_of
 from medaug.train.world import World
+from medaug.trial_folder import TrialFolder, write_json
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import os
 import random
 import resource
 import signal
+import sys
 import time
 from dataclasses import replace
+from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 
 import pytest
@@ -20,6 +23,8 @@ from tests.store.small import ABOUT, PROVENANCE, SMALL, contents, in_process, ro
 SCHEMA = StoreSchema((30, 100), "float32")  # 12,000 bytes: 21 rows a record batch
 OPTIONS = {**ABOUT, "shard_bytes": 550_000}  # 42 rows a shard
 ROWS = 300
+ROWS_GIVEN = "medaug.test.rows_given"
+MOMENTS = {"open", "os.rename", "os.link", "os.remove", "os.chmod", ROWS_GIVEN}
 SHARD_0, SHARD_1, SHARD_2 = (f"part-000-shard-0000{i}.arrow" for i in range(3))
 
 
@@ -55,26 +60,46 @@ def test_whole_shards_are_kept(tmp_path: Path, whole: dict[str, bytes], rows, ke
     assert contents(tmp_path / "s") == whole
 
 
+def go_on_until(path: Path, last: int, seen: Synchronized[int] | None = None) -> None:
+    """As :func:`go_on`, killed at the ``last`` moment: each file touched and each few rows given
+    is one. Counted, not timed: a busy machine kills at the same places."""
+    moments = 0
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        nonlocal moments
+        if event not in MOMENTS:
+            return
+        moments += 1
+        if seen is not None:
+            seen.value = moments
+        if moments == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+    with StoreWriter(path, SCHEMA, **OPTIONS) as writer:
+        for first in range(writer.rows_done, ROWS, 7):
+            write_rows(writer, SCHEMA, min(first + 7, ROWS), first=first)
+            sys.audit(ROWS_GIVEN)
+
+
 def test_a_killed_writer_goes_on(tmp_path: Path, whole: dict[str, bytes]) -> None:
     """SIGKILL at 15 seeded moments; what is under a final name is whole every time."""
-    started = time.perf_counter()
-    process = in_process(go_on, tmp_path / "undisturbed")
+    seen = multiprocessing.get_context("fork").Value("i", 0)
+    process = in_process(go_on_until, tmp_path / "undisturbed", -1, seen)
     process.join()
-    seconds = time.perf_counter() - started
+    assert process.exitcode == 0
     moment = random.Random(0)
     kills, torn = 0, 0
     for attempt in range(15):
         path = tmp_path / f"s{attempt % 5}"  # the same stores again and again
-        process = in_process(go_on, path)
-        time.sleep(moment.uniform(0, seconds))
-        process.kill()
+        process = in_process(go_on_until, path, moment.randint(1, seen.value))
         process.join()
         kills += process.exitcode == -signal.SIGKILL
         torn += any(path.glob(".*.tmp-*"))
         for shard in path.glob("part-*.arrow"):
             assert shard.read_bytes() == whole[shard.name]
-    assert kills >= 3
-    assert torn >= 1
+    assert kills >= 8
+    assert torn >= 3
     for store in range(5):
         go_on(tmp_path / f"s{store}")
         assert contents(tmp_path / f"s{store}") == whole

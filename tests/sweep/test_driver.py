@@ -16,8 +16,8 @@ import psutil
 import pytest
 from toy_trials import config, expected_total
 
-from medaug.sweep.folder import TrialFolder
 from medaug.train.checkpoint import Ledger
+from medaug.trial_folder import TrialFolder
 
 pytestmark = pytest.mark.ray
 

@@ -13,9 +13,9 @@ from toy_trials import config
 
 from medaug.spec import TrialConfig
 from medaug.sweep.failures import Failure
-from medaug.sweep.folder import TrialFolder
 from medaug.sweep.rank import Epoch, Rank, interface_of
 from medaug.train.checkpoint import Ledger
+from medaug.trial_folder import TrialFolder
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from medaug.errors import EnvironmentFault
 from medaug.spec import AshaSpec, ResourceSpec, TrialConfig
 from medaug.sweep import Outcome, Sweep
 from medaug.sweep.cluster import Cluster
-from medaug.sweep.folder import TrialFolder
+from medaug.trial_folder import TrialFolder
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 

@@ -13,8 +13,8 @@ from mlflow.entities import Run
 
 from medaug.spec import StudySpec, TrialConfig
 from medaug.sweep.events import Outcome, Status
-from medaug.sweep.folder import TrialFolder
-from medaug.tracking.tracker import Tracker
+from medaug.tracking.mlflow.tracker import Tracker
+from medaug.trial_folder import TrialFolder
 from tests.tracking.made_runs import start
 
 QUICK = {"pace_s": 0.02, "retry_s": 0.2}

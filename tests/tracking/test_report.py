@@ -15,11 +15,11 @@ import pytest
 
 from medaug.errors import UserError
 from medaug.spec import StudySpec, TrialConfig
-from medaug.tracking.answer import answer
-from medaug.tracking.evidence import Evidence
-from medaug.tracking.facts import Table, without_paths
 from medaug.tracking.goodput import Spent, spent
-from medaug.tracking.report import write_report
+from medaug.tracking.report.answer import answer
+from medaug.tracking.report.document import write_report
+from medaug.tracking.report.evidence import Evidence
+from medaug.tracking.report.facts import Table, without_paths
 from tests.tracking.made_runs import made_run, made_scores, start, study
 from tests.tracking.test_leaderboard import acgan_helps
 
@@ -341,7 +341,7 @@ def test_places_are_left_out(text: str, public: str) -> None:
 
 
 def test_tables_are_rectangular(run: Path) -> None:
-    from medaug.tracking import facts
+    from medaug.tracking.report import facts
 
     evidence = Evidence.of(run)
     assert evidence.slices is not None

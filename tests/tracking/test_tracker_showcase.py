@@ -23,8 +23,8 @@ from medaug.plan import plan_study
 from medaug.shelf import Shelf
 from medaug.spec import StudySpec, TrialConfig
 from medaug.tracking.leaderboard import Leaderboard, leaderboard_of
-from medaug.tracking.report import REPORT
-from medaug.tracking.tracker import Tracker, sync
+from medaug.tracking.mlflow.tracker import Tracker, sync
+from medaug.tracking.report.document import REPORT
 from medaug.train.gan import Gan
 from medaug.train.scaling import FeatureScale
 from tests.tracking.made_runs import SLICES, made_scores, study, write_trial

@@ -13,11 +13,11 @@ from medaug.errors import MedaugError
 from medaug.experiment.segment import load_unet
 from medaug.store import Store
 from medaug.store.files import private_folder, write_whole
-from medaug.tracking.curves import gan_curves, segmenter_curves
-from medaug.tracking.evidence import Evidence
-from medaug.tracking.pictures import TILES, Overlay, montage, overlays, strongest
 from medaug.tracking.records import TrialRecord
-from medaug.tracking.style import png
+from medaug.tracking.report.curves import gan_curves, segmenter_curves
+from medaug.tracking.report.evidence import Evidence
+from medaug.tracking.report.pictures import TILES, Overlay, montage, overlays, strongest
+from medaug.tracking.report.style import png
 from medaug.train.segment import normalise
 
 

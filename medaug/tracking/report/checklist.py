@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from medaug.tracking.evidence import Evidence
-from medaug.tracking.facts import plural, versions
+from medaug.tracking.report.evidence import Evidence
+from medaug.tracking.report.facts import plural, versions
 
 Status = Literal["filled", "in part", "to be written"]
 

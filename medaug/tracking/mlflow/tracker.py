@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Protocol
 from medaug.errors import EnvironmentFault, Interrupted, MedaugError, UserError
 from medaug.spec import StudySpec, TrialConfig
 from medaug.tracking.leaderboard import Leaderboard, leaderboard_of
-from medaug.tracking.mirror import Mirror, read_status, write_status
-from medaug.tracking.place import diagnosis, prepare_client
-from medaug.tracking.spool import SPOOL, Backlog
+from medaug.tracking.mlflow.mirror import Mirror, read_status, write_status
+from medaug.tracking.mlflow.place import diagnosis, prepare_client
+from medaug.tracking.mlflow.spool import SPOOL, Backlog
 
 if TYPE_CHECKING:
 
@@ -181,7 +181,7 @@ class Tracker:
             if self._had_trouble and self._leaving.is_set():
                 self._mirror.runs.tidy()
         elif name == BOARD:
-            from medaug.tracking.showcase import show
+            from medaug.tracking.mlflow.showcase import show
 
             assert self._board is not None
             show(self._mirror, self._board)
@@ -224,8 +224,8 @@ def sync(folder: Path) -> int:
     """
     from medaug.experiment import ARM_CONFIGS
     from medaug.spec import build_study
+    from medaug.tracking.mlflow.showcase import is_finished, show
     from medaug.tracking.records import read_study
-    from medaug.tracking.showcase import is_finished, show
 
     study = build_study(read_study(folder), ARM_CONFIGS)
     prepare_client()

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medaug.errors import MedaugError
-from medaug.tracking.evidence import Evidence
 from medaug.tracking.leaderboard import Leaderboard, Row, leaderboard_of
 from medaug.tracking.published import WARTS, JudgedRow, PublishedRow, published
 from medaug.tracking.records import read_study
+from medaug.tracking.report.evidence import Evidence
 from medaug.tracking.table import share, spoken, with_interval
 
 

@@ -9,8 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from medaug.errors import UserError
-from medaug.tracking.place import PREFIX, artifact_folder, database, database_uri, prepare_client
-from medaug.tracking.view import VIEW_TAG, link
+from medaug.tracking.mlflow.place import (
+    PREFIX,
+    artifact_folder,
+    database,
+    database_uri,
+    prepare_client,
+)
+from medaug.tracking.mlflow.view import VIEW_TAG, link
 
 HOST = "127.0.0.1"
 

@@ -13,15 +13,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from medaug.spec import signature
 from medaug.store.files import write_whole
-from medaug.tracking import facts
-from medaug.tracking.answer import answer
-from medaug.tracking.checklist import checklist
-from medaug.tracking.evidence import Evidence
-from medaug.tracking.facts import Table
-from medaug.tracking.gallery import Drawn, draw_all
 from medaug.tracking.leaderboard import REFERENCE, Leaderboard, Row
+from medaug.tracking.report import facts
+from medaug.tracking.report.answer import answer
+from medaug.tracking.report.checklist import checklist
+from medaug.tracking.report.evidence import Evidence
+from medaug.tracking.report.facts import Table
+from medaug.tracking.report.gallery import Drawn, draw_all
+from medaug.tracking.report.versus import versus
 from medaug.tracking.table import UNRANKABLE, explanation, share, spoken, with_interval
-from medaug.tracking.versus import versus
 
 REPORT = "report.html"
 

@@ -17,11 +17,11 @@ from typing import Any
 
 from medaug.spec import StudySpec
 from medaug.store.files import write_whole
-from medaug.tracking import place
 from medaug.tracking.goodput import Spent, spent_by
-from medaug.tracking.params import finite, study_params, trial_params, trial_title
+from medaug.tracking.mlflow import place
+from medaug.tracking.mlflow.params import finite, study_params, trial_params, trial_title
+from medaug.tracking.mlflow.runs import Point, Run, Runs
 from medaug.tracking.records import TrialRecord, read_trial
-from medaug.tracking.runs import Point, Run, Runs
 
 RESULTS = ("done", "diverged")
 """Ends of a trial that nothing follows."""

@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from medaug.tracking.leaderboard import CHANCE, COLLAPSE, REFERENCE, Leaderboard, Row
-from medaug.tracking.roc import GRID, Roc
-from medaug.tracking.style import (
+from medaug.tracking.report.roc import GRID, Roc
+from medaug.tracking.report.style import (
     BLACK,
     BLUE,
     CYCLE,

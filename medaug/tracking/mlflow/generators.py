@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medaug.tracking.leaderboard import Leaderboard, Row
-from medaug.tracking.mirror import Mirror, read_sent
+from medaug.tracking.mlflow.mirror import Mirror, read_sent
 from medaug.tracking.records import TrialRecord, read_trial
 from medaug.tracking.table import with_interval
 

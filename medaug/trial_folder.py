@@ -42,18 +42,18 @@ class TrialFolder:
             raise EnvironmentFault(f"{self.path}: {fault.strerror}; check the storage") from None
 
     def config(self) -> TrialConfig:
-        return TrialConfig.model_validate(_read_json(self.path / "config.json"))
+        return TrialConfig.model_validate(read_json(self.path / "config.json"))
 
     def result(self) -> dict[str, Any] | None:
         """The result of a finished trial, else None."""
-        return _read_json(self.path / "result.json")
+        return read_json(self.path / "result.json")
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Record the result; from now on the trial is never run again."""
         write_json(self.path / "result.json", result)
 
     def stopped(self) -> dict[str, Any] | None:
-        return _read_json(self.path / "stopped.json")
+        return read_json(self.path / "stopped.json")
 
     def stop(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Record that successive halving ended the trial after ``epoch``."""
@@ -62,6 +62,10 @@ class TrialFolder:
     def fail(self, failure: Mapping[str, Any]) -> None:
         """Keep class, message and traceback of what ended the trial."""
         write_json(self.path / "failure.json", failure)
+
+    def failure(self) -> dict[str, Any] | None:
+        """What ended the trial the last time, else None."""
+        return read_json(self.path / "failure.json")
 
     def reopen(self) -> None:
         """Forget an earlier failure or early stop: the trial runs on."""
@@ -130,10 +134,15 @@ def _append(path: Path, row: Mapping[str, Any]) -> None:
         file.write((b"\n" if torn else b"") + json.dumps(row).encode() + b"\n")
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def read_json(path: Path) -> dict[str, Any] | None:
+    """What :func:`write_json` wrote, or None where there is nothing.
+
+    Raises:
+        IntegrityError: it is not whole.
+    """
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
     except ValueError:
-        raise IntegrityError(f"{path}: not JSON; delete it and resume") from None
+        raise IntegrityError(f"{path}: is not whole; delete it and resume the run") from None

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from medaug.tracking.params import LONGEST_TAG, safe_name
+from medaug.tracking.mlflow.params import LONGEST_TAG, safe_name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

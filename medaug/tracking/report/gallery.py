@@ -11,14 +11,14 @@ from matplotlib.figure import Figure
 from medaug.errors import MedaugError
 from medaug.metrics.uncertainty import confusion_by_patient
 from medaug.store.files import write_whole
-from medaug.tracking.curves import segmenter_curves
-from medaug.tracking.evidence import Evidence
-from medaug.tracking.figures import confusion, forest, response, roc
 from medaug.tracking.leaderboard import Row
 from medaug.tracking.records import TrialRecord
-from medaug.tracking.roc import roc_band
-from medaug.tracking.style import DPI
-from medaug.tracking.trial_figures import draw_trial, figure_path, keep
+from medaug.tracking.report.curves import segmenter_curves
+from medaug.tracking.report.evidence import Evidence
+from medaug.tracking.report.figures import confusion, forest, response, roc
+from medaug.tracking.report.roc import roc_band
+from medaug.tracking.report.style import DPI
+from medaug.tracking.report.trial_figures import draw_trial, figure_path, keep
 
 BAND = "Bands are 95 %, resampled over patients and seeds together."
 

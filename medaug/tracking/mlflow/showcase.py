@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from medaug.spec.base import signature
-from medaug.tracking.generators import register_best
 from medaug.tracking.goodput import spent_by
 from medaug.tracking.leaderboard import Leaderboard, Row
-from medaug.tracking.mirror import Mirror, read_sent, seconds_by_bucket
-from medaug.tracking.params import as_text, finite
+from medaug.tracking.mlflow.generators import register_best
+from medaug.tracking.mlflow.mirror import Mirror, read_sent, seconds_by_bucket
+from medaug.tracking.mlflow.params import as_text, finite
+from medaug.tracking.mlflow.runs import Point, Run
+from medaug.tracking.mlflow.view import VIEW_TAG, link, view_of
 from medaug.tracking.records import read_trials
-from medaug.tracking.report import REPORT
-from medaug.tracking.runs import Point, Run
+from medaug.tracking.report.document import REPORT
 from medaug.tracking.table import explanation, with_interval
-from medaug.tracking.view import VIEW_TAG, link, view_of
 
 
 def is_finished(folder: Path) -> bool:

@@ -18,9 +18,9 @@ from medaug.audit.leakage import leakage_of
 from medaug.audit.sealed import unsealed_of
 from medaug.spec import Stage
 from medaug.store import Store
-from medaug.tracking.evidence import Evidence
 from medaug.tracking.goodput import Spent, elapsed, spent_by
 from medaug.tracking.published import TITLES
+from medaug.tracking.report.evidence import Evidence
 from medaug.tracking.table import with_interval
 
 PRIVATE_KEYS = frozenset({"root", "storage", "uri", "weights"})

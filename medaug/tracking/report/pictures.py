@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from medaug.tracking.style import BLACK, ORANGE, SEQUENTIAL, SKY, WIDTH, panels, styled
+from medaug.tracking.report.style import BLACK, ORANGE, SEQUENTIAL, SKY, WIDTH, panels, styled
 
 TILES = 25
 """Maps or images of a montage, as in study A's Figs. 9 and 10."""

@@ -9,8 +9,8 @@ import pytest
 from toy_trials import config
 
 from medaug.errors import EnvironmentFault, IntegrityError
-from medaug.sweep.folder import TrialFolder, write_json
 from medaug.sweep.runner import check_storage
+from medaug.trial_folder import TrialFolder, write_json
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from medaug.tracking.style import CYCLE, DASHES, MARKERS, panels, styled
+from medaug.tracking.report.style import CYCLE, DASHES, MARKERS, panels, styled
 
 History = Mapping[int, Mapping[str, float]]
 """Epoch (from 1) -> metrics."""
