@@ -1,0 +1,57 @@
+"""Arguments and options that several commands share, and what they stand for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from medaug.spec import StudySpec
+
+SPEC = click.argument("spec", type=click.Path(path_type=Path))
+NAME = click.argument("name")
+SET = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one key of the study."
+)
+DATA = click.option(
+    "--data", type=click.Path(path_type=Path), metavar="DIR", help="The folder of scans."
+)
+STORAGE = click.option(
+    "--storage",
+    type=click.Path(path_type=Path),
+    envvar="MEDAUG_STORAGE",
+    metavar="DIR",
+    help="Where runs, stores and models live [default: the study's own, ./runs].",
+)
+ADDRESS = click.option(
+    "--address", metavar="HOST:PORT", help="A running Ray cluster [default: an embedded one]."
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+
+
+def storage_of(storage: Path | None) -> Path:
+    return storage or Path("runs")
+
+
+def load(
+    spec: Path,
+    data: Path | None,
+    overrides: tuple[str, ...],
+    storage: Path | None,
+    name: str | None,
+) -> StudySpec:
+    """The study in file ``spec`` with the command line's options put over it."""
+    from medaug.experiment import ARM_CONFIGS
+    from medaug.spec import load_study
+
+    options = list(overrides)
+    if data is not None:
+        options += [f"data.root={json.dumps(str(data))}"]
+    if storage is not None:
+        options += [f"storage={json.dumps(str(storage))}"]
+    if name is not None:
+        options += [f"name={json.dumps(name)}"]
+    return load_study(spec, ARM_CONFIGS, options)

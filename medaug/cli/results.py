@@ -1,0 +1,109 @@
+"""Looking at what came out: leaderboard, report, ui, models, unseal, export."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from medaug.cli.options import JSON, NAME, STORAGE, storage_of
+from medaug.errors import UserError
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--published", is_flag=True, help="The four papers' own tables, judged alike.")
+@STORAGE
+@JSON
+def leaderboard(name: str | None, published: bool, storage: Path | None, as_json: bool) -> None:
+    """Print the leaderboard of run NAME: ranks, gains with intervals, flags."""
+    if published:
+        from medaug.tracking.published import published as judged
+        from medaug.tracking.table import render_published
+
+        rows = [row.to_json() for row in judged()] if as_json else []
+        click.echo(json.dumps(rows, indent=1) if as_json else render_published())
+        return
+    if name is None:
+        raise UserError("leaderboard: name a run, or give --published")
+    from medaug.tracking.leaderboard import leaderboard_of
+    from medaug.tracking.table import render
+
+    board = leaderboard_of(storage_of(storage) / name)
+    click.echo(json.dumps(board.to_json(), indent=1) if as_json else render(board))
+
+
+@click.command()
+@JSON
+def models(as_json: bool) -> None:
+    """List every network of every study with its exact number of parameters."""
+    from medaug.models.catalogue import catalogue
+
+    rows = catalogue()
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+        return
+    for row in rows:
+        config = " ".join(f"{key}={value}" for key, value in row["configuration"].items())
+        click.echo(f"{row['study']}  {row['parameters']:>13,}  {row['name']}  {config}")
+
+
+@click.command()
+@NAME
+@STORAGE
+def report(name: str, storage: Path | None) -> None:
+    """Write the HTML report of run NAME and print where it is."""
+    from medaug.tracking.report.document import write_report
+
+    click.echo(write_report(storage_of(storage) / name))
+
+
+@click.command()
+@NAME
+@STORAGE
+@JSON
+def unseal(name: str, storage: Path | None, as_json: bool) -> None:
+    """Score the best configuration of run NAME on its sealed test patients; this is on record."""
+    from medaug import unseal as opening
+    from medaug.sweep.display import make_display
+
+    folder = storage_of(storage) / name
+    with make_display().progress("reading the sealed patients") as progress:
+        record = opening.unseal(folder, progress)
+    click.echo(json.dumps(record, indent=1) if as_json else opening.render(folder, record))
+
+
+@click.command()
+@NAME
+@STORAGE
+@click.option("--arm", metavar="ARM", help="Of this arm [default: the best-placed one].")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="The new folder [default: ./NAME-generator].",
+)
+@click.option(
+    "--allow-near-copies",
+    is_flag=True,
+    help="Even if it copies its training rows more than unseen patients resemble them.",
+)
+def export(
+    name: str, storage: Path | None, arm: str | None, out: Path | None, allow_near_copies: bool
+) -> None:
+    """Write the best generator of run NAME, with a card of what it is, to a folder for others."""
+    from medaug.export import export as write
+
+    out = out or Path(f"{name}-generator")
+    click.echo(write(storage_of(storage) / name, out, arm=arm, allow_near_copies=allow_near_copies))
+
+
+@click.command()
+@STORAGE
+@click.option("--port", default=5000, show_default=True, help="Port on this machine.")
+def ui(storage: Path | None, port: int) -> None:
+    """Open MLflow on the runs' own database, on this machine only."""
+    from medaug.tracking.mlflow.server import serve
+
+    serve(storage_of(storage), port)

@@ -1,0 +1,91 @@
+"""Running a study: run, resume, show, sync."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from medaug.cli.options import ADDRESS, DATA, NAME, SET, SPEC, STORAGE, load, storage_of
+from medaug.errors import TrialsFailed
+
+if TYPE_CHECKING:
+    from medaug.study import Finished
+
+
+@click.command()
+@SPEC
+@DATA
+@SET
+@STORAGE
+@ADDRESS
+@click.option("--name", help="Name of this run [default: the study's].")
+@click.option("--wait", is_flag=True, help="Wait for the cluster to have the resources.")
+def run(
+    spec: Path,
+    data: Path | None,
+    overrides: tuple[str, ...],
+    storage: Path | None,
+    address: str | None,
+    name: str | None,
+    wait: bool,
+) -> None:
+    """Run the study SPEC (a YAML file such as jobs/demo.yaml) to its leaderboard."""
+    from medaug.study import run_study
+
+    study = load(spec, data, overrides, storage, name)
+    _tell(run_study(study, address=address, wait=wait))
+
+
+@click.command()
+@NAME
+@STORAGE
+@ADDRESS
+@click.option("--wait", is_flag=True, help="Wait for the cluster to have the resources.")
+def resume(name: str, storage: Path | None, address: str | None, wait: bool) -> None:
+    """Go on with run NAME after anything stopped it; finished trials are not run again."""
+    from medaug.study import resume_study
+
+    _tell(resume_study(storage_of(storage) / name, address=address, wait=wait))
+
+
+@click.command()
+@SPEC
+@DATA
+@SET
+def show(spec: Path, data: Path | None, overrides: tuple[str, ...]) -> None:
+    """Print the resolved study SPEC, every default filled in, and its signature."""
+    import yaml
+
+    study = load(spec, data, overrides, None, None)
+    click.echo(yaml.safe_dump(study.canonical(), sort_keys=False, width=100).rstrip())
+    click.echo(f"# signature: {study.signature()}")
+
+
+@click.command()
+@NAME
+@STORAGE
+def sync(name: str, storage: Path | None) -> None:
+    """Send to MLflow what it missed of run NAME while it could not be reached."""
+    from medaug.tracking.mlflow.tracker import sync as send
+
+    click.echo(f"{send(storage_of(storage) / name)} trials sent")
+
+
+def _tell(finished: Finished) -> None:
+    """Print the leaderboard, where everything is, and what to type next."""
+    from medaug.tracking.table import render
+
+    storage = finished.folder.parent
+    elsewhere = "" if storage == Path("runs") else f" --storage {storage}"
+    click.echo(render(finished.board))
+    click.echo(f"report:      {finished.report}")
+    click.echo(f"MLflow:      medaug ui{elsewhere}")
+    click.echo(f"leaderboard: medaug leaderboard {finished.folder.name}{elsewhere}")
+    if finished.failures:
+        first = finished.failures[0]
+        raise TrialsFailed(
+            f"{len(finished.failures)} trials failed, first: {first} "
+            f"(then: medaug resume {finished.folder.name}{elsewhere})"
+        )
