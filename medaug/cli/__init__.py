@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from medaug.cli import results, study
+from medaug.cli import bench, results, study
 from medaug.errors import MedaugError
 
 
@@ -47,5 +47,6 @@ for command in (
     results.unseal,
     results.export,
     results.ui,
+    bench.bench,
 ):
     main.add_command(command)

@@ -1,0 +1,47 @@
+"""Measuring medaug next to its peers: bench."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from medaug.cli.options import JSON
+
+
+@click.command()
+@click.argument("name", type=click.Choice(["store", "steps", "ddp", "sweep"]))
+@JSON
+@click.option("--markdown", is_flag=True, help="A table as in docs/benchmarks.md.")
+@click.option("--quick", is_flag=True, help="The same as --size quick.")
+@click.option(
+    "--size",
+    type=click.Choice(["full", "quick", "tiny"]),
+    default="full",
+    show_default=True,
+    help="quick: under two minutes; tiny: seconds, shows only that everything runs.",
+)
+@click.option("--part", "parts", multiple=True, help="Only this part; may be repeated.")
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where to put data while it runs [default: a temporary folder].",
+)
+def bench(
+    name: str,
+    as_json: bool,
+    markdown: bool,
+    quick: bool,
+    size: Literal["full", "quick", "tiny"],
+    parts: tuple[str, ...],
+    folder: Path | None,
+) -> None:
+    """Measure the store, the training steps, DDP or the sweep next to their peers."""
+    from medaug.bench import Options, find_bench
+    from medaug.bench.table import as_markdown, as_text
+
+    result = find_bench(name)(Options("quick" if quick else size, parts, folder))
+    show = as_markdown if markdown else as_text
+    click.echo(result.to_json() if as_json else show(result))
