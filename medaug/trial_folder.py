@@ -52,6 +52,13 @@ class TrialFolder:
         """Record the result; from now on the trial is never run again."""
         write_json(self.path / "result.json", result)
 
+    def adopt(self, other: TrialFolder) -> None:
+        """Take over epochs and result of the same trial, finished in another experiment."""
+        assert other.key == self.key
+        for name in ("epochs.jsonl", "result.json"):  # the result last: it says that all is here
+            if (content := _content(other.path / name)) is not None:
+                _write(self.path / name, content)
+
     def stopped(self) -> dict[str, Any] | None:
         return read_json(self.path / "stopped.json")
 
@@ -83,10 +90,7 @@ class TrialFolder:
     def epochs(self) -> list[dict[str, Any]]:
         """The rows of ``epochs.jsonl``; torn lines are left out."""
         rows = []
-        try:
-            lines = (self.path / "epochs.jsonl").read_bytes().splitlines()
-        except FileNotFoundError:
-            return []
+        lines = (_content(self.path / "epochs.jsonl") or b"").splitlines()
         for line in lines:
             try:
                 rows.append(json.loads(line))
@@ -105,11 +109,15 @@ def write_json(path: Path, value: Mapping[str, Any], *, durable: bool = True) ->
 
     ``durable``: also after a power cut. It takes two syncs of the disk, some 10 ms.
     """
+    _write(path, json.dumps(value, indent=1).encode(), durable=durable)
+
+
+def _write(path: Path, content: bytes, *, durable: bool = True) -> None:
     temporary = path.with_name(f".tmp_{path.name}_{uuid.uuid4().hex[:8]}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        with open(descriptor, "w", encoding="utf-8") as file:
-            json.dump(value, file, indent=1)
+        with open(descriptor, "wb") as file:
+            file.write(content)
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
@@ -140,9 +148,16 @@ def read_json(path: Path) -> dict[str, Any] | None:
     Raises:
         IntegrityError: it is not whole.
     """
-    try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
+    if (content := _content(path)) is None:
         return None
+    try:
+        return json.loads(content)
     except ValueError:
         raise IntegrityError(f"{path}: is not whole; delete it and resume the run") from None
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None

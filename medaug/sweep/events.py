@@ -20,8 +20,9 @@ class Outcome:
 
     key: str
     status: Status
-    """``done``; ``reused``: was done before; ``stopped``: early, by successive halving;
-    ``diverged``: a result, not a fault; ``failed``; ``interrupted``: may be resumed."""
+    """``done``; ``reused``: was done before, in this run or in another on the same storage;
+    ``stopped``: early, by successive halving; ``diverged``: a result, not a fault; ``failed``;
+    ``interrupted``: may be resumed."""
     epoch: int
     """Finished epochs."""
     result: dict[str, Any] | None = None

@@ -11,9 +11,10 @@ import os
 import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medaug.errors import EnvironmentFault, Interrupted
+from medaug.shelf import Shelf
 from medaug.spec import AshaSpec, ResourceSpec, TrialConfig
 from medaug.sweep.cluster import Cluster
 from medaug.sweep.events import Listener, Listeners, Outcome, Status
@@ -116,12 +117,29 @@ class Sweep:
         outcomes = {}
         for config in configs:
             folder = TrialFolder(self._experiment, config.key)
-            if (result := folder.result()) is not None:
+            result = folder.result() or self._finished_elsewhere(config)
+            if result is not None:
                 status: Status = "diverged" if result.get("status") == "diverged" else "reused"
                 outcomes[config.key] = Outcome(config.key, status, folder.epoch(), result)
             elif asha and (stopped := folder.stopped()) is not None:
                 outcomes[config.key] = Outcome(config.key, "stopped", stopped["epoch"])
         return outcomes
+
+    def _finished_elsewhere(self, config: TrialConfig) -> dict[str, Any] | None:
+        """The result of the same trial in another run on this storage, if what it made is still
+        there. A key is the hash of all that decides the outcome, so it is taken over as it is."""
+        shelf = Shelf(self._storage)
+        for found in sorted(self._experiment.parent.glob(f"*/trials/{config.key}/result.json")):
+            other = TrialFolder(found.parents[2], config.key)
+            result = other.result() or {}
+            made = [result[role] for role in ("output", "generator") if role in result]
+            if result.get("status") == "done" and all(map(shelf.has, made)):
+                folder = TrialFolder(self._experiment, config.key)
+                folder.claim(config)
+                folder.reopen()
+                folder.adopt(other)
+                return result
+        return None
 
     def _start(self, configs: Iterable[TrialConfig]) -> None:
         """Claim the trials' folders and have a cluster that can hold them."""

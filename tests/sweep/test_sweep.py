@@ -15,7 +15,7 @@ from medaug.errors import EnvironmentFault
 from medaug.spec import AshaSpec, ResourceSpec, TrialConfig
 from medaug.sweep import Outcome, Sweep
 from medaug.sweep.cluster import Cluster
-from medaug.trial_folder import TrialFolder
+from medaug.trial_folder import TrialFolder, write_json
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -89,6 +89,25 @@ def test_two_waves_of_mixed_trials_reuse_ranks_and_results(tmp_path: Path) -> No
     assert diary.waves == [("generate", 8, 0), ("end",), ("generate", 9, 8), ("end",)]
     assert len(diary.started) == 9
     await_free_cpus(2)
+
+
+def test_a_trial_of_another_run_is_taken_over_if_what_it_made_is_there(tmp_path: Path) -> None:
+    known, gone, new = config("known"), config("gone"), config("new")
+    with sweep(tmp_path) as running:
+        running.run([known, gone], work=count)
+    write_json(
+        TrialFolder(tmp_path / "experiment", gone.key).path / "result.json",
+        {"status": "done", "output": "rows-that-were-deleted"},
+    )
+    diary = Diary()
+    with Sweep(tmp_path / "other", tmp_path, ResourceSpec(), listeners=(diary,)) as running:
+        outcomes = running.run([known, gone, new], work=count)
+    assert statuses(outcomes) == ["reused", "done", "done"]
+    assert sorted(diary.started) == sorted([gone.key, new.key])
+    before, now = (TrialFolder(tmp_path / run, known.key) for run in ("experiment", "other"))
+    assert now.result() == before.result() == outcomes[0].result
+    assert now.epochs() == before.epochs()
+    assert now.config() == known
 
 
 def test_failures_lose_no_finished_epoch_and_leave_siblings_alone(tmp_path: Path) -> None:
