@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 
 from medaug.errors import IntegrityError, UserError
 from medaug.store import Store
@@ -58,6 +57,8 @@ class Shelf:
     ) -> None:
         """Publish weights and their JSON description as ``models/<name>``."""
 
+        from safetensors.torch import save_file
+
         def write(folder: Path) -> None:
             save_file(
                 {key: value.detach().cpu().contiguous() for key, value in tensors.items()},
@@ -100,6 +101,8 @@ class Shelf:
 
     def load_model(self, name: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """(tensors, description) of a model written by :meth:`save_model`, hashes checked."""
+        from safetensors.torch import load_file
+
         folder = self.verified_model(name)
         description = json.loads((folder / "config.json").read_text())
         return load_file(folder / "weights.safetensors"), description

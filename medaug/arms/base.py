@@ -17,7 +17,6 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 
 from medaug.errors import UserError
 from medaug.seeding import generator
@@ -109,6 +108,8 @@ class GeneratedArm(Arm):
 
     def save(self, folder: Path) -> None:
         """Write ``config.json`` and, if something was fitted, ``weights.safetensors``."""
+        from safetensors.torch import save_file
+
         tensors, facts = self.state()
         body = {"arm": self.config.canonical(), "facts": facts}
         (folder / "config.json").write_text(json.dumps(body, indent=1))
@@ -119,6 +120,8 @@ class GeneratedArm(Arm):
     @classmethod
     def load(cls, folder: Path) -> Self:
         """The arm that :meth:`save` wrote, on the CPU."""
+        from safetensors.torch import load_file
+
         body = json.loads((folder / "config.json").read_text())
         arm = cls(cls.Config.model_validate(body["arm"]))
         weights = folder / "weights.safetensors"

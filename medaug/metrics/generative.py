@@ -12,7 +12,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from scipy.linalg import eigh, qr, svdvals
 
 from medaug.seeding import numpy_generator
 
@@ -63,7 +62,7 @@ def frechet_distance(x: Array, y: Array) -> float:
     x, y = _rows(x), _rows(y)
     x_factor, y_factor = _covariance_factor(x), _covariance_factor(y)
     shift = x.mean(axis=0) - y.mean(axis=0)
-    cross = svdvals(x_factor @ y_factor.T).sum()
+    cross = np.linalg.svdvals(x_factor @ y_factor.T).sum()
     distance = shift @ shift + (x_factor**2).sum() + (y_factor**2).sum() - 2 * cross
     return max(0.0, float(distance))
 
@@ -80,7 +79,7 @@ def frechet_distance_shrunk(x: Array, y: Array) -> float:
 def frechet_from_moments(m1: Array, s1: Array, m2: Array, s2: Array) -> float:
     """Fréchet (2-Wasserstein) distance, squared, of two Gaussians given by mean and covariance."""
     shift = np.asarray(m1) - np.asarray(m2)
-    cross = svdvals(_square_root(s1) @ _square_root(s2)).sum()
+    cross = np.linalg.svdvals(_square_root(s1) @ _square_root(s2)).sum()
     return max(0.0, float(shift @ shift + np.trace(s1) + np.trace(s2) - 2 * cross))
 
 
@@ -165,11 +164,11 @@ def _covariance_factor(x: Array) -> Array:
     """F with F^T F = covariance, (min(n, d), d): R of the centred rows' QR when n > d."""
     centred = (x - x.mean(axis=0)) / np.sqrt(len(x) - 1)
     n, d = centred.shape
-    return qr(centred, mode="r")[0][:d] if n > d else centred
+    return np.linalg.qr(centred, mode="r") if n > d else centred
 
 
 def _square_root(covariance: Array) -> Array:
-    values, vectors = eigh(covariance)
+    values, vectors = np.linalg.eigh(covariance)
     return (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
 
 

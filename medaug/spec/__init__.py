@@ -1,6 +1,6 @@
 """Every configuration type, frozen; strict YAML plus ``--set``; the signature of each.
 
-This room imports pydantic and PyYAML only.
+This room imports pydantic only, and PyYAML when a file is read.
 """
 
 from medaug.spec.base import Spec, signature

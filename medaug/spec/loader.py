@@ -8,14 +8,16 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from medaug.errors import UserError
 from medaug.spec.base import Spec
 from medaug.spec.study import ArmSpec, StudySpec
-from medaug.spec.yaml_strict import Document, Lines, parse_document, parse_scalar
+
+if TYPE_CHECKING:
+    from medaug.spec.yaml_strict import Document, Lines
 
 S = TypeVar("S", bound=Spec)
 
@@ -32,6 +34,8 @@ def load_study(
     Raises:
         UserError: one line with file, line, key and the nearest valid key or the allowed range.
     """
+    from medaug.spec.yaml_strict import parse_document
+
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -87,6 +91,8 @@ def build_arm(
 def _override(
     document: Document, source: str, overrides: Iterable[str]
 ) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:
+    from medaug.spec.yaml_strict import parse_scalar
+
     data: dict[str, Any] = document.data
     lines: Lines = document.lines
     sources = {path: f"{source}:{line}" for path, line in lines.items()}

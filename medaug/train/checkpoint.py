@@ -24,7 +24,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 
 from medaug.errors import EnvironmentFault, IntegrityError, UserError
@@ -168,6 +167,8 @@ def _sync_directory(path: Path) -> None:
 
 
 def _weights_bytes(checkpoint: Checkpoint) -> bytes:
+    import safetensors.torch
+
     # Clones: safetensors refuses tensors that share memory.
     tensors = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -227,6 +228,8 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 
 def _load(path: Path, fingerprint: str) -> Checkpoint:
+    import safetensors.torch
+
     manifest = _read_manifest(path / MANIFEST)
     if manifest["schema"] != SCHEMA:
         raise UserError(
