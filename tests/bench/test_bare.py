@@ -1,0 +1,83 @@
+"""The core and its benchmarks on a machine that has torch, pyarrow, numpy and pydantic only."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import textwrap
+from importlib import metadata
+
+import pytest
+
+HAS = ("torch", "pyarrow", "numpy", "pydantic")
+CORE = ("spec", "store", "models", "train", "arms")
+
+_ONLY = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in BLOCKED:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+"""
+
+
+def _with_requirements(names: tuple[str, ...]) -> set[str]:
+    """The distributions ``names`` and all that they require, extras left out."""
+    found: set[str] = set()
+    todo = [*names]
+    while todo:
+        name = re.sub(r"[-_.]+", "-", todo.pop()).lower()
+        if name in found:
+            continue
+        found.add(name)
+        try:
+            lines = metadata.requires(name) or []
+        except metadata.PackageNotFoundError:  # for another system or Python
+            continue
+        todo += [re.split(r"[^\w.-]", line)[0] for line in lines if "extra ==" not in line]
+    return found
+
+
+def _blocked() -> set[str]:
+    """Top-level modules of every installed distribution that a bare machine does not have."""
+    kept = {*_with_requirements(HAS), "medaug", "setuptools", "pip"}
+    owners = metadata.packages_distributions().items()
+    names = {
+        module: {re.sub(r"[-_.]+", "-", dist).lower() for dist in dists} for module, dists in owners
+    }
+    return {module for module, dists in names.items() if not dists & kept}
+
+
+def _on_a_bare_machine(code: str) -> subprocess.CompletedProcess[str]:
+    program = f"BLOCKED = {_blocked()!r}\n{_ONLY}\n{textwrap.dedent(code)}"
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=240
+    )
+
+
+def test_what_a_bare_machine_lacks_is_blocked() -> None:
+    blocked = _blocked()
+
+    assert {"ray", "mlflow", "click", "rich", "sklearn", "scipy", "yaml", "xxhash"} <= blocked
+    assert not {"torch", "numpy", "pyarrow", "pydantic", "medaug"} & blocked
+    assert "No module named 'scipy'" in _on_a_bare_machine("import scipy").stderr
+
+
+@pytest.mark.parametrize("room", CORE)
+def test_every_file_of_the_core_imports(room: str) -> None:
+    done = _on_a_bare_machine(
+        f"""
+        import importlib, pkgutil
+        room = importlib.import_module("medaug.{room}")
+        for module in pkgutil.walk_packages(room.__path__, room.__name__ + "."):
+            if module.name == "medaug.spec.yaml_strict":
+                continue  # it reads YAML files; where there is no PyYAML, nobody has one
+            importlib.import_module(module.name)
+        """
+    )
+
+    assert not done.returncode, done.stderr
