@@ -59,7 +59,7 @@ def test_hanging_parsers_are_ended(hang):  # FAULTS 4
     first, second = reasons([hang, GOOD], workers=1, wall_s=1)
     assert first == "reading took more than 1 s; check the file, or split it"
     assert second is None
-    assert time.monotonic() - start < 1 + 5 + 10  # two starts of a worker on a busy machine
+    assert time.monotonic() - start < 60  # two starts of a worker on a busy machine
 
 
 def test_crashing_parsers_are_tried_on_other_workers_first(tmp_path):  # FAULTS 3
@@ -95,7 +95,7 @@ def test_leaving_waits_for_nobody_and_leaves_no_process():
         outcomes = sandbox.map([GOOD, SLEEP, SLEEP, SLEEP, SLEEP, SLEEP])
         next(outcomes)
         raise KeyboardInterrupt
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 60
     assert set(psutil.Process().children()) <= before
 
 

@@ -51,7 +51,7 @@ def test_a_cluster_that_is_not_there_is_said_at_once(monkeypatch: pytest.MonkeyP
     started = time.monotonic()
     with pytest.raises(EnvironmentFault, match=f"127.0.0.1:{port}: nothing listens there"):
         Cluster(f"127.0.0.1:{port}").start()
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 30
 
 
 def test_the_token_is_for_this_user_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ def rank(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rank]:
     threads = torch.get_num_threads()
     rank = Rank(cpus=1.0)
     place = rank.place()
-    rank.join(0, 1, place.host, place.port, timeout_s=5, gpu=False)
+    rank.join(0, 1, place.host, place.port, timeout_s=60, gpu=False)
     yield rank
     rank.end()
     torch.set_num_threads(threads)

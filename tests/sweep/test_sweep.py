@@ -61,7 +61,7 @@ def statuses(outcomes: list[Outcome]) -> list[str]:
 def await_free_cpus(total: float) -> None:
     import ray
 
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while ray.available_resources().get("CPU", 0.0) < total:
         assert time.monotonic() < deadline, ray.available_resources()
         time.sleep(0.05)
@@ -192,7 +192,7 @@ def test_more_ranks_than_the_cluster_has_is_said_at_once(tmp_path: Path) -> None
     started = time.monotonic()
     with sweep(tmp_path) as running, pytest.raises(EnvironmentFault) as caught:
         running.run([config("ok"), config("wide", ranks=9)], work=count)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 30
     assert caught.value.exit_code == 3
     assert "wants 9 ranks of 1 CPU" in str(caught.value)
     assert "room for 2 (2 CPU and 0 GPU on 1 node)" in str(caught.value)

@@ -35,7 +35,7 @@ from tests.tracking.played_sweeps import (
     wait_until,
 )
 
-BLOCKED_S = 0.05
+BLOCKED_S = 1.0  # a client that waits for its server waits ten; a busy machine less than one
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_a_sweep_without_mlflow_is_told_later(
     mlflow_server.die()
     began = time.monotonic()
     with played.tracker() as tracker:
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 5  # the client's patience is longer
         trials = list(played.plan.classify[:4])
         played.play(tracker, trials, epochs=50)
         spool = played.folder / SPOOL

@@ -8,27 +8,15 @@ import random
 import resource
 import signal
 import stat
-import time
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from medaug.errors import EnvironmentFault, UserError
-from medaug.train.checkpoint import MANIFEST, STATE, WEIGHTS, Checkpoint, Ledger
-
-KEY = "0123456789ab"
-
-
-def checkpoint(epoch: int, size: int = 16) -> Checkpoint:
-    weight = torch.randn(size, 4, generator=torch.Generator().manual_seed(epoch))
-    state = {
-        "optimizers": {"adam": {"state": {0: {"exp_avg": weight * 2, "step": torch.tensor(3.0)}}}},
-        "history": [{"loss": 0.5}],
-        "note": None,
-    }
-    return Checkpoint(epoch, 10 * epoch, {"net.weight": weight, "net.t": weight.t()}, state)
-
+from medaug.train.checkpoint import MANIFEST, STATE, WEIGHTS, Ledger
+from tests.train.checkpoints import KEY, checkpoint
 
 def epochs(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.iterdir())
@@ -82,36 +70,6 @@ def test_an_unknown_schema_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
         Ledger(tmp_path).latest(KEY)
 
 
-@pytest.mark.parametrize("name", [WEIGHTS, STATE, MANIFEST])
-@pytest.mark.parametrize("damage", ["flip", "cut"])
-def test_every_damage_is_found_and_the_one_before_is_used(
-    tmp_path: Path, name: str, damage: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    dice = random.Random(f"{name} {damage}")
-    ledger = Ledger(tmp_path)
-    ledger.commit(checkpoint(1), fingerprint=KEY)
-    ledger.commit(checkpoint(2), fingerprint=KEY)
-    file = tmp_path / "ep_000002" / name
-    whole = file.read_bytes()
-    for _ in range(170):  # times six: over a thousand
-        if damage == "flip":
-            bad = bytearray(whole)
-            bad[dice.randrange(len(whole))] ^= 1 << dice.randrange(8)
-            file.write_bytes(bad)
-        else:
-            file.write_bytes(whole[: dice.randrange(len(whole))])
-        back = ledger.latest(KEY)
-        assert back is not None
-        assert back.epoch == 1
-        (aside,) = tmp_path.glob(".bad_*")
-        assert aside.name in caplog.text
-        aside.rename(tmp_path / "ep_000002")
-    file.write_bytes(whole)
-    back = ledger.latest(KEY)
-    assert back is not None
-    assert back.epoch == 2
-
-
 def test_a_missing_file_is_a_damage(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     ledger.commit(checkpoint(1), fingerprint=KEY)
@@ -145,19 +103,32 @@ def test_a_planted_pickle_is_never_run(
     assert not marker.exists()
 
 
+def commit_until(folder: Path, first: int, last_moment: int) -> None:
+    """Commit epoch after epoch, killed at that moment: each file or folder touched is one."""
+    moments = 0
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        nonlocal moments
+        moments += event in MOMENTS
+        if moments == last_moment:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+    for epoch in range(first, first + 10_000):
+        Ledger(folder).commit(checkpoint(epoch, size=2000), fingerprint=KEY)
+
+
 def test_killed_at_any_moment_only_whole_checkpoints_have_names(tmp_path: Path) -> None:
     dice = random.Random(0)
     newest = 0
     for _ in range(30):
+        moment = dice.randint(1, 60)
         child = os.fork()
         if child == 0:
-            signal.alarm(20)
-            for epoch in range(newest + 1, newest + 10_000):
-                Ledger(tmp_path).commit(checkpoint(epoch, size=2000), fingerprint=KEY)
+            signal.alarm(60)
+            commit_until(tmp_path, newest + 1, moment)
             os._exit(0)
-        time.sleep(dice.uniform(0.002, 0.05))
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
         back = Ledger(tmp_path).latest(KEY) if any(tmp_path.iterdir()) else None
         assert not list(tmp_path.glob(".bad_*"))
         if back is not None:

@@ -64,7 +64,7 @@ def _as_torchrun_says(world: World) -> World:
     os.environ.update({key: str(value) for key, value in says.items()})
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="1")  # not used: the group exists
     try:
-        return World.from_env(timeout_s=5)
+        return World.from_env(timeout_s=60)
     finally:
         for key in (*says, "MASTER_ADDR", "MASTER_PORT"):
             del os.environ[key]
