@@ -4,13 +4,17 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: demo test lint constraints clean
+.PHONY: demo test chaos lint constraints clean
 
 demo: $(VENV)/.installed
 	$(BIN)/medaug run jobs/demo.yaml
 
 test: $(VENV)/.installed-dev lint
 	$(BIN)/python -m pytest
+
+# Breaks everything that the fault matrix names, and prints one table (some 10 minutes).
+chaos: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.chaos
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

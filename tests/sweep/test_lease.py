@@ -12,6 +12,7 @@ import pytest
 from medaug.errors import EnvironmentFault, UserError
 from medaug.sweep.lease import Lease
 
+
 def age(folder: Path, seconds: float) -> None:
     """Make the newest lease look as if its holder had not renewed it, from another machine."""
     path = max(folder.glob("lease-*.json"))

@@ -1,0 +1,51 @@
+"""Ways to break what a process stands on, without touching the process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@contextlib.contextmanager
+def small_disk(path: Path, size_bytes: int) -> Iterator[Path]:
+    """A file system of this size at ``path``; skips the test where mounting is not allowed."""
+    path.mkdir(exist_ok=True)
+    options = f"size={size_bytes},mode=700"
+    command = ["mount", "-t", "tmpfs", "-o", options, "none", str(path)]
+    if os.getuid() or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("mounting a small disk needs root, and leave to mount")
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
+def make_read_only(path: Path) -> None:
+    """From now on nothing can be written to the file system at ``path``."""
+    subprocess.run(["mount", "-o", "remount,ro", str(path)], check=True)
+
+
+@contextlib.contextmanager
+def file_size_limit(size_bytes: int) -> Iterator[None]:
+    """No file of this process may grow beyond it: a full disk for those who are not root."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def fill(path: Path, leave_bytes: int) -> Path:
+    """Take all space of the file system at ``path`` but so much; returns the file that does."""
+    disk = os.statvfs(path)
+    filler = path / "filler"
+    with open(filler, "wb") as file:
+        os.posix_fallocate(file.fileno(), 0, disk.f_bavail * disk.f_frsize - leave_bytes)
+    return filler
