@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from medaug.store.gather import Rows, Shard
 from medaug.store.manifest import MANIFEST
 from medaug.store.memory import free_ram_bytes
 from medaug.store.ring import Batch, Buffer, Ring
-from medaug.store.sampler import Ranks, epoch_batches
+from medaug.store.sampler import Order, Ranks, epoch_batches
 from medaug.store.schema import FORMAT, Provenance, Splits, StoreSchema
 from medaug.store.sidecar import Sidecar
 from medaug.store.verify import verify_shards
@@ -200,18 +200,7 @@ class Store:
         return buffer.batch(index, self._rows.label[index])
 
     def batches(
-        self,
-        world: Ranks,
-        batch_size: int,
-        *,
-        seed: int,
-        epoch: int,
-        start: int = 0,
-        shuffle: bool = True,
-        drop_last: bool = True,
-        weights: np.ndarray | None = None,
-        steps: int | None = None,
-        quotas: Sequence[int] | None = None,
+        self, world: Ranks, batch_size: int, *, start: int = 0, **order: Unpack[Order]
     ) -> Iterator[Batch]:
         """This rank's share of each global batch of ``batch_size`` rows, from batch ``start`` on.
 
@@ -221,18 +210,7 @@ class Store:
 
         A batch is valid until the next one is drawn: its memory is used again.
         """
-        plan = epoch_batches(
-            len(self),
-            batch_size,
-            seed=seed,
-            epoch=epoch,
-            shuffle=shuffle,
-            drop_last=drop_last,
-            weights=weights,
-            steps=steps,
-            source=self._rows.source,
-            quotas=quotas,
-        )
+        plan = epoch_batches(len(self), batch_size, source=self._rows.source, **order)
         mine = [rows[world.share(len(rows))] for rows in plan[start:]]
         return self._batches(mine)
 

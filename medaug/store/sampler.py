@@ -8,7 +8,7 @@ resume needs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NotRequired, Protocol, TypedDict
 
 import numpy as np
 
@@ -22,6 +22,18 @@ class Ranks(Protocol):
     def share(self, n: int) -> slice:
         """This rank's contiguous part of ``n`` rows."""
         ...
+
+
+class Order(TypedDict):
+    """What decides the batches of an epoch; :func:`epoch_batches` says what each does."""
+
+    seed: int
+    epoch: int
+    shuffle: NotRequired[bool]
+    drop_last: NotRequired[bool]
+    weights: NotRequired[np.ndarray | None]
+    steps: NotRequired[int | None]
+    quotas: NotRequired[Sequence[int] | None]
 
 
 def permutation(n: int, *parts: int | str) -> np.ndarray:

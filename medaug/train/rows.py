@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, Unpack
 
 import numpy as np
 import torch
 
 from medaug.store import Batch, StoreSchema
-from medaug.store.sampler import epoch_batches
+from medaug.store.sampler import Order, epoch_batches
 from medaug.train.world import World
 
 
@@ -28,18 +28,7 @@ class RowSource(Protocol):
         """(n,) int64."""
         ...
 
-    def batches(
-        self,
-        world: World,
-        batch_size: int,
-        *,
-        seed: int,
-        epoch: int,
-        shuffle: bool = True,
-        drop_last: bool = True,
-        weights: np.ndarray | None = None,
-        steps: int | None = None,
-    ) -> Iterator[Batch]: ...
+    def batches(self, world: World, batch_size: int, **order: Unpack[Order]) -> Iterator[Batch]: ...
 
 
 class MemoryRows:
@@ -52,29 +41,9 @@ class MemoryRows:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batches(
-        self,
-        world: World,
-        batch_size: int,
-        *,
-        seed: int,
-        epoch: int,
-        shuffle: bool = True,
-        drop_last: bool = True,
-        weights: np.ndarray | None = None,
-        steps: int | None = None,
-    ) -> Iterator[Batch]:
+    def batches(self, world: World, batch_size: int, **order: Unpack[Order]) -> Iterator[Batch]:
         """This rank's share of each global batch (see :meth:`medaug.store.Store.batches`)."""
-        plan = epoch_batches(
-            len(self),
-            batch_size,
-            seed=seed,
-            epoch=epoch,
-            shuffle=shuffle,
-            drop_last=drop_last,
-            weights=weights,
-            steps=steps,
-        )
+        plan = epoch_batches(len(self), batch_size, **order)
         for rows in plan:
             mine = torch.from_numpy(rows[world.share(len(rows))])
             yield Batch(self.x[mine], torch.from_numpy(self.labels)[mine], mine, None)
