@@ -92,6 +92,15 @@ class Leaderboard:
     """Configurations scored: the more were tried, the less the best one's lead means."""
     unfinished: int = 0
 
+    @property
+    def reference(self) -> Row | None:
+        """The best configuration without synthetic data: of several (one for each training-set
+        size), that of the most data."""
+        found = [row for row in self.rows if REFERENCE in row.flags]
+        controls = [row for row in self.rows if not row.synthetic and row.replicates]
+        by_mean = max(controls, key=lambda row: row.mean, default=None)
+        return max(found, key=lambda row: row.train_rows or 0, default=by_mean)
+
     def to_json(self) -> dict[str, Any]:
         return {
             "run": self.run,

@@ -130,7 +130,7 @@ def test_every_trial_has_its_figures(run: Path) -> None:
 
 def test_the_answer_says_what_was_shown(run: Path) -> None:
     evidence = Evidence.of(run)
-    said = answer(evidence.board, evidence.reference)
+    said = answer(evidence.board)
     assert said.headline == "A gain from synthetic data is shown on these patients."
     text = " ".join(said.sentences)
     best = evidence.board.rows[0]
@@ -144,7 +144,7 @@ def test_the_answer_says_what_was_shown(run: Path) -> None:
 def test_the_answer_says_what_was_not_shown(tmp_path: Path) -> None:
     def said(folder: Path) -> tuple[str, str]:
         evidence = Evidence.of(folder)
-        found = answer(evidence.board, evidence.reference)
+        found = answer(evidence.board)
         return found.headline, " ".join(found.sentences)
 
     def small(name: str, **changes: object) -> StudySpec:

@@ -24,7 +24,9 @@ from medaug.shelf import Shelf
 from medaug.spec import StudySpec, TrialConfig
 from medaug.tracking.leaderboard import Leaderboard, leaderboard_of
 from medaug.tracking.mlflow.tracker import Tracker, sync
+from medaug.tracking.report.answer import answer
 from medaug.tracking.report.document import REPORT
+from medaug.tracking.table import with_interval
 from medaug.train.gan import Gan
 from medaug.train.scaling import FeatureScale
 from tests.tracking.made_runs import SLICES, made_scores, study, write_trial
@@ -106,9 +108,9 @@ def publish_generator(spec: StudySpec, maker: TrialConfig) -> None:
 def test_the_ui_shows_a_leaderboard(finished: Finished) -> None:
     rows = [run for run in all_runs(finished.client) if run.data.tags["stage"] == "leaderboard"]
     shown = {run.info.run_name: run for run in rows}
-    assert shown.keys() == {f"row: {row.title}" for row in finished.board.rows}
+    assert shown.keys() == {row.title for row in finished.board.rows}
     for row in finished.board.rows:
-        run = shown[f"row: {row.title}"]
+        run = shown[row.title]
         assert run.data.tags["mlflow.parentRunId"] == finished.sweep().info.run_id
         assert run.data.tags["flags"] == "; ".join(row.flags)
         assert run.info.status == "FINISHED"
@@ -125,17 +127,25 @@ def test_the_ui_shows_a_leaderboard(finished: Finished) -> None:
         }
         assert {name: run.data.metrics[name] for name in wanted} == pytest.approx(wanted, abs=5e-5)
         assert run.data.params["arm"] == row.arm
-    assert shown["row: acgan +300"].data.metrics["rank"] == 1
+    assert shown["acgan +300"].data.metrics["rank"] == 1
     newest = max(rows, key=lambda run: run.info.start_time)
-    assert newest.info.run_name == "row: acgan +300"
+    assert newest.info.run_name == "acgan +300"
     note = finished.sweep().data.tags["mlflow.note.content"]
     assert "| 1 | acgan +300 |" in note
     assert "/runs?workflowType=machine_learning&viewStateShareKey=leaderboard)" in note
+    assert f"{finished.sweep().info.run_id}/artifacts/figures/ratio.png" in note
+    for row in finished.board.rows:
+        interval = with_interval(row.gain, row.gain_low, row.gain_high, signed=True)
+        wanted = "reference" if "reference" in row.flags else interval
+        assert shown[row.title].data.tags["gain"] == wanted
+        assert str(round(row.mean, 3)) in shown[row.title].data.tags["balanced accuracy"]
     experiment = finished.client.get_experiment_by_name("medaug/made")
     view = json.loads(experiment.tags["mlflow.sharedViewState.leaderboard"])
     for column in view["selectedColumns"]:
         kind, name = column.split(".", 1)
-        assert name.strip("`") in getattr(shown["row: acgan +300"].data, kind)
+        assert name.strip("`") in getattr(shown["acgan +300"].data, kind)
+    assert set(view["selectedColumns"]) <= set(view["columnOrder"])
+    assert experiment.tags["mlflow.note.content"] == answer(finished.board).headline
 
 
 def test_report_and_figures_are_artifacts(finished: Finished) -> None:
@@ -143,6 +153,7 @@ def test_report_and_figures_are_artifacts(finished: Finished) -> None:
     assert finished.files(finished.sweep(), "figures") == {"figures/ratio.png"}
     maker = run_of(finished.client, finished.maker)
     assert finished.files(maker, "figures") == {"figures/curves.png"}
+    assert "artifacts/figures/curves.png" in maker.data.tags["mlflow.note.content"]
     path = finished.client.download_artifacts(finished.sweep().info.run_id, "leaderboard.json")
     assert json.loads(Path(path).read_text()) == finished.board.to_json()
     for where in (finished.study.storage / "mlartifacts").rglob("*"):
@@ -213,4 +224,4 @@ def test_a_run_without_a_portable_generator_registers_none(
     (row,) = (r for r in all_runs(client_of(spec)) if r.data.tags["stage"] == "leaderboard")
     assert "rank" not in row.data.metrics
     assert row.data.tags["rank"] == "not rankable"
-    assert row.info.run_name == "row: none"
+    assert row.info.run_name == "none"

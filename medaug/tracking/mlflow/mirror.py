@@ -159,9 +159,11 @@ def new_points(record: TrialRecord, run: Run) -> tuple[list[Point], list[str]]:
     # Beside its metrics each epoch sends its own number, as the last one: what MLflow says of that
     # is how far it has got, and part of an epoch that arrived is sent again, times and all.
     last = run.metrics.get("epoch", 0)
+    scores = (record.result or {}).get("scores", {})  # the last epoch of a generator carries them
     for epoch, row in sorted({row["epoch"]: row for row in record.epochs}.items()):
         own = {name: row[name] for name in ("seconds", "save_seconds", "epoch") if name in row}
-        good, wrong = finite(row["metrics"] | own)
+        learnt = {name: value for name, value in row["metrics"].items() if name not in scores}
+        good, wrong = finite(learnt | own)
         bad.update(wrong)
         if epoch > last:
             points += [Point(name, x, epoch, _ms(row["time"])) for name, x in good.items()]

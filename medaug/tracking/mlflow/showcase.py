@@ -9,15 +9,20 @@ from typing import Any
 
 from medaug.spec.base import signature
 from medaug.tracking.goodput import spent_by
-from medaug.tracking.leaderboard import Leaderboard, Row
+from medaug.tracking.leaderboard import REFERENCE, Leaderboard, Row
 from medaug.tracking.mlflow.generators import register_best
 from medaug.tracking.mlflow.mirror import Mirror, read_sent, seconds_by_bucket
 from medaug.tracking.mlflow.params import as_text, finite
 from medaug.tracking.mlflow.runs import Point, Run
-from medaug.tracking.mlflow.view import VIEW_TAG, link, view_of
+from medaug.tracking.mlflow.view import FLAGS, GAIN, SCORE, VIEW_TAG, link, artifact_page, view_of
 from medaug.tracking.records import read_trials
+from medaug.tracking.report.answer import answer
 from medaug.tracking.report.document import REPORT
 from medaug.tracking.table import explanation, with_interval
+
+NOTE = "mlflow.note.content"
+"""The tag that the UI shows as a description."""
+RATIO = "figures/ratio.png"
 
 
 def is_finished(folder: Path) -> bool:
@@ -39,14 +44,16 @@ def _send_row(mirror: Mirror, row: Row) -> None:
     labels = {"arm": row.arm, "kind": row.kind, "n_synthetic": row.n_synthetic, **row.point}
     labels |= {} if row.train_rows is None else {"train_rows": row.train_rows}
     key = f"{mirror.folder.name}/row-{signature(labels)}"
-    run = mirror.runs.open(key, f"row: {row.title}", parent=mirror.parent)
+    run = mirror.runs.open(key, row.title, parent=mirror.parent)
     points, bad = _news(run, _row_metrics(row))
     tags = {
         "stage": "leaderboard",
         "arm": row.arm,
         "synthetic": as_text(row.synthetic),
         "rank": "not rankable" if row.rank is None else row.rank,
-        "flags": "; ".join(row.flags),
+        SCORE: with_interval(row.mean, row.low, row.high),
+        GAIN: _gain(row),
+        FLAGS: "; ".join(row.flags),
         "reference": row.reference or "none",
         "status": "done",
     }
@@ -58,14 +65,22 @@ def _send_row(mirror: Mirror, row: Row) -> None:
 
 
 def _send_sweep(mirror: Mirror, board: Leaderboard) -> None:
-    """The leaderboard as the description of the sweep's run, and what it took."""
+    """The answer and the leaderboard as the description of the sweep's run, and what it took."""
     time_spent = spent_by(read_trials(mirror.folder))
     tried = {"configurations_tried": board.tried, "trials_unfinished": board.unfinished}
-    points, _ = _news(mirror.parent, seconds_by_bucket(time_spent) | tried)
-    experiment = mirror.runs.experiment_id
-    note = f"[Leaderboard as a table of runs]({link(experiment)})\n\n{_as_markdown(board)}"
-    mirror.runs.log(mirror.parent, tags={"mlflow.note.content": note}, points=points)
-    mirror.runs.client.set_experiment_tag(experiment, VIEW_TAG, view_of(board))
+    parent = mirror.parent
+    points, _ = _news(parent, seconds_by_bucket(time_spent) | tried)
+    experiment, client = mirror.runs.experiment_id, mirror.runs.client
+    headline = answer(board).headline
+    files = {"report": REPORT, "ratio curve": RATIO}
+    there = {name: path for name, path in files.items() if (mirror.folder / path).is_file()}
+    linked = " · ".join(
+        [f"[leaderboard as a table of runs]({link(experiment)})", *_links(mirror, parent.run_id, there)]
+    )
+    note = f"**{headline}** {linked}\n\n{_as_markdown(board)}"
+    mirror.runs.log(parent, tags={NOTE: note}, points=points)
+    client.set_experiment_tag(experiment, NOTE, headline)
+    client.set_experiment_tag(experiment, VIEW_TAG, view_of(board))
 
 
 def _news(run: Run, metrics: Mapping[str, Any]) -> tuple[list[Point], list[str]]:
@@ -99,12 +114,30 @@ def _send_files(mirror: Mirror, board: Leaderboard) -> None:
     client.log_dict(parent.run_id, board.to_json(), "leaderboard.json")
     if (report := mirror.folder / REPORT).is_file():
         client.log_artifact(parent.run_id, str(report))
+    own: dict[str, dict[str, str]] = {}
     for figure, key, place in _figures(mirror.folder):
         sent = read_sent(mirror.folder / "trials" / key) if key else None
         if sent is None or sent.parent != parent.run_id:
             client.log_artifact(parent.run_id, str(figure), place)
         else:
             client.log_artifact(sent.run_id, str(figure), "figures")
+            own.setdefault(sent.run_id, {})[figure.stem] = f"figures/{figure.name}"
+    for run_id, figures in own.items():
+        client.set_tag(run_id, NOTE, "Figures: " + " · ".join(_links(mirror, run_id, figures)))
+
+
+def _gain(row: Row) -> str:
+    """The gain of the configuration that all others are compared with is zero by definition."""
+    if REFERENCE in row.flags:
+        return "reference"
+    return with_interval(row.gain, row.gain_low, row.gain_high, signed=True)
+
+
+def _links(mirror: Mirror, run_id: str, artifacts: Mapping[str, str]) -> list[str]:
+    """Markdown links to a run's artifacts by what they are called."""
+    experiment = mirror.runs.experiment_id
+    pages = {name: artifact_page(experiment, run_id, path) for name, path in artifacts.items()}
+    return [f"[{name}]({page})" for name, page in pages.items()]
 
 
 def _figures(folder: Path) -> Iterator[tuple[Path, str | None, str]]:
@@ -128,7 +161,7 @@ def _as_markdown(board: Leaderboard) -> str:
             "–" if row.rank is None else str(row.rank),
             row.title,
             with_interval(row.mean, row.low, row.high),
-            with_interval(row.gain, row.gain_low, row.gain_high, signed=True),
+            _gain(row),
             f"{row.replicates}/{row.expected}",
             "; ".join(row.flags),
         )

@@ -16,8 +16,9 @@ class Answer:
     sentences: tuple[str, ...]
 
 
-def answer(board: Leaderboard, reference: Row | None) -> Answer:
-    """The honest answer to "does adding rows help?"; ``reference``: see Evidence."""
+def answer(board: Leaderboard) -> Answer:
+    """The honest answer to "does adding rows help?"."""
+    reference = board.reference
     scored = [row for row in board.rows if row.replicates]
     if not scored or reference is None:
         unscored = "No classifier has finished, so there is nothing to compare yet."

@@ -22,6 +22,7 @@ from medaug.tracking.report.facts import Table
 from medaug.tracking.report.gallery import Drawn, draw_all
 from medaug.tracking.report.versus import versus
 from medaug.tracking.table import UNRANKABLE, explanation, share, spoken, with_interval
+from medaug.units import duration
 
 REPORT = "report.html"
 
@@ -75,7 +76,7 @@ def render_page(run: Evidence) -> str:
         versions=facts.versions(),
         ended=facts.ended(run),
         question=facts.question(run.study),
-        answer=answer(run.board, run.reference),
+        answer=answer(run.board),
         state=facts.state(run),
         failures=facts.failures(run),
         cohort=facts.cohort(slices) if slices else None,
@@ -114,7 +115,7 @@ def _board(board: Leaderboard) -> list[dict[str, Any]]:
             "auroc": share(row.scores.get("auroc")),
             "mcc": share(row.scores.get("mcc")),
             "n": f"{row.replicates}/{row.expected}",
-            "cost": facts.duration(row.device_hours * 3600),
+            "cost": duration(row.device_hours * 3600),
             "flags": spoken(row.flags),
         }
         for row in board.rows

@@ -69,12 +69,8 @@ class Evidence:
 
     @property
     def reference(self) -> Row | None:
-        """The best configuration without synthetic data: of several (one for each training-set
-        size), that of the most data."""
-        found = [row for row in self.board.rows if REFERENCE in row.flags]
-        controls = [row for row in self.board.rows if not row.synthetic and row.replicates]
-        by_mean = max(controls, key=lambda row: row.mean, default=None)
-        return max(found, key=lambda row: row.train_rows or 0, default=by_mean)
+        """See :attr:`Leaderboard.reference`."""
+        return self.board.reference
 
     @property
     def best(self) -> Row | None:

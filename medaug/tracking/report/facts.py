@@ -22,6 +22,7 @@ from medaug.tracking.goodput import Spent, elapsed, spent_by
 from medaug.tracking.published import TITLES
 from medaug.tracking.report.evidence import Evidence
 from medaug.tracking.table import with_interval
+from medaug.units import duration
 
 PRIVATE_KEYS = frozenset({"root", "storage", "uri", "weights"})
 """Settings that are places on the user's disks or network: such names may tell who a patient is."""
@@ -265,14 +266,6 @@ def public(value: Any) -> Any:
 def without_paths(text: str) -> str:
     """``text`` with paths and addresses left out: they may hold a patient's name."""
     return _PLACE.sub("(place)", text)
-
-
-def duration(seconds: float) -> str:
-    """``42 s``, ``3:20 min`` or ``1:05 h``."""
-    if seconds < 100:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d} min" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d} h"
 
 
 def _stages_of(study: Mapping[str, Any]) -> Sequence[str]:
