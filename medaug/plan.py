@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from medaug.arms import ARMS, ResampleArm
 from medaug.errors import UserError
 from medaug.experiment import ARM_CONFIGS, output_name
 from medaug.spec import ArmSpec, AugmentSpec, StudySpec, TrialConfig, build_arm
+from medaug.spec.axes import grid_points, inside
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,13 @@ class Plan:
             tuple(t for t in self.classify if kept(t) and t.labels["n_synthetic"] == most),
         )
 
+    @classmethod
+    def joined(cls, plans: Sequence[Plan]) -> Plan:
+        """Several plans as one; a trial that several of them hold is in it once."""
+        names = [each.name for each in fields(cls)]
+        waves = ([trial for plan in plans for trial in getattr(plan, name)] for name in names)
+        return cls(*map(_distinct, waves))
+
     def __len__(self) -> int:
         return sum(len(trials) for _, trials in self.waves())
 
@@ -112,24 +120,17 @@ def expand_arms(study: StudySpec, points: Sequence[Mapping[str, Any]] = ()) -> l
     name is taken at each of them as well as at its grid.
 
     Raises:
-        UserError: an axis names no arm or key, or tied axes differ in length.
+        UserError: a drawn point does not suit its arm.
     """
-    _check_axes(study)
     variants: dict[tuple[str, str], ArmVariant] = {}
     for name, spec in study.arms.items():
         given = spec.model_dump(mode="json", exclude_unset=True)
-        drawn = [_inside(name, point) for point in points if _inside(name, point)] or [{}]
-        for chosen, point in itertools.product(drawn, _points(study, name)):
+        drawn = [inside(name, point) for point in points if inside(name, point)] or [{}]
+        for chosen, point in itertools.product(drawn, grid_points(study.sweep, name)):
             point = {**chosen, **point}
             merged = build_arm(name, {**given, **point}, ARM_CONFIGS)
             variants.setdefault((name, merged.signature()), ArmVariant(name, merged, point))
     return list(variants.values())
-
-
-def _inside(arm: str, point: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of ``point`` that is about ``arm``, without its name."""
-    prefix = f"{arm}."
-    return {k.removeprefix(prefix): v for k, v in point.items() if k.startswith(prefix)}
 
 
 def _distinct(trials: Iterable[TrialConfig]) -> tuple[TrialConfig, ...]:
@@ -137,34 +138,6 @@ def _distinct(trials: Iterable[TrialConfig]) -> tuple[TrialConfig, ...]:
     for config in trials:
         first.setdefault(config.key, config)
     return tuple(first.values())
-
-
-def _check_axes(study: StudySpec) -> None:
-    for key in [*study.sweep.grid, *study.sweep.space]:
-        arm, _, rest = key.partition(".")
-        if arm not in study.arms or not rest:
-            raise UserError(
-                f"sweep: axis '{key}' names no arm of this study; write <arm>.<key> with one of "
-                f"{', '.join(study.arms)}"
-            )
-    for group in study.sweep.tie:
-        lengths = {key: len(study.sweep.grid.get(key, ())) for key in group}
-        if len(set(lengths.values())) != 1 or 0 in lengths.values():
-            raise UserError(f"sweep.tie: {lengths} must be grid axes of equal length")
-
-
-def _points(study: StudySpec, arm: str) -> Iterator[dict[str, Any]]:
-    grid = _inside(arm, study.sweep.grid)
-    ties = [tuple(_inside(arm, dict.fromkeys(group))) for group in study.sweep.tie]
-    tied = {key for group in ties for key in group}
-    groups = [group for group in ties if group] + [(key,) for key in grid if key not in tied]
-    axes = [list(zip(*(grid[key] for key in group), strict=True)) for group in groups]
-    for combination in itertools.product(*axes):
-        yield {
-            key: value
-            for group, values in zip(groups, combination, strict=True)
-            for key, value in zip(group, values, strict=True)
-        }
 
 
 def _pretrain(study: StudySpec, slices: str | None) -> tuple[TrialConfig, ...]:

@@ -126,18 +126,23 @@ def choose_arms(
             plan_study(study, slices, pretrain_slices, arms).only(0, axes.seeds[0], searched)
             for arms in variants
         ]
-        losses: list[float | None] = []
-        for plan in plans:
-            done = [o.result for o in run_waves(plan, study, sweep, display) if o.result]
-            scored = [
-                r["history"][r["best_epoch"] - 1]["val/loss"] for r in done if "threshold" in r
-            ]
-            losses.append(min(scored, default=None))
-        return losses
+        outcomes = run_waves(Plan.joined(plans), study, sweep, display)
+        losses = {o.key: loss for o in outcomes if (loss := _validation_loss(o)) is not None}
+        return [
+            min((losses[t.key] for t in plan.classify if t.key in losses), default=None)
+            for plan in plans
+        ]
 
     searched = {key.partition(".")[0] for key in axes.space}
     best = search(axes.space, evaluate, samples=axes.samples, mode="min", seed=study.split.seed)
     return expand_arms(study, [point for point, loss in best[: axes.keep] if loss is not None])
+
+
+def _validation_loss(outcome: Outcome) -> float | None:
+    """Of a classifier's best epoch; None where a trial has made something else, or nothing."""
+    if outcome.result is None or "threshold" not in outcome.result:
+        return None
+    return outcome.result["history"][outcome.result["best_epoch"] - 1]["val/loss"]
 
 
 def claim_folder(study: StudySpec) -> Path:
