@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
-    from medaug.spec import StudySpec
+    from medaug.spec import ArmSpec, StudySpec
 
 SPEC = click.argument("spec", type=click.Path(path_type=Path))
 NAME = click.argument("name")
@@ -44,7 +45,6 @@ def load(
     name: str | None,
 ) -> StudySpec:
     """The study in file ``spec`` with the command line's options put over it."""
-    from medaug.experiment import ARM_CONFIGS
     from medaug.spec import load_study
 
     options = list(overrides)
@@ -54,4 +54,17 @@ def load(
         options += [f"storage={json.dumps(str(storage))}"]
     if name is not None:
         options += [f"name={json.dumps(name)}"]
-    return load_study(spec, ARM_CONFIGS, options)
+    return load_study(spec, _arm_types, options, _choices)
+
+
+def _arm_types() -> Mapping[str, type[ArmSpec]]:
+    from medaug.arms import ARM_CONFIGS
+
+    return ARM_CONFIGS
+
+
+def _choices() -> Mapping[str, Collection[str]]:
+    from medaug.data.layouts import LAYOUTS
+    from medaug.models.classifiers import CLASSIFIERS
+
+    return {"data.layout": LAYOUTS, "classifier.kind": CLASSIFIERS}

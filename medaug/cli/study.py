@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
+from medaug.cli.cluster import FOLLOW, resume_there
 from medaug.cli.options import ADDRESS, DATA, NAME, SET, SPEC, STORAGE, load, storage_of
 from medaug.errors import TrialsFailed
 
@@ -32,19 +34,36 @@ def run(
     wait: bool,
 ) -> None:
     """Run the study SPEC (a YAML file such as jobs/demo.yaml) to its leaderboard."""
+    study = load(spec, data, overrides, storage, name)  # first: mistakes are told at once
     from medaug.study import run_study
 
-    study = load(spec, data, overrides, storage, name)
     _tell(run_study(study, address=address, wait=wait))
 
 
 @click.command()
 @NAME
 @STORAGE
-@ADDRESS
+@click.option(
+    "--address",
+    metavar="ADDRESS",
+    help="HOST:PORT of a running Ray cluster, or http://HOST:8265 to submit it there as a job.",
+)
 @click.option("--wait", is_flag=True, help="Wait for the cluster to have the resources.")
-def resume(name: str, storage: Path | None, address: str | None, wait: bool) -> None:
+@FOLLOW
+@click.pass_context
+def resume(
+    ctx: click.Context,
+    name: str,
+    storage: Path | None,
+    address: str | None,
+    wait: bool,
+    follow: bool,
+) -> None:
     """Go on with run NAME after anything stopped it; finished trials are not run again."""
+    if address and address.startswith(("http://", "https://")):
+        typed = ctx.get_parameter_source("storage") is ParameterSource.COMMANDLINE
+        resume_there(name, str(storage) if storage and typed else None, address, wait, follow)
+        return
     from medaug.study import resume_study
 
     _tell(resume_study(storage_of(storage) / name, address=address, wait=wait))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from medaug.arms import ARMS, ArmContext, ResampleArm
+from medaug.arms import ARM_CONFIGS, ARMS, ArmContext, ResampleArm
 from medaug.errors import MedaugError, UserError
 from medaug.experiment.lineage import choosing_rows, prove_lineage
 from medaug.experiment.segment import load_unet
@@ -16,9 +16,6 @@ from medaug.spec import AugmentSpec, FeatureSpec, TrialConfig, build_arm
 from medaug.store import Store
 from medaug.train.extract import encoder
 from medaug.train.world import World
-
-ARM_CONFIGS = {kind: arm.Config for kind, arm in ARMS.items()}
-"""Configuration class of each arm kind, for the study loader."""
 
 
 class TooFewRows(MedaugError):

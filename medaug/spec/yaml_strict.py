@@ -55,9 +55,12 @@ class Document:
     lines: Lines
 
 
-def parse_scalar(text: str) -> Any:
+def parse_scalar(text: str, source: str) -> Any:
     """The value of ``--set key=TEXT``: a scalar or a flow list such as ``[64, 256]``."""
-    return _parse(f"value: {text}", f"--set …={text}").data["value"]
+    try:
+        return _parse(f"value: {text}", source).data["value"]
+    except _BadSyntax:
+        raise UserError(f"{source}: is no value; quote text, close brackets: '[1, 2]'") from None
 
 
 def parse_document(text: str, source: str) -> Document:
@@ -67,15 +70,31 @@ def parse_document(text: str, source: str) -> Document:
     return _parse(text, source)
 
 
+class _BadSyntax(UserError):
+    """What PyYAML could not read at all."""
+
+
+def _syntax(error: yaml.MarkedYAMLError, source: str) -> _BadSyntax:
+    """PyYAML's words and place; for its commonest complaints, those of the line to correct."""
+    mark, problem = error.problem_mark or error.context_mark, error.problem or "cannot be read"
+    fix = "check the YAML syntax"
+    if "\\t" in str(error):
+        fix = "indent with spaces, not tabs"
+    elif "could not find expected ':'" in problem:  # told at the line after the one without it
+        mark, fix = error.context_mark or mark, "write 'key: value'"
+    elif "mapping values are not allowed" in problem:
+        fix = "is it indented like its neighbours, with a ':' in the line above?"
+    elif error.context_mark and "while parsing a flow" in (error.context or ""):
+        mark, fix = error.context_mark, "close the bracket that opens here"
+    return _BadSyntax(f"{source}:{mark.line + 1}: {problem}; {fix}" if mark else f"{source}: {fix}")
+
+
 def _parse(text: str, source: str) -> Document:
     try:
         _refuse_bombs(yaml.parse(text, Loader=_Loader), source)
         documents = list(yaml.compose_all(text, Loader=_Loader))
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f"{source}:{mark.line + 1}" if mark else source
-        hint = "indent with spaces, not tabs" if "\\t" in str(error) else "check the YAML syntax"
-        raise UserError(f"{where}: {error.problem}; {hint}") from None
+        raise _syntax(error, source) from None
     except yaml.YAMLError as error:
         raise UserError(f"{source}: {' '.join(str(error).split())}; check the encoding") from None
     if not documents or documents[0] is None:
@@ -131,10 +150,12 @@ def _value(node: yaml.Node, path: tuple[str, ...], lines: Lines, source: str) ->
     if isinstance(node, yaml.MappingNode):
         return _mapping(node, path, lines, source)
     if isinstance(node, yaml.SequenceNode):
-        return [
-            _value(item, (*path, str(index)), lines, source)
-            for index, item in enumerate(node.value)
-        ]
+        items = []
+        for index, item in enumerate(node.value):
+            here = (*path, str(index))
+            lines[here] = item.start_mark.line + 1
+            items.append(_value(item, here, lines, source))
+        return items
     return _SCALARS[node.tag.rsplit(":", 1)[1]](node.value)
 
 

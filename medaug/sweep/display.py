@@ -19,6 +19,7 @@ from rich.table import Table
 
 from medaug.spec import TrialConfig
 from medaug.sweep.events import Outcome
+from medaug.units import duration
 
 if TYPE_CHECKING:
     from medaug.data.slices import IngestReport
@@ -249,14 +250,3 @@ class Display:
 def make_display() -> Display:
     """The display of this process's terminal, on standard error."""
     return Display()
-
-
-def duration(seconds: float) -> str:
-    """``42 s``, ``3:20 min`` or ``1:05 h``."""
-    if seconds < 100:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes}:{rest:02d} min"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d} h"

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from medaug.spec import TrialConfig
-from medaug.sweep.display import Display, Row, duration
+from medaug.sweep.display import Display, Row
 from medaug.sweep.events import Listeners, Outcome
 
 
@@ -102,12 +102,6 @@ def test_a_broken_listener_is_dropped_and_the_others_hear_on() -> None:
     listeners.tell("on_wave_end")
     listeners.tell("on_wave_end")
     assert heard == ["end", "end"]
-
-
-def test_durations() -> None:
-    assert [duration(x) for x in (0.04, 9.94, 42, 200, 3900)] == [
-        "0.0 s", "9.9 s", "42 s", "3:20 min", "1:05 h",
-    ]  # fmt: skip
 
 
 def test_pace_counts_from_the_first_report(monkeypatch: pytest.MonkeyPatch) -> None:
