@@ -65,7 +65,8 @@ def classify(
 
 def _scored(classifier: Classifier, held_out: Store, world: World) -> dict[str, Any]:
     """What a classifier says of the held-out rows, and what that is worth."""
-    probability = np.round(predict(classifier, held_out, world).astype(float), 6)
+    # Not rounded: saturated probabilities must stay on their side of the threshold.
+    probability = predict(classifier, held_out, world).astype(float)
     return {
         "scores": _scores(held_out.labels, probability, classifier.threshold, held_out.classes),
         "threshold": classifier.threshold,

@@ -78,9 +78,7 @@ def test_a_classifier_comes_back_as_it_predicted(finished: Path) -> None:
         classifier = load_classifier(trial.folder, CPU)
         again = predict(classifier, store.split("eval", trial.config.fold), CPU)
         assert trial.result is not None
-        assert np.array_equal(
-            np.round(again.astype(float), 6), trial.result["predictions"]["probability"]
-        )
+        assert np.array_equal(again, trial.result["predictions"]["probability"])
         assert classifier.best_epoch == trial.result["best_epoch"]
 
 
