@@ -10,16 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from medaug.data.layouts import read_cohort
 from medaug.data.privacy import KEY_ENV
-from medaug.data.slices import ingest, ingest_signature
-from medaug.experiment import ARM_CONFIGS, run_trial
-from medaug.plan import plan_study
-from medaug.spec import StudySpec, load_study
+from medaug.experiment import ARM_CONFIGS
+from medaug.spec import load_study
 from medaug.store import Store
-from medaug.tracking.leaderboard import Leaderboard, Row, leaderboard_of
-from medaug.train.world import World
-from medaug.trial_folder import TrialFolder, write_json
+from medaug.tracking.leaderboard import Leaderboard, Row
+from tests.integration.in_process import run_here
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"
@@ -64,26 +60,6 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         return run_here(study.model_copy(update={"arms": kept}))
 
     return go
-
-
-def run_here(study: StudySpec) -> tuple[Leaderboard, list[dict[str, Any]], Store]:
-    cohort = read_cohort(study.data)
-    slices = f"slices-{ingest_signature(cohort, study.data, study.split)}"
-    path = study.storage / "stores" / slices
-    ingest(study.data, study.split, path, cohort=cohort, workers=1)
-    folder = study.storage / study.name
-    folder.mkdir()
-    write_json(folder / "study.json", study.canonical())
-    results = []
-    for _, trials in plan_study(study, slices).waves():
-        for config in trials:
-            trial = TrialFolder(folder, config.key)
-            trial.claim(config)
-            *_, last = run_trial(config, World.single(), study.storage)
-            trial.finish(last.result)
-            results.append(last.result | {"stage": config.stage, "labels": dict(config.labels)})
-    assert {result["status"] for result in results} == {"done"}
-    return leaderboard_of(folder), results, Store.open(path)
 
 
 def row_of(board: Leaderboard, title: str) -> Row:

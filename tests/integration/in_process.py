@@ -1,0 +1,39 @@
+"""A study's trials one after another in this process: every stage, without Ray."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from medaug.data.layouts import read_cohort
+from medaug.data.slices import ingest, ingest_signature
+from medaug.experiment import run_trial
+from medaug.plan import plan_study
+from medaug.spec import StudySpec
+from medaug.store import Store
+from medaug.tracking.leaderboard import Leaderboard, leaderboard_of
+from medaug.train.world import World
+from medaug.trial_folder import TrialFolder, write_json
+
+
+def run_here(study: StudySpec) -> tuple[Leaderboard, list[dict[str, Any]], Store]:
+    """The study's leaderboard, its trials' results in the order they ran, and its slices.
+
+    It pre-trains no U-Net on phantoms: ``segmenter.pretrain`` has to be null.
+    """
+    cohort = read_cohort(study.data)
+    slices = f"slices-{ingest_signature(cohort, study.data, study.split)}"
+    path = study.storage / "stores" / slices
+    ingest(study.data, study.split, path, cohort=cohort, workers=1)
+    folder = study.storage / study.name
+    folder.mkdir()
+    write_json(folder / "study.json", study.canonical())
+    results = []
+    for _, trials in plan_study(study, slices).waves():
+        for config in trials:
+            trial = TrialFolder(folder, config.key)
+            trial.claim(config)
+            *_, last = run_trial(config, World.single(), study.storage)
+            trial.finish(last.result)
+            results.append(last.result | {"stage": config.stage, "labels": dict(config.labels)})
+    assert {result["status"] for result in results} == {"done"}
+    return leaderboard_of(folder), results, Store.open(path)
