@@ -164,7 +164,7 @@ def _covariance_factor(x: Array) -> Array:
     """F with F^T F = covariance, (min(n, d), d): R of the centred rows' QR when n > d."""
     centred = (x - x.mean(axis=0)) / np.sqrt(len(x) - 1)
     n, d = centred.shape
-    return np.linalg.qr(centred, mode="r") if n > d else centred
+    return np.asarray(np.linalg.qr(centred, mode="r")) if n > d else centred
 
 
 def _square_root(covariance: Array) -> Array:
