@@ -36,6 +36,8 @@ class Reject:
     """One line without any name from the disk: logs repeat it, beside the patient's pseudonym."""
     patient: str | None = None
     """Raw id, where the layout knows it; without it, messages give a pseudonym of the path."""
+    unlabelled: bool = False
+    """Nothing is wrong with the file but that no table says its class or patient."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,17 @@ def folder_of(spec: DataSpec) -> Path:
     if not spec.root.is_dir():
         raise UserError("data.root: is no folder; give the one that holds the scans (--data DIR)")
     return spec.root
+
+
+def absent(spec: DataSpec, text: str) -> str:
+    """``text``, a note on labels without a scan.
+
+    Raises:
+        UserError: the study does not accept that.
+    """
+    if not spec.accept.missing:
+        raise UserError(f"{text}; remove the lines, bring the scans, or set data.accept.missing")
+    return text
 
 
 Unit = Literal["patient", "image"]

@@ -70,6 +70,13 @@ def _check_kind(mode: int) -> None:
     raise BadFile(f"{kind}, not a regular file; put the file itself here")
 
 
+def series_files(folder: Path) -> tuple[Path, ...]:
+    """The ``*.dcm`` files of a folder by name, of whatever kind they are."""
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if entry.name.lower().endswith(".dcm")]
+    return tuple(folder / name for name in sorted(names) if not name.startswith("."))
+
+
 @contextmanager
 def decompressed(path: Path) -> Iterator[tuple[io.BufferedIOBase, int]]:
     """(stream of the content, size of the file on disk); names in ``.gz`` must be gzip.
@@ -113,6 +120,14 @@ def fill(stream: io.BufferedIOBase, target: memoryview) -> int:
     except zlib.error:
         raise BadFile("damaged gzip data; copy the file again") from None
     return got
+
+
+def skip(stream: io.BufferedIOBase, n: int) -> int:
+    """Read past ``n`` bytes; return how many there were before the stream ended."""
+    buffer, left = bytearray(min(n, _CHUNK)), n
+    while left and (got := fill(stream, memoryview(buffer)[:left])):
+        left -= got
+    return n - left
 
 
 def take(stream: io.BufferedIOBase, n: int) -> bytes:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from medaug.data.cohort import Cohort, Reject, Scan, folder_of
+from medaug.data.cohort import Cohort, Reject, Scan, absent, folder_of
 from medaug.data.files import BadFile, check_name
 from medaug.data.image_patients import (
     PATIENT_COLUMNS,
@@ -56,8 +56,8 @@ def class_folders(spec: DataSpec, progress: Progress | None = None) -> Cohort:
             f"data.root: no PNG or JPEG image in a folder {' or '.join(missing)}; check data.root "
             "and data.classes"
         )
-    scans, notes, absent = patients_of_table(root, found, rejects)
-    notes += _absent(spec, absent)
+    scans, notes, lines_left = patients_of_table(root, found, rejects)
+    notes += _absent(spec, lines_left)
     notes += published_leaks(scans)
     return Cohort(_renumbered(scans), spec.classes, tuple(rejects), tuple(notes))
 
@@ -91,7 +91,8 @@ def head_ct(spec: DataSpec, progress: Progress | None = None) -> Cohort:
         elif number(scan) in groups:
             scans.append(replace(scan, label=label, patient=f"group-{groups[number(scan)]}"))
         else:
-            rejects.append(Reject(scan.path, "has no line in groups.csv; add one"))
+            reason = "has no line in groups.csv; add one"
+            rejects.append(Reject(scan.path, reason, unlabelled=True))
     return Cohort(_ordered(scans), spec.classes, tuple(rejects), tuple(notes))
 
 
@@ -110,8 +111,8 @@ def ct_ich(spec: DataSpec, progress: Progress | None = None) -> Cohort:
         own = labels.get(int(patient), {}) if patient.isdecimal() else {}
         for scan in _numbered_images(folder / "brain", own, _CT_ICH_TABLE, rejects):
             scans.append(replace(scan, patient=patient, label=own[number(scan)]))
-    absent = sum(map(len, labels.values())) - len(scans)
-    notes = _absent(spec, {_CT_ICH_TABLE: absent})
+    lines_left = sum(map(len, labels.values())) - len(scans)
+    notes = _absent(spec, {_CT_ICH_TABLE: lines_left})
     return Cohort(_ordered(scans), spec.classes, tuple(rejects), tuple(notes))
 
 
@@ -124,7 +125,7 @@ def image_list(spec: DataSpec, progress: Progress | None = None) -> Cohort:
     """
     root = folder_of(spec)
     table = read_table(root / "labels.csv", ["index", "class"])
-    class_of = _by_number(table, "index", "class", spec.classes)
+    class_of = _by_number(table, "index", "class", spec.label_of)
     column = next((column for column in PATIENT_COLUMNS if column in table.columns), None)
     patient_of = _by_number(table, "index", column) if column else {}
     scans, rejects = [], list[Reject]()
@@ -134,7 +135,7 @@ def image_list(spec: DataSpec, progress: Progress | None = None) -> Cohort:
             replace(
                 scan,
                 patient=patient_of.get(number(scan), scan.patient),
-                label=spec.classes.index(class_of[number(scan)]),
+                label=spec.label_of[class_of[number(scan)]],
                 mask=mask if os.path.lexists(mask) else None,
             )
         )
@@ -210,16 +211,18 @@ def _numbered_images(
         if path.stem.isdecimal() and int(path.stem) in known:
             scans.append(Scan(path.stem, path, index=int(path.stem)))
         else:
-            rejects.append(Reject(path, f"has no line in {table}; add one or move the file away"))
+            reason = f"has no line in {table}; add one or move the file away"
+            rejects.append(Reject(path, reason, unlabelled=True))
     return scans
 
 
 def _absent(spec: DataSpec, lines: Mapping[str, int]) -> list[str]:
-    """Notes on labels without an image (``lines``: table -> how many); an error in strict mode."""
-    texts = [f"{table}: {n} lines have no image here" for table, n in lines.items() if n > 0]
-    if texts and spec.on_bad == "strict":
-        raise UserError(f"{texts[0]}; remove them, or bring the images")
-    return texts
+    """Notes on labels without an image (``lines``: table -> how many), where that is accepted."""
+    return [
+        absent(spec, f"{table}: {n} lines have no image here")
+        for table, n in lines.items()
+        if n > 0
+    ]
 
 
 def _images(folder: Path, rejects: list[Reject]) -> list[Path]:

@@ -72,9 +72,10 @@ def patients_of_table(
         if scan.path.name in patient_of:
             listed.append(replace(scan, patient=patient_of[scan.path.name]))
         else:
-            rejects.append(Reject(scan.path, f"has no line in {name}; add one"))
-    absent = len(patient_of.keys() - {scan.path.name for scan in scans})
-    return listed, [f"patients are those of {name}, column {column}"], {name: absent}
+            reason = f"has no line in {name}; add one"
+            rejects.append(Reject(scan.path, reason, unlabelled=True))
+    lines_left = len(patient_of.keys() - {scan.path.name for scan in scans})
+    return listed, [f"patients are those of {name}, column {column}"], {name: lines_left}
 
 
 def published_leaks(scans: Iterable[Scan]) -> Iterator[str]:

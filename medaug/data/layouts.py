@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from medaug.data.cohort import Cohort, Reject, Scan, folder_of
+from medaug.data.cohort import Cohort, Reject, Scan, absent, folder_of
 from medaug.data.image_layouts import IMAGE_LAYOUTS
 from medaug.data.labels import PATIENT_ID, Table, read_table, unlabelled
 from medaug.data.privacy import pseudonym
@@ -30,11 +30,22 @@ def read_cohort(spec: DataSpec, progress: Progress | None = None) -> Cohort:
     """The scans of ``spec.root`` as its layout names them; no image is opened yet.
 
     Raises:
-        UserError: there is no such layout or folder, or its labels contradict each other.
+        UserError: there is no such layout or folder, its labels contradict each other, or a scan
+            has none and ``spec.accept.missing`` is not set.
     """
     if spec.layout not in LAYOUTS:
         raise UserError(f"data.layout: '{spec.layout}'; use one of {', '.join(sorted(LAYOUTS))}")
-    return LAYOUTS[spec.layout](spec, progress)
+    cohort = LAYOUTS[spec.layout](spec, progress)
+    bare = [reject for reject in cohort.rejects if reject.unlabelled]
+    if bare and not spec.accept.missing:
+        names = {reject.patient or str(reject.path) for reject in bare}
+        # A near miss explains more than the first of many.
+        reason = next((r.reason for r in bare if "nearly" in r.reason), bare[0].reason)
+        raise UserError(
+            f"data.root: {len(bare)} scans without a label ({_first_five(names)}), one {reason}; "
+            "or set data.accept.missing to leave them out"
+        )
+    return cohort
 
 
 def brats(spec: DataSpec, progress: Progress | None = None) -> Cohort:
@@ -47,15 +58,7 @@ def brats(spec: DataSpec, progress: Progress | None = None) -> Cohort:
     root = folder_of(spec)
     if not re.fullmatch(r"[A-Za-z0-9]+", spec.channel):
         raise UserError(f"data.channel: '{spec.channel}'; use the end of a file name, like flair")
-    if any(_is_folder(root / name) for name in spec.classes):
-        folders, rejects, notes = _by_class_folder(root, spec.classes)
-    elif (root / NAME_MAPPING).exists():
-        folders, rejects, notes = _by_name_mapping(root, spec)
-    else:
-        raise UserError(
-            f"data.root: holds neither a folder {' or '.join(spec.classes)} nor {NAME_MAPPING}; "
-            "check data.root and data.classes"
-        )
+    folders, rejects, notes = _patients(root, spec)
     scans = []
     for folder, label in folders:
         image = _file(folder, spec.channel)
@@ -65,6 +68,18 @@ def brats(spec: DataSpec, progress: Progress | None = None) -> Cohort:
             rejects.append(Reject(path, reason, folder.name))
         else:
             scans.append(Scan(folder.name, image, _file(folder, "seg"), label))
+    scans.sort(key=lambda scan: scan.patient)
+    return Cohort(tuple(scans), spec.classes, tuple(rejects), tuple(notes))
+
+
+def dicom_series(spec: DataSpec, progress: Progress | None = None) -> Cohort:
+    """``DIR/<class>/<patient>/*.dcm``, one series per patient, or ``DIR/<patient>/*.dcm`` with the
+    classes in ``DIR/name_mapping.csv``; a mask is ``<patient>_seg.nii.gz`` in the same folder.
+
+    Only files named ``*.dcm`` in that very folder are read, a DICOMDIR never is.
+    """
+    folders, rejects, notes = _patients(folder_of(spec), spec)
+    scans = [Scan(folder.name, folder, _file(folder, "seg"), label) for folder, label in folders]
     scans.sort(key=lambda scan: scan.patient)
     return Cohort(tuple(scans), spec.classes, tuple(rejects), tuple(notes))
 
@@ -80,10 +95,27 @@ def phantom(spec: DataSpec, progress: Progress | None = None) -> Cohort:
     return brats(spec.model_copy(update={"root": out, "channel": "flair"}))
 
 
-LAYOUTS: Mapping[str, Layout] = {"brats": brats, "phantom": phantom, **IMAGE_LAYOUTS}
+LAYOUTS: Mapping[str, Layout] = {
+    "brats": brats,
+    "dicom_series": dicom_series,
+    "phantom": phantom,
+    **IMAGE_LAYOUTS,
+}
 
 _Found = tuple[list[tuple[Path, int]], list[Reject], list[str]]
 """(patient folder, class index) pairs, what was left out, notes."""
+
+
+def _patients(root: Path, spec: DataSpec) -> _Found:
+    """Patient folders in class folders, or with their classes in a table."""
+    if any(_is_folder(root / name) for name in spec.classes):
+        return _by_class_folder(root, spec.classes)
+    if (root / NAME_MAPPING).exists():
+        return _by_name_mapping(root, spec)
+    raise UserError(
+        f"data.root: holds neither a folder {' or '.join(spec.classes)} nor {NAME_MAPPING}; "
+        "check data.root and data.classes"
+    )
 
 
 def _by_class_folder(root: Path, classes: Sequence[str]) -> _Found:
@@ -119,18 +151,20 @@ def _by_name_mapping(root: Path, spec: DataSpec) -> _Found:
     id_column = _id_column(table, folders)
     # BraTS writes NA where a patient was not part of that year's challenge.
     rows = tuple((line, row) for line, row in table.rows if row[id_column] not in ("", "NA"))
-    values = {name: label for label, name in enumerate(spec.classes)}
-    labels = replace(table, rows=rows).labels(id_column, "Grade", values)
+    labels = replace(table, rows=rows).labels(id_column, "Grade", spec.label_of)
     notes = [f"{NAME_MAPPING}: ids are those of column {id_column}", *labels.notes]
-    for patient, reason in unlabelled(folders, labels).items():
-        rejects.append(Reject(folders.pop(patient), reason, patient))
-    if missing := sorted(labels.by_id.keys() - folders.keys()):
-        first = ", ".join(map(pseudonym, missing[:5])) + ", …" * (len(missing) > 5)
-        text = f"{NAME_MAPPING}: {len(missing)} patients have no folder ({first})"
-        if spec.on_bad == "strict":
-            raise UserError(f"{text}; remove their lines")
-        notes.append(text)
+    bare = unlabelled(folders, labels)
+    for patient, reason in bare.items():
+        rejects.append(Reject(folders.pop(patient), reason, patient, unlabelled=True))
+    missing = labels.by_id.keys() - folders.keys()
+    if missing and (spec.accept.missing or not bare):  # else the folders may explain the lines
+        text = f"{NAME_MAPPING}: {len(missing)} patients have no folder ({_first_five(missing)})"
+        notes.append(absent(spec, text))
     return [(folder, labels.by_id[name]) for name, folder in folders.items()], rejects, notes
+
+
+def _first_five(names: Collection[str]) -> str:
+    return ", ".join(map(pseudonym, sorted(names)[:5])) + ", …" * (len(names) > 5)
 
 
 def _id_column(table: Table, folders: Collection[str]) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import nibabel as nib
@@ -20,6 +20,7 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from medaug.data.files import BadFile, take
+from medaug.spec.study import AcceptSpec
 
 _DTYPES = {
     2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8",
@@ -36,9 +37,7 @@ _MAX_PREAMBLE = 1 << 24
 class Limits:
     """What a volume may look like; anything else is refused from its header."""
 
-    max_voxels: int = 2**28
-    """1 GiB as float32: a CT of 512 x 512 x 1024."""
-    zoom_mm: tuple[float, float] = (0.05, 20.0)
+    accept: AcceptSpec = field(default_factory=AcceptSpec)
     max_ratio: float = 1100.0
     """Promised to stored bytes of a gzip file; deflate itself ends at 1032."""
     max_disagreement_mm: float = 1.0
@@ -59,6 +58,10 @@ class Header:
     """Of the stored voxels, with their byte order."""
     offset: int
     """Of the first voxel, in bytes."""
+    before: int
+    """Bytes of a 4-D file's other volumes that precede the one to read."""
+    after: int
+    """Bytes of those that follow it."""
     pair: bool
     """The voxels are in an .img file of their own."""
     slope: float
@@ -86,8 +89,9 @@ def read_header(stream: io.BufferedIOBase, limits: Limits) -> Header:
     kind = nib.Nifti1Header if size == 348 else nib.Nifti2Header
     header = kind(raw, endianness=order, check=False)
     pair = _is_pair(header)
-    shape = _shape(header, limits)
+    dim = _dim(header, limits)
     dtype = _dtype(header).newbyteorder(order)
+    shape, before, after = _volume(dim, limits)
     spacing_mm = _spacing(header, limits)
     affine, oriented, warnings = _affine(header, shape, limits)
     slope, inter = _scaling(header)
@@ -96,7 +100,19 @@ def read_header(stream: io.BufferedIOBase, limits: Limits) -> Header:
     texts = (header[name].tobytes() for name in _FREE_TEXT if name in header.keys())  # noqa: SIM118
     free_text = sum(bool(text.strip(b"\0 ")) for text in texts) + _extensions(preamble, order)
     return Header(
-        shape, dtype, offset, pair, slope, inter, spacing_mm, affine, oriented, warnings, free_text
+        shape=shape,
+        dtype=dtype,
+        offset=offset,
+        before=before * dtype.itemsize,
+        after=after * dtype.itemsize,
+        pair=pair,
+        slope=slope,
+        inter=inter,
+        spacing_mm=spacing_mm,
+        affine=affine,
+        oriented=oriented,
+        warnings=warnings,
+        free_text=free_text,
     )
 
 
@@ -128,7 +144,8 @@ def _is_pair(header: Any) -> bool:
     raise BadFile(f"magic '{shown}', want n+1, n+2, ni1 or ni2; convert the file to NIfTI")
 
 
-def _shape(header: Any, limits: Limits) -> tuple[int, int, int]:
+def _dim(header: Any, limits: Limits) -> list[int]:
+    """Voxels along each axis, trailing axes of one voxel beyond the third left out."""
     dim = [int(size) for size in header["dim"]]
     if not 1 <= dim[0] <= 7:
         raise BadFile(f"dim[0]={dim[0]} not in 1..7; export the series again")
@@ -141,16 +158,31 @@ def _shape(header: Any, limits: Limits) -> tuple[int, int, int]:
     while len(shape) > 3 and shape[-1] == 1:
         shape.pop()
     text = " x ".join(map(str, shape))
-    if len(shape) > 3:
-        raise BadFile(f"{len(shape)}-dimensional ({text}); save one 3-D volume per file")
-    if len(shape) < 3 or 1 in shape:
+    if len(shape) < 3 or 1 in shape[:3]:
         raise BadFile(f"needs 3D, this is {text}; give the whole series as one volume")
-    if math.prod(shape) > limits.max_voxels:
+    if math.prod(shape) > limits.accept.max_voxels:
         raise BadFile(
             f"header promises {text} voxels ({4 * math.prod(shape):.3g} bytes), more than the "
-            f"limit of {4 * limits.max_voxels:.3g} bytes; crop or resample the volume"
+            f"limit of {4 * limits.accept.max_voxels:.3g} bytes; crop or resample the volume, or "
+            "raise data.accept.max_voxels"
         )
-    return shape[0], shape[1], shape[2]
+    return shape
+
+
+def _volume(dim: list[int], limits: Limits) -> tuple[tuple[int, int, int], int, int]:
+    """(shape of the volume to read, voxels of the file before it, voxels after it)."""
+    shape, voxels, n = (dim[0], dim[1], dim[2]), math.prod(dim[:3]), math.prod(dim[3:])
+    if n == 1:
+        return shape, 0, 0
+    wanted, text = limits.accept.volume, " x ".join(map(str, dim))
+    if wanted is None:
+        raise BadFile(
+            f"{len(dim)}-dimensional ({text}); save one 3-D volume per file, or choose one with "
+            "data.accept.volume"
+        )
+    if wanted >= n:
+        raise BadFile(f"{text} has {n} volumes, data.accept.volume is {wanted}; choose a lower one")
+    return shape, wanted * voxels, (n - 1 - wanted) * voxels
 
 
 def _dtype(header: Any) -> np.dtype[Any]:
@@ -165,11 +197,14 @@ def _dtype(header: Any) -> np.dtype[Any]:
 
 
 def _spacing(header: Any, limits: Limits) -> tuple[float, float, float]:
-    low, high = limits.zoom_mm
+    low, high = limits.accept.zoom_range_mm
     x, y, z = (float(size) for size in header["pixdim"][1:4])
     for axis, size in enumerate((x, y, z), start=1):
         if not low <= size <= high:  # NaN compares false
-            raise BadFile(f"pixdim[{axis}] = {size:g} mm outside {low:g}..{high:g}; correct it")
+            raise BadFile(
+                f"pixdim[{axis}] = {size:g} mm outside {low:g}..{high:g}; correct it, or set "
+                "data.accept.zoom_range_mm"
+            )
     return x, y, z
 
 
@@ -191,12 +226,15 @@ def _affine(
     doubts = []
     if not forms:
         doubts.append("orientation unknown: neither sform nor qform")
+    if len(forms) == 2 and limits.accept.orientation:
+        forms = {limits.accept.orientation: forms[limits.accept.orientation]}
     if len(forms) == 2:
         gap = _gap_mm(forms["sform"], forms["qform"], shape)
         if gap > limits.max_disagreement_mm:
             doubts.append(f"sform and qform disagree by {gap:.3g} mm: sform is used")
     if doubts and limits.strict:
-        raise BadFile(f"{doubts[0]}; set one orientation")
+        choice = " with data.accept.orientation" if forms else " in the file"
+        raise BadFile(f"{doubts[0]}; set one orientation{choice}")
     affine = next(iter(forms.values()), np.asarray(header.get_base_affine(), np.float64))
     return affine, bool(forms), tuple(doubts)
 

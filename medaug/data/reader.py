@@ -9,10 +9,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from medaug.data.files import BadFile
+from medaug.data.files import BadFile, series_files
 from medaug.data.images import is_image, read_image, read_image_mask
-from medaug.data.nifti import Limits, Volume, read_mask, read_volume
+from medaug.data.nifti import Limits, Volume, nifti_files, read_mask, read_volume
 from medaug.data.resize import fit_images, fit_masks
+
+_VOLUME_SUFFIXES = (".nii", ".nii.gz", ".hdr")
 
 
 @dataclass(frozen=True)
@@ -69,13 +71,23 @@ def read_rows(path: Path, mask: Path | None, cut: Cut) -> tuple[dict[str, Any], 
     return facts, arrays
 
 
+def files_of(path: Path) -> tuple[Path, ...]:
+    """Every file that is read of the scan at ``path``."""
+    return series_files(path) if _is_series(path) else nifti_files(path)
+
+
+def _is_series(path: Path) -> bool:
+    """A DICOM series is the folder of its slices; a folder named like a file is nothing."""
+    return path.is_dir() and not path.is_symlink() and not path.name.endswith(_VOLUME_SUFFIXES)
+
+
 def _read_image(path: Path, mask: Path | None, cut: Cut) -> _Pixels:
     x_HW = read_image(path)
     return _Pixels(x_HW[None], read_image_mask(mask, x_HW.shape)[None] if mask else None)
 
 
 def _read_volume(path: Path, mask: Path | None, cut: Cut) -> _Pixels:
-    volume = read_volume(path, limits=cut.limits)
+    volume = _volume_at(path, cut.limits)
     tumour_nHW = None
     if mask is not None:
         try:
@@ -85,6 +97,14 @@ def _read_volume(path: Path, mask: Path | None, cut: Cut) -> _Pixels:
         tumour_nHW = (_axial(volume, labels_XYZ) > 0).astype(np.uint8)
     x_nHW = _axial(volume, volume.x_XYZ)
     return _Pixels(x_nHW, tumour_nHW, volume.warnings, volume.free_text)
+
+
+def _volume_at(path: Path, limits: Limits) -> Volume:
+    if not _is_series(path):
+        return read_volume(path, limits=limits)
+    from medaug.data.dicom import read_series  # loads pydicom, which other workers do without
+
+    return read_series(path, limits=limits)
 
 
 def _axial(volume: Volume, array_XYZ: NDArray[Any]) -> NDArray[Any]:

@@ -22,15 +22,15 @@ import numpy as np
 from medaug.data.cohort import Cohort, Reject, Scan, units_and_labels
 from medaug.data.files import BadFile, open_regular
 from medaug.data.layouts import Progress, read_cohort
-from medaug.data.nifti import Limits, files_of
+from medaug.data.nifti import Limits
 from medaug.data.privacy import refuse_key_inside, site_pseudonymiser
-from medaug.data.reader import Cut, read_rows
+from medaug.data.reader import Cut, files_of, read_rows
 from medaug.data.sandbox import Outcome, Sandbox
 from medaug.data.splits import draw_patients, make_splits, patient_labels, rename_patients
 from medaug.data.tally import Tally
 from medaug.errors import UserError
 from medaug.spec.base import signature
-from medaug.spec.study import DataSpec, SplitSpec
+from medaug.spec.study import AcceptSpec, DataSpec, SplitSpec
 from medaug.store import Provenance, Store, StoreSchema, StoreWriter
 
 RECIPE = 1
@@ -100,6 +100,8 @@ def ingest_signature(cohort: Cohort, spec: DataSpec, split: SplitSpec) -> str:
     patient's pseudonym and label, and all of ``spec`` and ``split`` that decides rows or split."""
     cohort = _usable(cohort, spec, split)
     decisive = {"image_size", "slice_policy", "slice_step", "on_bad"}
+    if spec.accept != AcceptSpec():  # what is taken anyway needs no mention
+        decisive.add("accept")
     with ThreadPoolExecutor(_workers()) as pool:
         files = list(pool.map(_fingerprint, cohort.scans))
     pseudonym = site_pseudonymiser().pseudonym
@@ -142,7 +144,8 @@ def _write(
     schema = StoreSchema((1, size, size), "float32", (size, size) if has_masks else None)
     config = ingest_signature(cohort, spec, split)
     provenance = Provenance("slices", config, (), (), synthetic=False)
-    cut = Cut(size, spec.slice_policy, spec.slice_step, Limits(strict=spec.on_bad == "strict"))
+    limits = Limits(strict=spec.on_bad == "strict", accept=spec.accept)
+    cut = Cut(size, spec.slice_policy, spec.slice_step, limits)
     tasks = [(scan.path, scan.mask, cut) for scan in cohort.scans]
     splits: dict[str, Any] = {}  # known when all is read; the writer takes it when it closes
     with (

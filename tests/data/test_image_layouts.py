@@ -11,7 +11,7 @@ from medaug.data.image_layouts import IMAGE_LAYOUTS
 from medaug.data.image_patients import BLOCK, GUARD, in_blocks, patient_in_name
 from medaug.data.images import read_image, read_image_mask
 from medaug.errors import UserError
-from medaug.spec.study import DataSpec
+from medaug.spec.study import AcceptSpec, DataSpec
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
 if not REAL.is_dir():
@@ -26,6 +26,7 @@ def touch(root: Path, *names: str) -> None:
 
 
 def load(layout: str, root: Path, *classes: str, **fields):
+    fields = {"accept": AcceptSpec(missing=True), **fields}
     spec = DataSpec(layout=layout, root=root, classes=classes, **fields)
     return IMAGE_LAYOUTS[layout](spec, None)
 
@@ -102,7 +103,7 @@ def test_a_table_names_the_patients(tmp_path, name, column):
     ]
     assert f"{name}: 1 lines have no image here" in cohort.notes
     with pytest.raises(UserError, match="1 lines have no image"):
-        load("class_folders", tmp_path, "no", "yes", on_bad="strict")
+        load("class_folders", tmp_path, "no", "yes", accept=AcceptSpec())
 
 
 @pytest.mark.parametrize(

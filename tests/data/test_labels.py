@@ -6,7 +6,9 @@ from medaug.data.labels import read_table, unlabelled
 from medaug.data.layouts import read_cohort
 from medaug.errors import UserError
 from medaug.spec import DataSpec
+from medaug.spec.study import AcceptSpec
 
+ALL_OR_NOTHING = {"accept": AcceptSpec()}
 GRADES = {"LGG": 0, "HGG": 1}
 
 
@@ -121,6 +123,7 @@ def flat(tmp_path, write_patient):
 
     def read(table: str, **keys):
         (tmp_path / "name_mapping.csv").write_text(table)
+        keys = {"accept": AcceptSpec(missing=True), **keys}
         return read_cohort(DataSpec(layout="brats", root=tmp_path, **keys))
 
     return read
@@ -154,6 +157,10 @@ def test_images_without_label_are_rejected(flat):  # row 61
     assert reject.patient == "BraTS20_003"
     assert reject.reason == "has no label in name_mapping.csv; line 4 is nearly the same id"
     assert len(cohort.scans) == 2
+    wanted = r"data.root: 1 scans without a label \(p-.*line 4 is nearly .*data.accept.missing"
+    with pytest.raises(UserError, match=wanted) as refused:
+        flat("Grade,ID\nHGG,BraTS20_001\nLGG,BraTS20_002\nLGG,brats20-003\n", **ALL_OR_NOTHING)
+    assert "BraTS20" not in str(refused.value)
 
 
 def test_labels_without_image_are_counted_and_named_by_pseudonym(flat):  # row 61
@@ -162,8 +169,18 @@ def test_labels_without_image_are_counted_and_named_by_pseudonym(flat):  # row 6
     assert note.startswith("name_mapping.csv: 6 patients have no folder (p-")
     assert note.count("p-") == 5
     assert "BraTS20" not in note
-    with pytest.raises(UserError, match=r"6 patients have no folder .*; remove their lines"):
-        flat(table, on_bad="strict")
+    with pytest.raises(UserError, match=r"6 patients have no folder .* data\.accept\.missing"):
+        flat(table, **ALL_OR_NOTHING)
+
+
+def test_grades_are_classes_as_the_study_says(flat):  # row 62
+    grades = {"2": "LGG", "3": "LGG", "4": "HGG"}
+    table = "Grade,ID\n2,BraTS20_001\n 4 ,BraTS20_002\n3,BraTS20_003\n"
+    assert [scan.label for scan in flat(table, grades=grades).scans] == [0, 1, 0]
+    with pytest.raises(UserError, match=r"Grade '2' is unknown; write one of LGG, HGG, 4"):
+        flat(table, grades={"4": "HGG"})
+    with pytest.raises(ValueError, match="grades: 'IV' is none of the classes"):
+        DataSpec(grades={"4": "IV"})
 
 
 def test_a_table_about_other_patients(flat):

@@ -1,0 +1,195 @@
+"""DICOM series from files that nobody vouches for: one folder, one file per slice.
+
+:mod:`medaug.data.dicom_header` judges each file's structure first. Of its elements only
+:data:`TAGS` are read, so no name, date or note is ever in memory as text; DICOMDIR files are not
+looked at, for they may point anywhere (CVE-2026-32711). Memory and time are bounded by whoever
+calls (:mod:`medaug.data.sandbox`).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset, config, dcmread, uid
+from pydicom.pixels import get_decoder
+from pydicom.uid import UID
+
+from medaug.data.dicom_geometry import Placed, place
+from medaug.data.dicom_header import check_structure
+from medaug.data.files import BadFile, open_regular, series_files
+from medaug.data.nifti import Volume
+from medaug.data.nifti_header import DEFAULT_LIMITS, Limits
+
+TAGS = (
+    *("SOPClassUID", "SeriesInstanceUID", "Modality", "BodyPartExamined"),
+    *("BurnedInAnnotation", "RecognizableVisualFeatures"),
+    *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
+    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PlanarConfiguration"),
+    *("PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient"),
+    *("RescaleSlope", "RescaleIntercept", "PixelData"),
+)
+"""Every element that is read; none of them describes a person."""
+
+# Many scanners write numbers longer than the standard's 16 characters; they are checked here.
+config.settings.reading_validation_mode = config.IGNORE
+
+MAX_SLICES = 4096
+_RAW = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian)
+_LOSSY = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLSNearLossless, uid.JPEG2000)
+_HEAD = frozenset({"HEAD", "BRAIN", "SKULL", "FACE", "HEADNECK", "ORBIT", "EYE"})
+_CLEANED = "or set data.accept.cleaned_pixels once you have looked"
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """One file, its pixels still as they are stored."""
+
+    dataset: Dataset
+    syntax: UID
+    placed: Placed
+
+
+def read_series(folder: Path, *, limits: Limits = DEFAULT_LIMITS) -> Volume:
+    """Read the one series in ``folder`` as float32, RescaleSlope and RescaleIntercept applied.
+
+    Slices are ordered by ImagePositionPatient along the normal of ImageOrientationPatient (PS3.3
+    C.7.6.2), X runs along the rows and Y along the columns.
+
+    Raises:
+        BadFile: a file is not what :data:`TAGS` and ``limits`` want, or the slices are not one
+            regular stack; names a file by its place in the order of names, from 1.
+    """
+    if not stat.S_ISDIR(os.lstat(folder).st_mode):
+        raise BadFile("not a folder; put the series' .dcm files into a folder of their own")
+    paths = series_files(folder)
+    if not 2 <= len(paths) <= MAX_SLICES:
+        raise BadFile(f"holds {len(paths)} .dcm files, want 2 to {MAX_SLICES} of one series")
+    slices = []
+    for number, path in enumerate(paths, start=1):
+        try:
+            slices.append(_read_slice(path, len(paths), limits))
+        except BadFile as error:
+            raise BadFile(f"file {number} of {len(paths)}: {error}") from None
+    _check_one_series([part.dataset for part in slices])
+    order, spacing_mm, affine = place([part.placed for part in slices], limits)
+    x_XYZ = np.empty((*slices[0].placed.shape, len(slices)), np.float32, order="F")
+    for z, number in enumerate(order):
+        try:
+            x_XYZ[:, :, z] = _intensities(slices[number]).T
+        except BadFile as error:
+            raise BadFile(f"file {number + 1} of {len(paths)}: {error}") from None
+    low, high = float(x_XYZ.min()), float(x_XYZ.max())
+    if low == high:
+        raise BadFile(f"every voxel is {low:g} (zero variance); export the series again")
+    return Volume(x_XYZ, spacing_mm, affine, True, _warnings(slices[0]), 0)
+
+
+def _read_slice(path: Path, n_slices: int, limits: Limits) -> _Slice:
+    with open_regular(path) as file:
+        syntax = check_structure(file, os.fstat(file.fileno()).st_size)
+        dataset = _elements(file)
+    _check_person(dataset, limits)
+    _check_raster(dataset, syntax, n_slices, limits)
+    return _Slice(dataset, syntax, Placed.of(dataset))
+
+
+def _elements(file: BinaryIO) -> Dataset:
+    """The elements of :data:`TAGS`."""
+    dataset = dcmread(file, specific_tags=list(TAGS))
+    try:
+        for name in TAGS:
+            dataset.get(name)  # a value is parsed on first use
+    except (ValueError, TypeError, OverflowError):  # whose text would repeat the value
+        raise BadFile("an element's value is not of its type; export the series again") from None
+    return dataset
+
+
+def _check_person(dataset: Dataset, limits: Limits) -> None:
+    """Refuse pixels that may show a name or a face."""
+    if limits.accept.cleaned_pixels:
+        return
+    if dataset.get("BurnedInAnnotation") == "YES":
+        raise BadFile(f"BurnedInAnnotation is YES: pixels may name the patient; clean, {_CLEANED}")
+    if str(dataset.get("SOPClassUID", "")).startswith(uid.SecondaryCaptureImageStorage):
+        raise BadFile(f"a secondary capture: pixels may name the patient; clean, {_CLEANED}")
+    head = dataset.get("BodyPartExamined") in _HEAD and dataset.get("Modality") in ("CT", "MR")
+    if head and dataset.get("RecognizableVisualFeatures") != "NO":
+        raise BadFile(
+            f"a head without RecognizableVisualFeatures NO: its surface shows a face; deface, "
+            f"{_CLEANED}"
+        )
+
+
+def _check_raster(dataset: Dataset, syntax: UID, n_slices: int, limits: Limits) -> None:
+    """Judge the size and kind of the pixels before any is decoded."""
+    rows, columns = _whole(dataset, "Rows"), _whole(dataset, "Columns")
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    if (total := rows * columns * frames * n_slices) > limits.accept.max_voxels:
+        raise BadFile(
+            f"{rows} x {columns} x {frames} in {n_slices} slices ({4 * total:.3g} bytes), more "
+            f"than the limit of {4 * limits.accept.max_voxels:.3g} bytes; crop it, or raise "
+            "data.accept.max_voxels"
+        )
+    if frames != 1:
+        raise BadFile(f"holds {frames} frames; export one slice per file")
+    samples, kind = _whole(dataset, "SamplesPerPixel"), dataset.get("PhotometricInterpretation")
+    if samples != 1 or kind != "MONOCHROME2":
+        raise BadFile("is not MONOCHROME2 with one sample per pixel; save grey values that way")
+    allocated, stored = _whole(dataset, "BitsAllocated"), _whole(dataset, "BitsStored")
+    if allocated not in (8, 16, 32) or not stored <= allocated:
+        raise BadFile(f"{stored} of {allocated} bits per pixel; save 8, 16 or 32")
+    if syntax in _RAW:
+        want, got = rows * columns * allocated // 8, len(dataset.PixelData)
+        if got - want not in (0, want % 2):  # values are padded to an even length
+            raise BadFile(f"{got} bytes of pixel data, {rows} x {columns} take {want}; copy again")
+    elif not get_decoder(syntax).is_available:
+        raise BadFile(f"no decoder for {syntax.name} ({syntax}); pip install 'medaug[dicom]'")
+
+
+def _whole(dataset: Dataset, name: str) -> int:
+    value = dataset.get(name)
+    if not isinstance(value, int) or value < 1:
+        raise BadFile(f"{name} is missing or not a positive whole number; export it again")
+    return value
+
+
+def _check_one_series(datasets: list[Dataset]) -> None:
+    series = {str(dataset.get("SeriesInstanceUID", "")) for dataset in datasets}
+    if len(series) > 1:
+        raise BadFile(f"holds {len(series)} series; keep one series per folder")
+
+
+def _intensities(part: _Slice) -> NDArray[np.float32]:
+    """(Rows, Columns): slope * stored + intercept, computed in float64."""
+    dataset = part.dataset
+    try:
+        stored_HW, _ = get_decoder(part.syntax).as_array(dataset)
+    except (ValueError, RuntimeError, AttributeError, NotImplementedError):
+        raise BadFile(f"damaged {part.syntax.name} pixel data; copy the file again") from None
+    bits = int(dataset.BitsStored)
+    signed = dataset.PixelRepresentation == 1
+    low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
+    if stored_HW.min() < low or stored_HW.max() > high:
+        raise BadFile(f"pixels use more than {bits} bits, an overlay may be in them; remove it")
+    slope = float(dataset.get("RescaleSlope", 1))
+    intercept = float(dataset.get("RescaleIntercept", 0))
+    with np.errstate(over="ignore", invalid="ignore"):
+        x_HW = (stored_HW.astype(np.float64) * slope + intercept).astype(np.float32)
+    if slope == 0 or not np.isfinite(x_HW).all():
+        raise BadFile(f"RescaleSlope = {slope:g} leaves no finite grey values; export it again")
+    return x_HW
+
+
+def _warnings(first: _Slice) -> tuple[str, ...]:
+    warnings = []
+    if first.syntax in _LOSSY:
+        warnings.append(f"lossy compression ({first.syntax.name}): grey values are approximate")
+    if first.dataset.get("Modality") in ("CT", "MR") and not first.dataset.get("BodyPartExamined"):
+        warnings.append("no BodyPartExamined: if these are heads, see that they are defaced")
+    return tuple(warnings)

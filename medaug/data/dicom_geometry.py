@@ -1,0 +1,121 @@
+"""From the places of single DICOM slices to one regular stack (PS3.3 C.7.6.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset
+
+from medaug.data.files import BadFile
+from medaug.data.nifti_header import Limits
+
+_SAME_MM = 1e-3
+_REGULAR = 0.05
+"""How much the distance of two neighbours may differ from the usual one, as a share of it."""
+_SHEAR = 0.02
+"""How far a slice may lie beside the normal through the first, per millimetre along it."""
+
+_Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Where one slice lies in the patient, millimetres in LPS+ coordinates."""
+
+    shape: tuple[int, int]
+    """(Columns, Rows)"""
+    origin: _Floats
+    """(3,), the centre of the first pixel."""
+    along_row: _Floats
+    """(3,), unit vector from one column to the next."""
+    along_column: _Floats
+    """(3,), unit vector from one row to the next."""
+    pixel_mm: tuple[float, float]
+    """Distance of columns and of rows."""
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> Placed:
+        """Raises BadFile when an element that places the slice is missing or no number."""
+        directions = _floats(dataset, "ImageOrientationPatient", 6)
+        row_mm, column_mm = _floats(dataset, "PixelSpacing", 2).tolist()
+        along_row, along_column = directions[:3], directions[3:]
+        products = directions.reshape(2, 3) @ directions.reshape(2, 3).T
+        if np.abs(products - np.eye(2)).max() > 1e-3:
+            raise BadFile(
+                "ImageOrientationPatient is no pair of orthogonal unit vectors; export it again"
+            )
+        return cls(
+            shape=(int(dataset.Columns), int(dataset.Rows)),
+            origin=_floats(dataset, "ImagePositionPatient", 3),
+            along_row=along_row,
+            along_column=along_column,
+            pixel_mm=(column_mm, row_mm),
+        )
+
+
+def place(
+    slices: Sequence[Placed], limits: Limits
+) -> tuple[list[int], tuple[float, float, float], _Floats]:
+    """(order of the slices along their normal, spacing in mm of X, Y and Z, affine (4, 4) from
+    voxel indices to RAS+ millimetres).
+
+    Raises:
+        BadFile: the slices differ in shape, spacing or orientation, one is missing or there twice,
+            or they are sheared (gantry tilt).
+    """
+    first = slices[0]
+    for number, other in enumerate(slices, start=1):
+        if what := _difference(first, other):
+            raise BadFile(f"file {number} has another {what} than file 1; keep one series")
+    normal = np.cross(first.along_row, first.along_column)
+    origins = np.array([part.origin for part in slices])
+    order = np.argsort(origins @ normal, kind="stable").tolist()
+    steps = np.diff(origins[order], axis=0)
+    along = steps @ normal
+    usual_mm = float(np.median(along))
+    for index, gap_mm in enumerate(along.tolist()):
+        where = f"between slices {index} and {index + 1} (of 0..{len(along)})"
+        if gap_mm <= _SAME_MM:
+            raise BadFile(f"two slices in one place {where}; keep one of them")
+        if abs(gap_mm - usual_mm) > _REGULAR * usual_mm:
+            raise BadFile(f"gap of {gap_mm:.4g} mm {where}, usually {usual_mm:.4g}: one is missing")
+    if np.abs(steps - along[:, None] * normal).max() > _SHEAR * usual_mm:
+        raise BadFile("the stack is sheared (gantry tilt); resample it to a regular grid")
+    spacing_mm = (*first.pixel_mm, usual_mm)
+    low, high = limits.accept.zoom_range_mm
+    if not all(low <= size <= high for size in spacing_mm):
+        text = " x ".join(f"{size:g}" for size in spacing_mm)
+        raise BadFile(
+            f"voxels of {text} mm outside {low:g}..{high:g}; set data.accept.zoom_range_mm"
+        )
+    return order, spacing_mm, _affine(first, normal, origins[order], spacing_mm)
+
+
+def _affine(
+    first: Placed, normal: _Floats, origins: _Floats, spacing_mm: tuple[float, float, float]
+) -> _Floats:
+    lps = np.eye(4)
+    lps[:3, 0] = first.along_row * spacing_mm[0]
+    lps[:3, 1] = first.along_column * spacing_mm[1]
+    lps[:3, 2] = normal * spacing_mm[2]
+    lps[:3, 3] = origins[0]
+    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps
+
+
+def _difference(first: Placed, other: Placed) -> str | None:
+    if other.shape != first.shape:
+        return "size"
+    if np.abs(np.subtract(other.pixel_mm, first.pixel_mm)).max() > _SAME_MM:
+        return "pixel spacing"
+    turned = (other.along_row - first.along_row, other.along_column - first.along_column)
+    return "orientation" if np.abs(turned).max() > 1e-3 else None
+
+
+def _floats(dataset: Dataset, name: str, n: int) -> _Floats:
+    value = dataset.get(name)
+    if value is None or len(value) != n or not np.isfinite(np.array(value, float)).all():
+        raise BadFile(f"{name} is missing or not {n} finite numbers; export the series again")
+    return np.array(value, np.float64)
