@@ -15,8 +15,8 @@ from medaug.arms.probe import Decode, probe
 from medaug.models.acgan import AcganDiscriminator, AcganGenerator
 from medaug.spec.gan import GanSpec, per_preset
 from medaug.spec.study import Positive
-from medaug.train.checkpoint import Checkpoint, Progress
-from medaug.train.gan import train_gan
+from medaug.train.checkpoint import Checkpoint
+from medaug.train.gan import GanTask
 from medaug.train.rows import RowSource
 
 
@@ -71,32 +71,22 @@ class AcganArm(GanArm):
     _tried = _passed = 0
     """Candidates of the last ``sample``, and those that passed the filter."""
 
-    def fit(self, ctx: ArmContext, resume: Checkpoint | None = None) -> Iterator[Progress]:
-        yield from self.fit_to(ctx.train, ctx, resume)
+    def task(self, ctx: ArmContext, resume: Checkpoint | None) -> GanTask:
+        return self.task_on(ctx.train, ctx, resume)
 
-    def fit_to(
+    def task_on(
         self,
         rows: RowSource,
         ctx: ArmContext,
         resume: Checkpoint | None,
         decode: Decode | None = None,
-    ) -> Iterator[Progress]:
-        """Train on ``rows``; ``decode`` turns what the GAN makes into rows like ``ctx.train``'s."""
+    ) -> GanTask:
+        """Training on ``rows``; ``decode`` turns what is made into rows like ``ctx.train``'s."""
         self.n_classes, self.shape = len(rows.classes), rows.schema.shape
         for label in range(self.n_classes):
             ctx.rows_of_class(label)
         quality = probe(ctx.train, ctx.val, ctx.world, decode)
-        yield from self.keep(
-            train_gan(
-                self.config,
-                self.networks,
-                rows,
-                ctx.world,
-                ctx.seed,
-                quality=quality,
-                resume=resume,
-            )
-        )
+        return GanTask(self.config, self.networks, rows, ctx.seed, quality=quality, resume=resume)
 
     def networks(self) -> tuple[nn.Module, nn.Module]:
         config = self.config

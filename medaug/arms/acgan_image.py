@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from medaug.arms.acgan import AcganArm, AcganSpec
 from medaug.arms.base import ArmContext, Rows, rows_per_chunk
 from medaug.store import Batch, Store
-from medaug.train.checkpoint import Checkpoint, Progress
+from medaug.train.checkpoint import Checkpoint
+from medaug.train.gan import GanTask
 
 ENCODED_AT_ONCE = 16
 
@@ -38,11 +39,12 @@ class AcganImageArm(AcganArm):
     needs_images = True
     portable = False
 
-    def fit(self, ctx: ArmContext, resume: Checkpoint | None = None) -> Iterator[Progress]:
+    def task(self, ctx: ArmContext, resume: Checkpoint | None) -> GanTask:
         def decode(images_NCHW: Tensor) -> Tensor:
             return torch.cat(list(as_rows(ctx, images_NCHW)))
 
-        yield from self.fit_to(Smaller(images_of(ctx), self.config.image_size), ctx, resume, decode)
+        smaller = Smaller(images_of(ctx), self.config.image_size)
+        return self.task_on(smaller, ctx, resume, decode)
 
     def sample(self, ctx: ArmContext, n: int) -> Rows:
         for images, labels in super().sample(ctx, n):

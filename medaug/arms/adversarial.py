@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medaug.arms.base import FittedArm, noise
+from medaug.arms.base import ArmContext, FittedArm, noise
 from medaug.train.checkpoint import Checkpoint, Progress
-from medaug.train.gan import Gan
+from medaug.train.gan import Gan, GanTask, train_gan, train_gans
 from medaug.train.loop import part
 from medaug.train.scaling import FeatureScale
 
@@ -57,6 +57,26 @@ class GanArm(FittedArm):
     """
 
     gan: Gan
+
+    def fit(self, ctx: ArmContext, resume: Checkpoint | None = None) -> Iterator[Progress]:
+        return self.keep(train_gan(self.task(ctx, resume), ctx.world))
+
+    @classmethod
+    def fit_together(
+        cls,
+        arms: Sequence[GanArm],
+        contexts: Sequence[ArmContext],
+        resumes: Sequence[Checkpoint | None],
+    ) -> list[Iterator[Progress]]:
+        """Fit replicates in shared passes; see :func:`medaug.train.gan.train_gans`."""
+        rows = zip(arms, contexts, resumes, strict=True)
+        tasks = [arm.task(ctx, resume) for arm, ctx, resume in rows]
+        trainings = train_gans(tasks, contexts[0].world)
+        return [arm.keep(training) for arm, training in zip(arms, trainings, strict=True)]
+
+    @abstractmethod
+    def task(self, ctx: ArmContext, resume: Checkpoint | None) -> GanTask:
+        """What :meth:`fit` trains."""
 
     @abstractmethod
     def networks(self) -> tuple[nn.Module, nn.Module]:

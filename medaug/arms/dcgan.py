@@ -19,7 +19,7 @@ from medaug.seeding import seed_of
 from medaug.spec.gan import GanSpec, per_preset
 from medaug.spec.study import Beta, Positive, PositiveFloat
 from medaug.train.checkpoint import Checkpoint, Progress
-from medaug.train.gan import Gan, train_gan
+from medaug.train.gan import Gan, GanTask, train_gan
 from medaug.train.loop import part
 
 
@@ -74,9 +74,8 @@ class DcganArm(FittedArm):
         rows = ctx.train.select(ctx.rows_of_class(label))
         quality = probe(rows, ctx.val.select(ctx.val.labels == label), ctx.world)
         seed = seed_of(ctx.seed, "class", label)
-        return train_gan(
-            self.config, self._networks, rows, ctx.world, seed, quality=quality, resume=resume
-        )
+        task = GanTask(self.config, self._networks, rows, seed, quality=quality, resume=resume)
+        return train_gan(task, ctx.world)
 
     def _networks(self) -> tuple[nn.Module, nn.Module]:
         config = self.config

@@ -18,7 +18,7 @@ from medaug.models.mlp import MlpCritic, MlpGenerator
 from medaug.spec.gan import GanSpec, Weight
 from medaug.spec.study import Beta, Positive, PositiveFloat
 from medaug.train.checkpoint import Checkpoint, Progress
-from medaug.train.gan import Gan, train_gan
+from medaug.train.gan import Gan, GanTask, train_gan
 from medaug.train.rows import MemoryRows
 from medaug.train.scaling import FeatureScale
 
@@ -64,17 +64,9 @@ class WganGpArm(PcaArm):
     def fit(self, ctx: ArmContext, resume: Checkpoint | None = None) -> Iterator[Progress]:
         codes = self.enter(ctx)
         quality = probe(ctx.train, ctx.val, ctx.world, self.space.decode)
-        training = train_gan(
-            self.config,
-            self._networks,
-            codes,
-            ctx.world,
-            ctx.seed,
-            quality=quality,
-            teacher=self._teacher(codes, ctx),
-            resume=resume,
-        )
-        for progress in training:
+        teacher = self._teacher(codes, ctx)
+        task = GanTask(self.config, self._networks, codes, ctx.seed, quality, teacher, resume)
+        for progress in train_gan(task, ctx.world):
             if progress.result is not None:
                 self.gan = progress.result
             yield progress

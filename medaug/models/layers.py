@@ -33,6 +33,8 @@ class PartedBatchNorm2d(nn.BatchNorm2d):
     (with joint statistics it does not: real rows would be normalised by fake ones).
     """
 
+    takes_parts = True
+
     def forward(self, input: Tensor, parts: int = 1) -> Tensor:
         if parts == 1 or not self.training:
             return super().forward(input)
@@ -45,7 +47,7 @@ class PartedSequential(nn.Sequential):
 
     def forward(self, input: Tensor, parts: int = 1) -> Tensor:
         for layer in self:
-            parted = isinstance(layer, PartedBatchNorm2d)
+            parted = getattr(layer, "takes_parts", False)
             input = layer(input, parts) if parted else layer(input)
         return input
 

@@ -81,10 +81,19 @@ class GanSpec(ArmSpec):
     ema: Annotated[float, Field(ge=0, lt=1)] = per_preset(stable=0.98, as_published=0.0)
     """Decay per generator step of the averaged weights that samples are drawn from; 0: none."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    compile: bool = False
-    """torch.compile both networks: pays on GPUs, minutes of delay and no gain on CPUs."""
+    accumulate: Positive = 1
+    """Take the discriminator's batch in so many parts, one after the other, and move once: the
+    same step in less memory. Wants a discriminator without batch norm."""
+    compile: Literal["none", "default", "cuda_graphs"] = "none"
+    """``torch.compile`` for both networks, or that with CUDA graphs (small networks wait for
+    launches, not for arithmetic). Only GPUs gain, so without one it is ignored, and says so."""
     eval_every: Positive = 5
     """Epochs between measurements of ``val/fd``; the last epoch is always measured."""
+
+    @property
+    def has_penalty(self) -> bool:
+        """Whether the discriminator's gradient in its rows is part of its loss."""
+        return self.adv in ("wgan_gp", "r1")
 
     @model_validator(mode="after")
     def _smoothing_needs_targets(self) -> GanSpec:

@@ -7,6 +7,7 @@ runs in the background.
 from __future__ import annotations
 
 import copy
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from medaug.errors import MedaugError
 from medaug.seeding import seed_of
 from medaug.train.checkpoint import Checkpoint, Progress
 from medaug.train.world import World
+
+log = logging.getLogger(__name__)
 
 
 class Diverged(MedaugError):
@@ -215,7 +218,7 @@ def run_epochs(
         metrics = training.history[-1] if training.history else {}
         yield Progress(training.epoch, dict(metrics), None, finish())
     while not finished:
-        torch.manual_seed(seed_of(seed, "dropout", training.epoch, world.rank))
+        torch.manual_seed(dropout_seed(seed, training.epoch, world))
         metrics = one_epoch(training.epoch)
         lost = [name for name, value in metrics.items() if not math.isfinite(value)]
         verdict = training.guard.verdict(training.epoch, lost + training.lost(world))
@@ -230,6 +233,22 @@ def run_epochs(
         finished = training.epoch >= epochs or training.stopped
         last = training.checkpoint()
         yield Progress(training.epoch, metrics, last, finish() if finished else None)
+
+
+def dropout_seed(seed: int, epoch: int, world: World) -> int:
+    """Seed of the dropout masks of one epoch on this rank."""
+    return seed_of(seed, "dropout", epoch, world.rank)
+
+
+def compile_for(world: World, how: str, *networks: nn.Module) -> None:
+    """``torch.compile`` the networks in place, as ``how`` (none, default, cuda_graphs) says."""
+    if how == "none":
+        return
+    if world.device.type != "cuda":
+        log.warning("compile: %s is for GPUs and there is none: training as without it", how)
+        return
+    for network in networks:
+        network.compile(mode="reduce-overhead" if how == "cuda_graphs" else "default")
 
 
 def autocast(world: World, precision: str) -> torch.autocast:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -40,6 +40,8 @@ class Draws:
     step: int
     batch_size: int
     world: World
+    part: slice | None = None
+    """Of this rank's share: where a batch is taken part by part."""
 
     def normal(self, what: str, *shape: int) -> Tensor:
         """(n, *shape) float32 from N(0, 1)."""
@@ -58,14 +60,15 @@ class Draws:
         return {"generator": generator(self.seed, what, self.step, device=device), "device": device}
 
     def _share(self, x: Tensor) -> Tensor:
-        return x[self.world.share(self.batch_size)]
+        mine = x[self.world.share(self.batch_size)]
+        return mine if self.part is None else mine[self.part]
 
 
 @dataclass(frozen=True)
 class Turn:
     """This rank's rows of one step, scaled as the networks see them.
 
-    ``fake`` hangs on the generator's graph where the generator is to learn from this step.
+    ``fake`` wants a gradient where the generator is to learn from this step.
     """
 
     real: Tensor
@@ -74,6 +77,24 @@ class Turn:
     fake_label: Tensor
     z: Tensor
     draws: Draws
+
+    def split(self, parts: int) -> list[Turn]:
+        """The same rows in ``parts`` turns; their lengths differ by at most one."""
+        if parts == 1:
+            return [self]
+        n = len(self.real)
+        slices = [slice(n * i // parts, n * (i + 1) // parts) for i in range(parts)]
+        return [
+            Turn(
+                self.real[s],
+                self.real_label[s],
+                self.fake[s],
+                self.fake_label[s],
+                self.z[s],
+                replace(self.draws, part=s),
+            )
+            for s in slices
+        ]
 
 
 class JointPass(nn.Module):
@@ -108,8 +129,8 @@ class Objective:
     """Both players' losses and the numbers worth a curve.
 
     Args:
-        discriminator: the plain one. The generator learns through it, and penalties run through
-            it, rather than through DDP, which would communicate its gradients for nothing.
+        discriminator: the plain one. Penalties run through it, rather than through DDP, which
+            would communicate its gradients for nothing.
         teacher: scaled rows -> class logits, frozen: f-CLSWGAN's classifier (Xian et al. 2018,
             eq. 4), whose cross-entropy joins the generator's loss with weight ``aux_weight``.
     """
@@ -128,12 +149,18 @@ class Objective:
             smoothed = partial(bce_discriminator, real_target=1 - spec.label_smoothing)
             self.adversarial = self.adversarial._replace(discriminator=smoothed)
 
-    def of_discriminator(self, joint: nn.Module, turn: Turn) -> tuple[Tensor, Values]:
-        """Loss of the discriminator; ``joint`` is its :class:`JointPass`, DDP or not."""
+    def rows_to_tell_apart(self, turn: Turn) -> tuple[Tensor, Tensor]:
+        """Real rows and then generated ones, as the discriminator sees them, and their labels."""
         real = self._noisy(turn.real, turn, "noise on real")
         fake = self._noisy(turn.fake.detach(), turn, "noise on fake")
-        labels = torch.cat([turn.real_label, turn.fake_label])
-        out = joint(torch.cat([real, fake]), labels, 2)
+        return torch.cat([real, fake]), torch.cat([turn.real_label, turn.fake_label])
+
+    def rows_to_believe(self, turn: Turn) -> Tensor:
+        """Generated rows, as the discriminator sees them when the generator learns."""
+        return self._noisy(turn.fake, turn, "noise on fake")
+
+    def of_discriminator(self, out: DiscriminatorOut, turn: Turn) -> tuple[Tensor, Values]:
+        """Loss of the discriminator, which said ``out`` of :meth:`rows_to_tell_apart`."""
         real_adv, fake_adv = out.adv.chunk(2)
         loss = adversarial = self.adversarial.discriminator(real_adv, fake_adv)
         values = {
@@ -143,6 +170,7 @@ class Objective:
         }
         if out.cls is not None:
             loss = loss + self.spec.aux_weight * self._class_loss(out.cls, turn)
+            labels = torch.cat([turn.real_label, turn.fake_label])
             right = self._right(out, labels).chunk(2)
             values |= {"class_acc_real": right[0].mean(), "class_acc_fake": right[1].mean()}
         if out.codes is not None:
@@ -150,10 +178,8 @@ class Objective:
         loss = loss + self._penalty(turn)
         return loss, {"d_loss": loss, **values}
 
-    def of_generator(self, turn: Turn) -> tuple[Tensor, Values]:
-        """Loss of the generator, through the discriminator as it is now."""
-        fake = self._noisy(turn.fake, turn, "noise on fake")
-        out = self.discriminator(fake, turn.fake_label)
+    def of_generator(self, out: DiscriminatorOut, turn: Turn) -> tuple[Tensor, Values]:
+        """Loss of the generator: the discriminator said ``out`` of :meth:`rows_to_believe`."""
         loss = self.adversarial.generator(out.adv)
         if out.cls is not None:
             adc = self.spec.cond == "adc"

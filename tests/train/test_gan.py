@@ -15,7 +15,7 @@ from medaug.models.acgan import AcganDiscriminator, AcganGenerator
 from medaug.models.layers import PartedBatchNorm2d
 from medaug.spec.gan import GanSpec
 from medaug.train.checkpoint import Checkpoint, Ledger, Progress
-from medaug.train.gan import Gan, train_gan
+from medaug.train.gan import Gan, GanTask, train_gan
 from medaug.train.loop import Diverged
 from medaug.train.objective import Draws, JointPass, Objective, Turn
 from medaug.train.rows import MemoryRows
@@ -81,7 +81,8 @@ def train(
     data: MemoryRows | None = None,
 ) -> Iterator[Progress]:
     world = world or World.single()
-    return train_gan(spec, pair, data or rows(), world, 5, quality=MeanOf(), resume=resume)
+    task = GanTask(spec, pair, data or rows(), 5, quality=MeanOf(), resume=resume)
+    return train_gan(task, world)
 
 
 def weights(progress: Progress) -> dict[str, torch.Tensor]:
@@ -172,7 +173,9 @@ def test_the_joint_pass_equals_separate_passes(norm: str) -> None:
     labels = draws.labels("label", 2)
     turn = Turn(real, labels, fake, labels, draws.normal("z", 10), draws)
     spec = Spec(preset="as_published")
-    loss, _ = Objective(spec, discriminator, 2).of_discriminator(JointPass(discriminator), turn)
+    objective = Objective(spec, discriminator, 2)
+    out = JointPass(discriminator)(*objective.rows_to_tell_apart(turn), 2)
+    loss, _ = objective.of_discriminator(out, turn)
     loss.backward()
     outs = [separate(x, labels) for x in (real, fake)]
     bce = nn.functional.binary_cross_entropy_with_logits
@@ -205,7 +208,7 @@ def test_the_generator_does_not_move_the_discriminator() -> None:
     discriminator.requires_grad_(False)
     fake = generator(z, label)
     turn = Turn(fake.detach(), label, fake, label, z, draws)
-    loss, _ = Objective(Spec(), discriminator, 2).of_generator(turn)
+    loss, _ = Objective(Spec(), discriminator, 2).of_generator(discriminator(fake, label), turn)
     loss.backward()
     assert all(p.grad is None for p in discriminator.parameters())
     assert all(p.grad is not None for p in generator.parameters())
@@ -248,7 +251,7 @@ def test_a_generator_that_says_one_thing_is_flagged() -> None:
     def build() -> tuple[nn.Module, nn.Module]:
         return Constant(SHAPE, 2, 6, 10, out_act="linear"), Pair()()[1]
 
-    first, *_ = train_gan(Spec(), build, rows(), World.single(), 0)
+    first, *_ = train_gan(GanTask(Spec(), build, rows(), 0), World.single())
     assert first.metrics["collapsed"] == 1
     varied = list(train(Spec(epochs=6, lr_g=3e-3), Pair()))[-1]
     assert varied.metrics["collapsed"] == 0

@@ -1,0 +1,255 @@
+"""One GAN in training: its networks, its rows, its statistics. How it moves is in ``gan_step``."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from medaug.errors import UserError
+from medaug.seeding import generator, seed_of
+from medaug.spec.gan import GanSpec
+from medaug.store import Batch, balanced_weights
+from medaug.train.average import follow
+from medaug.train.checkpoint import Checkpoint
+from medaug.train.gan_step import Deal, Moved
+from medaug.train.loop import Guard, Training, compile_for, dropout_seed
+from medaug.train.objective import Draws, Objective
+from medaug.train.rows import RowSource
+from medaug.train.scaling import FeatureScale
+from medaug.train.tally import ClassSpread, Tally
+from medaug.train.world import World, check_batch_size, convert_batchnorm
+
+EVAL_BLOCK = 64
+SMALLEST = 1e-12
+COLLAPSED_SPREAD = 0.05
+"""Within-class deviation of generated rows, relative to real ones, below which modes are lost."""
+COLLAPSED_LOSS = 1e-3
+"""Discriminator loss below which the generator has nothing to learn from."""
+
+
+class Quality(Protocol):
+    """Judges generated rows during training; it must be cheap."""
+
+    labels: Tensor
+    """(N,) int64: the classes of the rows that it wants."""
+
+    def summary(self, x: Tensor) -> Tensor:
+        """Generated rows (n, *shape), in the units of the training rows, to vectors (n, d)."""
+        ...
+
+    def score(self, summary_ND: Tensor) -> dict[str, float]:
+        """Scores, named ``val/…``, of the summaries of N rows."""
+        ...
+
+
+@dataclass(frozen=True)
+class Gan:
+    """A trained pair in evaluation mode, and the scaling of its rows."""
+
+    generator: nn.Module
+    """The averaged weights, where the configuration asks for them."""
+    discriminator: nn.Module
+    scale: FeatureScale
+
+    def __post_init__(self) -> None:
+        self.generator.eval()
+        self.discriminator.eval()
+
+    @torch.inference_mode()
+    def generate(self, z_Nnz: Tensor, label_N: Tensor) -> Tensor:
+        """Rows (N, *shape) float32 in the units of the training rows."""
+        return self.scale.decode(self.generator(z_Nnz, label_N))
+
+    @torch.inference_mode()
+    def generate_judged(self, z_Nnz: Tensor, label_N: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows as :meth:`generate` makes them, and the class (N,) that the discriminator sees.
+
+        It judges in evaluation mode: with batch norm in training mode its answer would depend on
+        which other rows share the batch, and a row would pass a filter or not by chance. With
+        running statistics it does not, but those mix real and generated rows, so the answer can
+        still be poor: filter with a discriminator that has no batch norm.
+        """
+        y = self.generator(z_Nnz, label_N)
+        class_logits: Callable[..., Tensor] = self.discriminator.class_logits  # type: ignore[assignment]
+        predicted = class_logits(self.discriminator(y, label_N)).argmax(1)
+        return self.scale.decode(y), predicted
+
+
+@dataclass(frozen=True)
+class GanTask:
+    """One GAN to train.
+
+    ``build()`` makes a fresh (generator, discriminator); weights are drawn from torch's global
+    generator, which is seeded before. ``quality`` is asked every ``eval_every`` epochs;
+    ``teacher``: see :class:`Objective`.
+    """
+
+    spec: GanSpec
+    build: Callable[[], tuple[nn.Module, nn.Module]]
+    train: RowSource
+    seed: int
+    quality: Quality | None = None
+    teacher: Callable[[Tensor], Tensor] | None = None
+    resume: Checkpoint | None = None
+
+
+class Run:
+    """The state of one GAN's training."""
+
+    def __init__(self, task: GanTask, world: World) -> None:
+        spec, train = task.spec, task.train
+        _check(task, world)
+        self.task, self.world = task, world
+        self.n_classes = len(train.classes)
+        self.batch_size = min(spec.batch_size, len(train))
+        self.weights = balanced_weights(train.labels) if spec.sampler == "balanced" else None
+        self.masks = torch.Generator(world.device)
+
+        torch.manual_seed(seed_of(task.seed, "networks"))
+        self.generator, self.discriminator = (_prepared(network, world) for network in task.build())
+        if spec.accumulate > 1 and _has_batch_norm(self.discriminator):
+            raise UserError(
+                f"{spec.kind}.accumulate: {spec.accumulate} parts would each be normalised alone "
+                "by the discriminator's batch norm; use d_norm sn or none, or accumulate 1"
+            )
+        self.nz: int = self.generator.nz  # type: ignore[assignment]
+        modules = {"generator": self.generator, "discriminator": self.discriminator}
+        if spec.ema:
+            modules["average"] = copy.deepcopy(self.generator).requires_grad_(False)
+        adam = partial(torch.optim.Adam, betas=spec.betas, fused=True)
+        optimizers: dict[str, torch.optim.Optimizer] = {
+            "discriminator": adam(self.discriminator.parameters(), lr=spec.lr_d),
+            "generator": adam(self.generator.parameters(), lr=spec.lr_g),
+        }
+        self.training = Training(modules, optimizers, Guard(world))
+        if task.resume is None:
+            self.scale = FeatureScale.fit(train, spec.feature_scale, world)
+            self.training.extra = self.scale.tensors()
+        else:
+            self.training.restore(task.resume)
+            self.scale = FeatureScale.of(self.training.extra)
+        self.trained = self.training.epoch - 1
+        """The last epoch that was begun."""
+        self.objective = Objective(spec, self.discriminator, self.n_classes, task.teacher)
+        compile_for(world, spec.compile, self.generator, self.discriminator)
+
+    @property
+    def point(self) -> int:
+        """Where in a round of ``n_critic`` steps the run is."""
+        return self.training.step % self.task.spec.n_critic
+
+    def begin(self) -> None:
+        """Make ready for the epoch that comes next."""
+        task, epoch = self.task, self.training.epoch
+        self.trained = epoch
+        self.masks.manual_seed(dropout_seed(task.seed, epoch, self.world))
+        self._tallies = {"discriminator": Tally(self.world), "generator": Tally(self.world)}
+        self._spread = {k: ClassSpread(self.n_classes, self.world) for k in ("real", "fake")}
+        self._batches = self.task.train.batches(
+            self.world,
+            self.batch_size,
+            seed=task.seed,
+            epoch=epoch,
+            weights=self.weights,
+            steps=task.spec.steps_per_epoch,
+        )
+
+    def deal(self) -> Deal | None:
+        """The epoch's next rows on the device, with the step's latents; None at its end."""
+        batch: Batch | None = next(self._batches, None)
+        if batch is None:
+            return None
+        spec, device = self.task.spec, self.world.device
+        draws = Draws(self.task.seed, self.training.step, self.batch_size, self.world)
+        # Rows are kept as the first layer wants them: autocast would round them so in any case.
+        dtype = torch.bfloat16 if spec.precision == "bf16" else torch.float32
+        layout = torch.channels_last if batch.x.ndim == 4 else torch.preserve_format
+        real = self.scale.encode(batch.x.to(device)).to(dtype, memory_format=layout)
+        real_label = batch.label.to(device)
+        same = spec.adv == "wgan_gp"
+        fake_label = real_label if same else draws.labels("label", self.n_classes)
+        return Deal(real, real_label, fake_label, draws.normal("latent", self.nz), draws)
+
+    def note(self, moved: Moved) -> None:
+        """A step is done."""
+        for player, values in moved.values.items():
+            for each in values:
+                self._tallies[player].add(*each)
+        turn = moved.turn
+        self._spread["real"].add(turn.real, turn.real_label, moved.taken)
+        self._spread["fake"].add(turn.fake, turn.fake_label, moved.taken)
+        self.training.step += 1
+
+    def end(self) -> dict[str, float]:
+        """Metrics of the epoch."""
+        spec, epoch, quality = self.task.spec, self.training.epoch, self.task.quality
+        means = [tally.means() for tally in self._tallies.values()]
+        metrics = {f"train/{name}": value for each in means for name, value in each.items()}
+        real = max(self._spread["real"].deviation(), SMALLEST)
+        metrics["train/diversity"] = self._spread["fake"].deviation() / real
+        metrics["collapsed"] = float(_has_collapsed(metrics, spec))
+        due = (epoch + 1) % spec.eval_every == 0 or epoch + 1 == spec.epochs
+        if quality is not None and due and all(map(math.isfinite, metrics.values())):
+            metrics |= self._judged(quality)
+        return metrics
+
+    def finish(self) -> Gan:
+        average = self.training.modules.get("average", self.generator)
+        return Gan(average, self.discriminator, self.scale)
+
+    def averaged(self) -> None:
+        """The generator has moved: its average follows."""
+        if average := self.training.modules.get("average"):
+            follow(average, self.generator, self.task.spec.ema)
+
+    def _judged(self, quality: Quality) -> dict[str, float]:
+        """Scores of rows from latents that are the same at every epoch."""
+        world, label = self.world, quality.labels
+        modes = [(module, module.training) for module in (self.generator, self.discriminator)]
+        gan = self.finish()
+        source = generator(self.task.seed, "quality", device=world.device)
+        z = torch.randn(len(label), self.nz, generator=source, device=world.device)
+        share = world.share(len(label))
+        blocks = zip(z[share].split(EVAL_BLOCK), label[share].split(EVAL_BLOCK), strict=True)
+        summaries = [quality.summary(gan.generate(*block)) for block in blocks]
+        for module, mode in modes:
+            module.train(mode)
+        scores = quality.score(world.gather(torch.cat(summaries)))
+        # The ranks' processors may round differently: all take the first one's word.
+        values = torch.tensor(list(scores.values()), dtype=torch.float64, device=world.device)
+        values = world.reduce_sum(values if world.is_main else torch.zeros_like(values))
+        return dict(zip(scores, values.tolist(), strict=True))
+
+
+def _check(task: GanTask, world: World) -> None:
+    spec, train = task.spec, task.train
+    batch_size = min(spec.batch_size, len(train))
+    check_batch_size(batch_size, world, f"{spec.kind}.batch_size")
+    if batch_size // world.size < spec.accumulate:
+        raise UserError(
+            f"{spec.kind}.accumulate: a batch of {batch_size} rows on {world.size} ranks has no "
+            f"{spec.accumulate} parts; lower it or raise batch_size"
+        )
+    if (train.labels < 0).any():
+        raise UserError(f"{spec.kind}: {(train.labels < 0).sum()} rows have no label; drop them")
+
+
+def _has_batch_norm(network: nn.Module) -> bool:
+    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
+
+
+def _prepared(network: nn.Module, world: World) -> nn.Module:
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return convert_batchnorm(network.to(world.device), world)
+
+
+def _has_collapsed(metrics: dict[str, float], spec: GanSpec) -> bool:
+    beaten = spec.adv != "wgan_gp" and metrics.get("train/d_adversarial", 1.0) < COLLAPSED_LOSS
+    return beaten or metrics["train/diversity"] < COLLAPSED_SPREAD
