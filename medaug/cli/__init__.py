@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from medaug.cli import bench, results, study
+from medaug.cli import bench, cluster, results, study
 from medaug.errors import MedaugError
 
 
@@ -41,6 +41,9 @@ for command in (
     study.resume,
     study.show,
     study.sync,
+    cluster.submit,
+    cluster.status,
+    cluster.stop,
     results.leaderboard,
     results.models,
     results.report,

@@ -10,7 +10,7 @@ from click.core import ParameterSource
 
 from medaug.cli.cluster import FOLLOW, resume_there
 from medaug.cli.options import ADDRESS, DATA, NAME, SET, SPEC, STORAGE, load, storage_of
-from medaug.errors import TrialsFailed
+from medaug.errors import EnvironmentFault, TrialsFailed
 
 if TYPE_CHECKING:
     from medaug.study import Finished
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 @ADDRESS
 @click.option("--name", help="Name of this run [default: the study's].")
 @click.option("--wait", is_flag=True, help="Wait for the cluster to have the resources.")
+@click.option("--fork", is_flag=True, help="Beside another study of this name, under a new one.")
+@click.option("--mkdir", is_flag=True, help="Make the storage's parent folders too.")
 def run(
     spec: Path,
     data: Path | None,
@@ -32,12 +34,19 @@ def run(
     address: str | None,
     name: str | None,
     wait: bool,
+    fork: bool,
+    mkdir: bool,
 ) -> None:
     """Run the study SPEC (a YAML file such as jobs/demo.yaml) to its leaderboard."""
     study = load(spec, data, overrides, storage, name)  # first: mistakes are told at once
-    from medaug.study import run_study
+    if not (mkdir or study.storage.absolute().parent.is_dir()):
+        raise EnvironmentFault(
+            f"storage {study.storage}: its parent folder does not exist; correct the path, mount "
+            "the disk, or give --mkdir"
+        )
+    from medaug.study import forked, run_study
 
-    _tell(run_study(study, address=address, wait=wait))
+    _tell(run_study(forked(study) if fork else study, address=address, wait=wait))
 
 
 @click.command()
@@ -107,4 +116,9 @@ def _tell(finished: Finished) -> None:
         raise TrialsFailed(
             f"{len(finished.failures)} trials failed, first: {first} "
             f"(then: medaug resume {finished.folder.name}{elsewhere})"
+        )
+    if finished.left_out:
+        raise TrialsFailed(
+            f"{finished.left_out} scans were left out: {storage / 'stores' / 'rejects.jsonl'} says "
+            "which and why; mend them, or take them away, and run again under another --name"
         )

@@ -53,7 +53,8 @@ class Cluster:
 
     def __init__(self, address: str | None = None, cpus: int | None = None) -> None:
         if address and (address == "auto" or "://" in address or ":" not in address):
-            raise UserError(f"address '{address}': write HOST:PORT of the cluster's head")
+            job = "; http:// is for `medaug submit`" if address.startswith("http") else ""
+            raise UserError(f"address '{address}': write HOST:PORT of the cluster's head{job}")
         self._address = address
         self._cpus = cpus
         self._temporary: Path | None = None
@@ -101,6 +102,20 @@ class Cluster:
                 f"{len(nodes)} node{'s' * (len(nodes) != 1)}); lower resources.ranks, or use a "
                 "larger cluster (--address), or wait for it to grow (--wait)"
             )
+
+    def slots(self, ranks: int, resources: ResourceSpec) -> int:
+        """How many trials of ``ranks`` ranks run at once while nobody else uses the cluster."""
+        import ray
+
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        slots = max(1, capacity(nodes, resources) // ranks)
+        return min(slots, resources.max_concurrent or slots)
+
+    def memory_bytes(self) -> list[int]:
+        """What Ray lets the workers of each node use."""
+        import ray
+
+        return [int(node["Resources"].get("memory", 0)) for node in ray.nodes() if node["Alive"]]
 
     def silence_s(self) -> float:
         """For how long the head has not been there. Call it every second or so."""

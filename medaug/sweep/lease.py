@@ -48,6 +48,13 @@ class Holder:
         except psutil.NoSuchProcess:
             return True
 
+    def ask_to_stop(self) -> bool:
+        """Send it SIGTERM; False when it is not a process that can be reached from here."""
+        if self.machine != _machine() or self.is_dead():
+            return False
+        psutil.Process(self.pid).terminate()
+        return True
+
     def __str__(self) -> str:
         return f"host {self.host}, pid {self.pid}, since {self.since}"
 
@@ -104,11 +111,27 @@ class Lease:
                     temporary = self._write_aside(released=True)
                     os.replace(temporary, self._path(self._number))
 
+    def holder(self) -> Holder | None:
+        """Who holds it now, or None. Where nothing can be written, who held it last."""
+        try:
+            newest = self._newest()
+        except FileNotFoundError:
+            return None
+        try:
+            return self._active(newest)
+        except OSError:  # no probe of the storage's clock
+            return self._holder(newest)
+
+    def _active(self, number: int) -> Holder | None:
+        """Who holds lease ``number``, unless it was given back or nobody is there any more."""
+        holder = self._holder(number) if number else None
+        if holder is None or holder.released or holder.is_dead() or self._expired(number):
+            return None
+        return holder
+
     def _take(self, newest: int) -> int:
-        if newest:
-            holder = self._holder(newest)
-            if not (holder is None or holder.released or holder.is_dead() or self._expired(newest)):
-                raise self._refusal(holder)
+        if (holder := self._active(newest)) is not None:
+            raise self._refusal(holder)
         temporary = self._write_aside(released=False)
         try:
             os.link(temporary, self._path(newest + 1))
