@@ -20,6 +20,10 @@ from medaug.experiment import ARM_CONFIGS, output_name
 from medaug.spec import ArmSpec, AugmentSpec, StudySpec, TrialConfig, build_arm
 from medaug.spec.axes import grid_points, inside
 
+COMPARABLE = ("val/fd",)
+"""What every trained generator reports and successive halving may rank; their losses are games
+against different critics."""
+
 
 @dataclass(frozen=True)
 class ArmVariant:
@@ -98,6 +102,7 @@ def plan_study(
         UserError: the plan holds no trial or more than ``sweep.max_trials``.
     """
     variants = arms if arms is not None else expand_arms(study)
+    _check_halving(study)
     pretrain = _pretrain(study, pretrain_slices)
     segment = _segment(study, slices, pretrain)
     extract = _extract(study, slices, segment)
@@ -111,6 +116,15 @@ def plan_study(
             "shorten an axis or raise the limit"
         )
     return plan
+
+
+def _check_halving(study: StudySpec) -> None:
+    asha = study.sweep.asha
+    if asha and asha.metric not in COMPARABLE:
+        raise UserError(
+            f"sweep.asha.metric: no generator reports '{asha.metric}' that others' can be compared "
+            f"with; use {' or '.join(COMPARABLE)}"
+        )
 
 
 def expand_arms(study: StudySpec, points: Sequence[Mapping[str, Any]] = ()) -> list[ArmVariant]:

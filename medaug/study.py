@@ -18,20 +18,20 @@ from medaug.audit.scan import note_leakage, scan_slices
 from medaug.data.cohort import folder_of
 from medaug.data.layouts import read_cohort
 from medaug.data.slices import ingest, ingest_signature
-from medaug.errors import UserError
+from medaug.errors import IntegrityError, UserError
 from medaug.experiment import ARM_CONFIGS
 from medaug.plan import ArmVariant, Plan, expand_arms, plan_study
 from medaug.shelf import Shelf
-from medaug.spec import DataSpec, SplitSpec, StudySpec, TrialConfig, build_study
+from medaug.spec import DataSpec, SplitSpec, StudySpec, TrialConfig, build_study, signature
 from medaug.sweep.display import Display, make_display
 from medaug.sweep.events import Outcome
-from medaug.sweep.runner import Sweep
+from medaug.sweep.runner import Sweep, check_storage
 from medaug.sweep.space import draw, search
 from medaug.tracking.leaderboard import Leaderboard, leaderboard_of
 from medaug.tracking.mlflow.tracker import Tracker
 from medaug.tracking.records import read_study
 from medaug.tracking.report.document import write_report
-from medaug.trial_folder import write_json
+from medaug.trial_folder import read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ class Finished:
     report: Path
     failures: tuple[str, ...]
     """One line for each trial that did not make it."""
+    left_out: int = 0
+    """Input files that could not be used; ``stores/rejects.jsonl`` names them."""
 
 
 def run_study(study: StudySpec, *, address: str | None = None, wait: bool = False) -> Finished:
@@ -58,6 +60,7 @@ def run_study(study: StudySpec, *, address: str | None = None, wait: bool = Fals
     """
     if study.data.layout != "phantom":
         folder_of(study.data)  # before any device is taken
+    check_storage(study.storage)
     folder = claim_folder(study)
     with ExitStack() as stack:
         display = stack.enter_context(make_display())
@@ -74,6 +77,8 @@ def run_study(study: StudySpec, *, address: str | None = None, wait: bool = Fals
         )
         stack.enter_context(tracker)  # after the lease: MLflow hears of one writer only
         slices, pretrain_slices = make_slices(study, display)
+        hold_to_data(folder, slices)
+        check_sizes(study, slices)
         look_for_leaks(study, slices, folder, display)
         arms = choose_arms(study, slices, pretrain_slices, sweep, display)
         plan = plan_study(study, slices, pretrain_slices, arms)
@@ -82,7 +87,8 @@ def run_study(study: StudySpec, *, address: str | None = None, wait: bool = Fals
         report = write_report(folder)
         tracker.finish(board, report)
     failed = [outcome.error or outcome.key for outcome in outcomes if outcome.status == "failed"]
-    return Finished(folder, board, report, tuple(failed))
+    left_out = Shelf(study.storage).open_store(slices).manifest["extra"]["ingest"]["rejects"]
+    return Finished(folder, board, report, tuple(failed), len(left_out))
 
 
 def resume_study(folder: Path, *, address: str | None = None, wait: bool = False) -> Finished:
@@ -156,12 +162,55 @@ def claim_folder(study: StudySpec) -> Path:
         before = _decisive(build_study(read_study(folder), ARM_CONFIGS))
         if difference := _first_difference(before, _decisive(study)):
             raise UserError(
-                f"{folder}: holds another study ({difference}); give this one another --name, or "
-                f"`medaug resume {study.name}` to go on with that one"
+                f"{folder}: holds another study ({difference}); give this one another --name or "
+                f"--fork, or `medaug resume {study.name}` to go on with that one"
             )
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     write_json(folder / "study.json", study.canonical())
     return folder
+
+
+def forked(study: StudySpec) -> StudySpec:
+    """``study``, renamed by its own signature where another one has its name already.
+
+    What the two have in common is not made again: stores and models are shared by content.
+    """
+    folder = study.storage / study.name
+    if not (folder / "study.json").exists():
+        return study
+    before = _decisive(build_study(read_study(folder), ARM_CONFIGS))
+    if before == _decisive(study):
+        return study
+    digest = signature({**_decisive(study), "name": ""})
+    return study.model_copy(update={"name": f"{study.name[:57]}-{digest[:6]}"})
+
+
+def hold_to_data(folder: Path, slices: str) -> None:
+    """Keep the run in ``folder`` to the scans that it began with.
+
+    Raises:
+        IntegrityError: they are others now; half of the trials would be scored on other patients.
+    """
+    before = read_json(folder / "data.json")
+    if before is None:
+        write_json(folder / "data.json", {"slices": slices})
+    elif before["slices"] != slices:
+        raise IntegrityError(
+            f"{folder}: began with {before['slices']}, but these scans (or this site key) make "
+            f"{slices}; bring the old ones back, or give this run another --name"
+        )
+
+
+def check_sizes(study: StudySpec, slices: str) -> None:
+    """Raises UserError when ``sweep.train_rows`` wants more than some fold can give."""
+    store = Shelf(study.storage).open_store(slices)
+    have = min(len(store.split("train", fold)) for fold in range(study.split.folds))
+    wanted = max(study.sweep.train_rows or (0,))
+    if wanted > have:
+        raise UserError(
+            f"sweep.train_rows: {wanted}, but the smallest fold trains on {have} rows; ask for "
+            f"{have} at most"
+        )
 
 
 def _decisive(study: StudySpec) -> dict[str, Any]:
