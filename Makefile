@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: demo test chaos lint constraints clean
+.PHONY: demo test chaos lint constraints lock clean
 
 demo: $(VENV)/.installed
 	$(BIN)/medaug run jobs/demo.yaml
@@ -23,9 +23,20 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/lint-imports
 
 constraints: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,services]'
 	{ echo "# Exact versions that the tests pass with; 'make constraints' writes this file."; \
 	  $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//'; } > constraints.txt.new
 	mv constraints.txt.new constraints.txt
+
+# The image's packages with their hashes; torch and what its CUDA builds want come from their own
+# index.
+lock: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet uv
+	echo "setuptools>=77" | $(BIN)/uv pip compile --quiet --no-header --no-annotate \
+	  --generate-hashes --constraint constraints.txt --extra server \
+	  --python-version 3.11 --python-platform linux pyproject.toml - \
+	  | awk '/^[a-z]/ { ours = !/^(torch=|triton=|cuda-|nvidia-)/ } ours' > docker/requirements.txt.new
+	mv docker/requirements.txt.new docker/requirements.txt
 
 clean:
 	rm -rf $(VENV) build *.egg-info

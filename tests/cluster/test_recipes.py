@@ -1,103 +1,221 @@
-"""The cluster recipes: what they promise about security, and the Slurm script's behaviour."""
+"""The recipes are what their tools take, and none of them leaves a door open."""
 
 from __future__ import annotations
 
+import json
 import os
-import signal
+import re
+import shutil
+import stat
 import subprocess
-import time
+import sys
+import tomllib
+from configparser import ConfigParser
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import pytest
+import ray
 import yaml
 
+from tests.cluster import kuberay
+
 ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "cluster/slurm/medaug.sbatch"
+COMPOSE = ROOT / "docker/compose.yaml"
 KUBERAY = ROOT / "cluster/kuberay"
+SCRIPTS = ["cluster/slurm/medaug.sbatch", "docker/make-secrets.sh"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+IMAGE = f"medaug:{PROJECT['version']}"
 
 
-def read(path: Path) -> dict:
+def read(path: Path) -> dict[str, Any]:
     return yaml.safe_load(path.read_text())
 
 
-@pytest.mark.parametrize("name", ["raycluster.yaml", "rayjob.yaml"])
+def tool(name: str, *words: object) -> None:
+    """Run a checker of the dev extra; its complaints are the failure."""
+    path = Path(sys.executable).with_name(name)
+    if not path.exists():
+        pytest.skip(f"{name} is not installed; pip install -e '.[dev]'")
+    done = subprocess.run([path, *map(str, words)], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+# ---- what the tools say ----
+
+
+def test_dockerfile_passes_hadolint() -> None:
+    tool("hadolint", "docker/Dockerfile")
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_script_passes_shellcheck(script: str) -> None:
+    tool("shellcheck", "--severity=style", script)
+    shell = (ROOT / script).read_text().partition("\n")[0].rpartition("/")[2]
+    subprocess.run([shell, "-n", ROOT / script], check=True)
+
+
+def test_compose_file_has_the_published_schema() -> None:
+    tool("check-jsonschema", "--builtin-schema", "vendor.compose-spec", COMPOSE)
+
+
+@pytest.mark.parametrize("kind", kuberay.SCHEMAS)
+def test_kuberay_resource_has_its_schema(kind: str) -> None:
+    resource = read(KUBERAY / f"{kind}.yaml")
+    jsonschema.validate(resource, kuberay.SCHEMAS[kind])
+    if crds := os.environ.get("MEDAUG_KUBERAY_CRDS"):
+        definition = read(Path(crds) / f"ray.io_{kind}s.yaml")
+        jsonschema.validate(resource, kuberay.published(definition))
+
+
+def test_pods_and_policies_have_kubernetes_schema() -> None:
+    kubernetes = pytest.importorskip("kubernetes_validate", reason="pip install -e '.[dev]'")
+    resources = [
+        resource
+        for name in ("networkpolicy.yaml", "storage.yaml")
+        for resource in yaml.safe_load_all((KUBERAY / name).read_text())
+    ]
+    for name in kuberay.SCHEMAS:
+        for group in groups(name):
+            spec = group["template"]["spec"]
+            resources.append(
+                {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
+            )
+    assert len(resources) == 8
+    for resource in resources:
+        kubernetes.validate(resource, "1.33", strict=True)
+
+
+def test_launcher_file_has_rays_schema() -> None:
+    schema = Path(ray.__file__).parent / "autoscaler/ray-schema.json"
+    jsonschema.validate(read(ROOT / "cluster/vm/ray.yaml"), json.loads(schema.read_text()))
+
+
+# ---- no door is open ----
+
+
+def groups(name: str) -> list[dict[str, Any]]:
+    spec = read(KUBERAY / f"{name}.yaml")["spec"]
+    cluster = spec.get("rayClusterSpec", spec)
+    return [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+
+
+@pytest.mark.parametrize("name", kuberay.SCHEMAS)
 def test_pods_are_closed(name: str) -> None:
-    spec = read(KUBERAY / name)["spec"]
+    spec = read(KUBERAY / f"{name}.yaml")["spec"]
     cluster = spec.get("rayClusterSpec", spec)
     assert cluster["authOptions"] == {"mode": "token"}
-    for group in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]:
+    assert cluster["rayVersion"] == ray.__version__
+    for group in groups(name):
         pod = group["template"]["spec"]
+        assert pod["automountServiceAccountToken"] is False
         assert pod["securityContext"]["runAsNonRoot"] is True
         for container in pod["containers"]:
-            assert container["securityContext"]["allowPrivilegeEscalation"] is False
-    worker = cluster["workerGroupSpecs"][0]["template"]["spec"]["containers"][0]
+            assert container["image"] == IMAGE
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "capabilities": {"drop": ["ALL"]},
+            }
+            assert container["resources"]["limits"] == container["resources"]["requests"]
+    worker = groups(name)[1]["template"]["spec"]["containers"][0]
     assert worker["resources"]["requests"]["nvidia.com/gpu"] == "1"
 
 
+def test_a_lost_job_is_tried_again_and_stopped_gently() -> None:
+    spec = read(KUBERAY / "rayjob.yaml")["spec"]
+    assert spec["backoffLimit"] > 0
+    assert yaml.safe_load(spec["runtimeEnvYAML"])["env_vars"]["RAY_JOB_STOP_SIGNAL"] == "SIGINT"
+    study = re.search(r"/opt/medaug/(\S+\.yaml)", spec["entrypoint"])
+    assert study is not None
+    assert (ROOT / study[1]).is_file()
+
+
 def test_network_is_denied_by_default() -> None:
-    deny, *_ = yaml.safe_load_all((KUBERAY / "networkpolicy.yaml").read_text())
+    deny, *others = yaml.safe_load_all((KUBERAY / "networkpolicy.yaml").read_text())
     assert deny["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    for policy in others:
+        for rule in [*policy["spec"].get("ingress", []), *policy["spec"].get("egress", [])]:
+            for peer in rule.get("from", []) + rule.get("to", []):
+                assert peer["podSelector"]["matchLabels"], "a rule without a peer is for everybody"
 
 
 def test_compose_is_closed() -> None:
-    services = read(ROOT / "docker/compose.yaml")["services"]
+    compose = read(COMPOSE)
+    services = compose["services"]
     for name, service in services.items():
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), name
+        assert "no-new-privileges:true" in service["security_opt"], name
+        assert "healthcheck" in service, name
+        assert re.search(r":v?\d+\.\d+\.\d+$|:\d+\.\d+-\w+$", service["image"]), "an image floats"
+        assert service.get("privileged") is None, name
         for key, value in service["environment"].items():
-            if key.endswith(("PASSWORD", "SECRET_KEY", "ACCESS_KEY", "STORE_URI")):
+            if re.search(r"PASSWORD|SECRET|ACCESS_KEY|STORE_URI", key):
                 assert ":?" in value, key
+    for name in ("head", "worker", "mlflow", "bucket"):
+        assert services[name]["image"] == IMAGE
+        assert services[name]["cap_drop"] == ["ALL"]
     for name in ("head", "worker"):
         assert services[name]["environment"]["RAY_AUTH_MODE"] == "token"
+    assert compose["networks"]["tracking"] == {"internal": True}
+    assert services["postgres"]["networks"] == services["s3"]["networks"] == ["tracking"]
     assert "--app-name basic-auth" in services["mlflow"]["command"]
     assert "--allowed-hosts" in services["mlflow"]["command"]
 
 
-def test_image_and_launcher() -> None:
-    assert "\nUSER 1000\n" in (ROOT / "docker/Dockerfile").read_text()
+def test_every_ray_start_has_a_token() -> None:
     launcher = read(ROOT / "cluster/vm/ray.yaml")
     for kind in ("head", "worker"):
         start = launcher[f"{kind}_start_ray_commands"][-1]
         assert start.startswith("RAY_AUTH_MODE=token ray start")
+    script = (ROOT / "cluster/slurm/medaug.sbatch").read_text()
+    assert script.index("export RAY_AUTH_MODE=token") < script.index("ray start")
+    assert "RAY_AUTH_MODE=token" in (ROOT / "docker/Dockerfile").read_text()
 
 
-def fake(folder: Path, name: str, body: str) -> None:
-    path = folder / name
-    path.write_text(f'#!/bin/bash\necho {name} "$@" >> $CALLS\n{body}\n')
-    path.chmod(0o755)
+def test_secrets_are_made_once_and_for_their_owner(tmp_path: Path) -> None:
+    script = tmp_path / "make-secrets.sh"
+    shutil.copy(ROOT / "docker/make-secrets.sh", script)
+    subprocess.run([script], check=True, capture_output=True)
+    token, ini, settings = (
+        tmp_path / name for name in ("secrets/ray_token", "secrets/mlflow_auth.ini", ".env")
+    )
+    for path in (token, ini, settings):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert re.fullmatch(r"[0-9a-f]{64}", token.read_text())
+    made = dict(line.split("=", 1) for line in settings.read_text().splitlines())
+    asked = set(re.findall(r"\$\{(\w+):\?", COMPOSE.read_text()))
+    assert asked <= set(made)
+    assert all(len(made[name]) == 64 for name in asked if not name.endswith("USER"))
+    auth = ConfigParser(interpolation=None)
+    auth.read(ini)
+    assert auth["mlflow"]["admin_username"] == made["MLFLOW_USER"]
+    assert auth["mlflow"]["admin_password"] == made["MLFLOW_PASSWORD"]
+    assert made["POSTGRES_PASSWORD"] in auth["mlflow"]["database_uri"]
+
+    before = settings.read_text()
+    assert subprocess.run([script], capture_output=True).returncode == 2
+    assert settings.read_text() == before
 
 
-def start(tmp_path: Path, medaug: str) -> subprocess.Popen[bytes]:
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    fake(folder, "srun", "exec sleep 20")
-    fake(folder, "ray", "")
-    fake(folder, "scontrol", "")
-    fake(folder, "medaug", f'stat -c %a "$RAY_AUTH_TOKEN_PATH" > $CALLS.mode\n{medaug}')
-    environment = {
-        "PATH": f"{folder}:{os.environ['PATH']}",
-        "HOME": str(tmp_path),
-        "CALLS": str(tmp_path / "calls"),
-        "SLURM_JOB_ID": "7",
-        "SLURM_JOB_NUM_NODES": "2",
-        "MEDAUG_STORAGE": str(tmp_path / "runs"),
+# ---- the image holds what the tests passed with ----
+
+
+def test_the_image_is_locked_to_the_tested_versions() -> None:
+    lock = (ROOT / "docker/requirements.txt").read_text()
+    locked = dict(re.findall(r"^([a-z0-9.-]+)==(\S+) \\$", lock, re.MULTILINE))
+    assert lock.count("--hash=sha256:") >= len(locked) > 100
+    pins = re.findall(r"^([^#=\s]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    tested = {normal(name): version for name, version in pins}
+    wrong = {
+        name: version for name, version in locked.items() if tested.get(name, version) != version
     }
-    return subprocess.Popen(["bash", str(SCRIPT), "jobs/demo.yaml", "demo"], env=environment)
+    assert not wrong, "run `make lock`"
+    wanted = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["server"]
+    names = {normal(re.split(r"[\[<>=~! ]", wish)[0]) for wish in wanted}
+    assert names - set(locked) == {"torch"}, "run `make lock`"
+    assert "torch" in tested
 
 
-@pytest.mark.parametrize(("code", "requeues"), [(0, 0), (4, 0), (75, 1), (137, 0)])
-def test_only_an_interrupted_run_is_requeued(tmp_path: Path, code: int, requeues: int) -> None:
-    assert start(tmp_path, f"exit {code}").wait(60) == code
-    assert (tmp_path / "calls").read_text().count("scontrol requeue 7") == requeues
-    assert (tmp_path / "calls.mode").read_text() == "600\n"
-    assert not list(tmp_path.glob(".medaug-ray-token*"))
-
-
-def test_the_time_limit_reaches_medaug(tmp_path: Path) -> None:
-    body = "trap 'sleep 0.3; exit 75' USR1\ntouch $CALLS.ready\nwhile :; do sleep 0.1; done"
-    process = start(tmp_path, body)
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "calls.ready").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGUSR1)
-    assert process.wait(60) == 75
-    assert (tmp_path / "calls").read_text().count("scontrol requeue 7") == 1
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
