@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: demo test chaos lint constraints lock clean
+.PHONY: demo test chaos lint audit constraints lock clean
 
 demo: $(VENV)/.installed
 	$(BIN)/medaug run jobs/demo.yaml
@@ -21,6 +21,12 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Needs the network's advisory database, so it is no part of `make test`.
+audit:
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/python -m pip install --quiet pip-audit
+	$(VENV)/audit/bin/python tools/audit.py
 
 constraints: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,services]'
