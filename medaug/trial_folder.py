@@ -1,13 +1,15 @@
 """A trial's folder: what there is to know about it on disk.
 
 ``<experiment>/trials/<key>/`` holds ``config.json``, the ledger's ``ep_000007/``, one line per
-finished epoch in ``epochs.jsonl``, one per failed try in ``failures.jsonl``, and at the end one of
+finished epoch in ``epochs.jsonl``, one per failed try in ``failures.jsonl``, where its time went in
+``times.jsonl``, and at the end one of
 ``result.json`` (done or diverged), ``stopped.json`` (ended early by successive halving) or
 ``failure.json`` (tried again on resume).
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import uuid
@@ -55,7 +57,8 @@ class TrialFolder:
     def adopt(self, other: TrialFolder) -> None:
         """Take over epochs and result of the same trial, finished in another experiment."""
         assert other.key == self.key
-        for name in ("epochs.jsonl", "result.json"):  # the result last: it says that all is here
+        # The result last: it says that all is here.
+        for name in ("epochs.jsonl", "times.jsonl", "result.json"):
             if (content := _content(other.path / name)) is not None:
                 _write(self.path / name, content)
 
@@ -87,16 +90,22 @@ class TrialFolder:
         """Append a line to ``failures.jsonl``: a try that failed, whatever came after it."""
         _append(self.path / "failures.jsonl", row)
 
+    def log_lap(self, row: Mapping[str, Any]) -> None:
+        """Append a line to ``times.jsonl``: a stretch of time, and the buckets it went into."""
+        _append(self.path / "times.jsonl", row)
+
     def epochs(self) -> list[dict[str, Any]]:
         """The rows of ``epochs.jsonl``; torn lines are left out."""
-        rows = []
-        lines = (_content(self.path / "epochs.jsonl") or b"").splitlines()
-        for line in lines:
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                continue
-        return rows
+        return _rows(self.path / "epochs.jsonl")
+
+    def failures(self) -> list[dict[str, Any]]:
+        """The rows of ``failures.jsonl``: ``time``, ``epoch`` and the failure's own fields."""
+        return _rows(self.path / "failures.jsonl")
+
+    def laps(self) -> list[dict[str, Any]]:
+        """The rows of ``times.jsonl``: ``time`` (its end), ``sweep``, ``seconds`` by bucket, and
+        ``epoch`` where one was finished."""
+        return _rows(self.path / "times.jsonl")
 
     def epoch(self) -> int:
         """Finished epochs, as far as ``epochs.jsonl`` knows."""
@@ -140,6 +149,14 @@ def _append(path: Path, row: Mapping[str, Any]) -> None:
         torn = end > 0 and file.read(1) != b"\n"  # a writer was killed in the middle of a line
         file.seek(end)
         file.write((b"\n" if torn else b"") + json.dumps(row).encode() + b"\n")
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    rows = []
+    for line in (_content(path) or b"").splitlines():
+        with contextlib.suppress(ValueError):  # torn by a kill
+            rows.append(json.loads(line))
+    return rows
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

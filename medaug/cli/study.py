@@ -45,8 +45,10 @@ def run(
             "the disk, or give --mkdir"
         )
     from medaug.study import forked, run_study
+    from medaug.sweep.watchdog import StorageWatchdog
 
-    _tell(run_study(forked(study) if fork else study, address=address, wait=wait))
+    with StorageWatchdog(study.storage):
+        _tell(run_study(forked(study) if fork else study, address=address, wait=wait))
 
 
 @click.command()
@@ -74,8 +76,11 @@ def resume(
         resume_there(name, str(storage) if storage and typed else None, address, wait, follow)
         return
     from medaug.study import resume_study
+    from medaug.sweep.watchdog import StorageWatchdog
 
-    _tell(resume_study(storage_of(storage) / name, address=address, wait=wait))
+    folder = storage_of(storage) / name
+    with StorageWatchdog(folder.parent):
+        _tell(resume_study(folder, address=address, wait=wait))
 
 
 @click.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -313,6 +314,7 @@ class ResourceSpec(Spec):
     strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
     hang_timeout_s: PositiveFloat = 120.0
     max_failures: Annotated[int, Field(ge=0)] = 2
+    """Tries that one epoch of a trial may fail before the trial does; lost nodes do not count."""
     max_concurrent: Positive | None = None
 
     @model_validator(mode="after")
@@ -327,6 +329,22 @@ class TrackingSpec(Spec):
     """MLflow tracking URI; None is a SQLite database in the storage folder."""
     required: bool = False
     """Stop with exit code 2 when MLflow cannot be reached at the start."""
+
+
+def mounted(storage: Path) -> Path:
+    """``storage`` if it is a folder's path.
+
+    Checkpoints and leases live by rename, link and fsync, which object stores do not have.
+
+    Raises:
+        ValueError: it is an address such as ``s3://bucket``.
+    """
+    if scheme := re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", str(storage)):
+        raise ValueError(
+            f"{scheme[1]}:// is not a folder; give a path that all nodes see (a disk, NFS, Lustre, "
+            "or the bucket mounted as one)"
+        )
+    return storage
 
 
 class StudySpec(Spec):
@@ -348,6 +366,11 @@ class StudySpec(Spec):
     resources: ResourceSpec = ResourceSpec()
     tracking: TrackingSpec = TrackingSpec()
     storage: Path = Path("runs")
+
+    @field_validator("storage")
+    @classmethod
+    def _storage_is_a_folder(cls, storage: Path) -> Path:
+        return mounted(storage)
 
     @model_validator(mode="after")
     def _features_need_segmenter(self) -> StudySpec:

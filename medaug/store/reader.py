@@ -21,6 +21,7 @@ from medaug.store.sampler import Order, Ranks, epoch_batches
 from medaug.store.schema import FORMAT, Provenance, Splits, StoreSchema
 from medaug.store.sidecar import Sidecar
 from medaug.store.verify import verify_shards
+from medaug.store.waiting import timed
 
 Access = Literal["auto", "map", "pread"]
 
@@ -212,7 +213,7 @@ class Store:
         """
         plan = epoch_batches(len(self), batch_size, source=self._rows.source, **order)
         mine = [rows[world.share(len(rows))] for rows in plan[start:]]
-        return self._batches(mine)
+        return timed(self._batches(mine))
 
     def _batches(self, plan: list[np.ndarray]) -> Iterator[Batch]:
         for buffer, index in zip(self._ring.batches(plan), plan, strict=True):

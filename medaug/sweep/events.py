@@ -33,6 +33,10 @@ class Outcome:
     seconds: float = 0.0
     """Wall time of the trial in this run, its restarts included."""
 
+    @property
+    def storage_failed(self) -> bool:
+        return self.status == "failed" and (self.error or "").startswith("storage: ")
+
 
 class Listener(Protocol):
     """Watches a sweep; the terminal's table and the MLflow tracker are two.

@@ -11,7 +11,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +53,8 @@ class Epoch:
     metrics: dict[str, float]
     finished: bool
     """Whether the trial's result is recorded."""
+    seconds: dict[str, float] = field(default_factory=dict, compare=False)
+    """Of rank 0, by bucket: ``step``, ``data_wait``, ``ckpt_save``."""
 
 
 class Rank:
@@ -120,16 +122,25 @@ class Rank:
 
     def advance(self) -> Epoch | Failure:
         """Train one epoch. Rank 0 makes its checkpoint durable before anybody hears of it."""
+        from medaug.store.waiting import waited_s
+
         assert self._epochs is not None
-        started = time.perf_counter()
+        started, waited_before = time.perf_counter(), waited_s()
         try:
             progress = next(self._epochs)
-            self._record(progress, seconds=time.perf_counter() - started)
+            trained = time.perf_counter()
+            self._record(progress, seconds=trained - started)
         except StopIteration:
             return Failure("error", "the trial ended without a result")
         except Exception as error:
             return triage(error)
-        return Epoch(progress.epoch, progress.metrics, finished=progress.result is not None)
+        waited = waited_s() - waited_before
+        seconds = {
+            "data_wait": waited,
+            "ckpt_save": time.perf_counter() - trained,
+            "step": trained - started - waited,
+        }
+        return Epoch(progress.epoch, progress.metrics, progress.result is not None, seconds)
 
     def end(self) -> None:
         """Leave the trial, finished or not; the process is as ready as before it."""

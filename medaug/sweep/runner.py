@@ -90,7 +90,8 @@ class Sweep:
         the workers can import.
 
         Raises:
-            EnvironmentFault: a trial does not fit into the cluster.
+            EnvironmentFault: a trial does not fit into the cluster, or the storage is full or does
+                not let it write (the other trials have ended).
             Interrupted: a stop signal came or the cluster was lost; running the same wave again
                 goes on from the last finished epochs.
         """
@@ -109,7 +110,19 @@ class Sweep:
         finally:
             self._listeners.tell("on_wave_end")
         self._check()
+        out_of_storage = [o.error for o in outcomes.values() if o.error and o.storage_failed]
+        if out_of_storage:  # whatever comes next would fail as well
+            n = len(out_of_storage)
+            raise EnvironmentFault(f"{n} trial{'s' * (n > 1)} stopped by {out_of_storage[0]}")
         return [outcomes[config.key] for config in configs]
+
+    def slots(self, ranks: int) -> int:
+        """Trials of ``ranks`` ranks that run at once; the cluster has to be there: after a run."""
+        return self._cluster.slots(ranks, self._resources)
+
+    def memory_bytes(self) -> list[int]:
+        """What the workers of each node may use; the cluster has to be there: after a run."""
+        return self._cluster.memory_bytes()
 
     def _ended_before(
         self, configs: Sequence[TrialConfig], asha: AshaSpec | None

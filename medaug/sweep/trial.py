@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass
+import uuid
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ray import tune
 from medaug.spec import ResourceSpec, TrialConfig
 from medaug.sweep.failures import Failure, GroupFailed
 from medaug.sweep.group import RankGroup
+from medaug.sweep.stopwatch import Stopwatch
 from medaug.trial_folder import TrialFolder
 
 
@@ -29,6 +31,8 @@ class Wave:
     resources: ResourceSpec
     work: str
     """``module:function``, so that only the ranks load it, and torch with it."""
+    name: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
+    """Tells the time of this run of a trial from that of another."""
 
 
 def bundles(trial: dict[str, Any], resources: ResourceSpec) -> tune.PlacementGroupFactory:
@@ -63,6 +67,8 @@ class Trial(tune.Trainable):
         self._epoch = 0
         self._running = False
         self._tries_left = self._wave.resources.max_failures
+        self._watch = Stopwatch(self._folder, self._wave.name)
+        self._starting = "restart" if self._watch.restarts else "startup"
 
     def step(self) -> dict[str, Any]:
         """One epoch, however many tries it takes."""
@@ -71,6 +77,7 @@ class Trial(tune.Trainable):
                 return self._advance()
             except GroupFailed as caught:
                 failure = caught.failure
+            self._account(failure)
             self._leave(failure)
             self._note(failure)
             if failure.kind == "lost node":
@@ -88,16 +95,31 @@ class Trial(tune.Trainable):
             if self._folder.result() is not None:  # finished just before its node was lost
                 return {"epoch": self._folder.epoch(), tune.result.DONE: True}
             self._group = self._group or RankGroup(self._ranks, self._wave.resources)
+            self._watch.lap(self._starting)
             self._epoch = self._group.begin(
                 self._folder.config(), self._wave.experiment, self._wave.storage, self._wave.work
             )
+            self._watch.lap("ckpt_load")
             self._running = True
         assert self._group is not None
+        self._watch.lap("idle")  # until Tune asked for the next epoch
         epoch = self._group.advance()
+        self._watch.lap("idle", epoch=epoch.epoch, **epoch.seconds)
+        self._tries_left = self._wave.resources.max_failures
         self._epoch = epoch.epoch
         if epoch.finished:
             self._group.end()
+            self._watch.lap("idle")
         return {"epoch": epoch.epoch, "metrics": epoch.metrics, tune.result.DONE: epoch.finished}
+
+    def _account(self, failure: Failure) -> None:
+        """Where the time since the last epoch went: what was computed has to be computed again."""
+        if self._running:
+            silent_s = self._wave.resources.hang_timeout_s if failure.kind == "hang" else 0.0
+            self._watch.lap("redone", detect=silent_s)
+        else:
+            self._watch.lap(self._starting)
+        self._starting = "restart"
 
     def _note(self, failure: Failure) -> None:
         row = {"time": round(time.time(), 3), "epoch": self._epoch, **failure.as_dict()}

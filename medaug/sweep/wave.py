@@ -25,6 +25,10 @@ from medaug.trial_folder import TrialFolder
 
 log = logging.getLogger(__name__)
 
+MOVES = 20
+"""How often a trial may lose its place. ``max_failures`` counts tries of one epoch; that a node was
+taken away says nothing about the trial."""
+
 
 class TuneRun:
     """A fresh Tuner in a background thread, so that this process stays able to act on signals.
@@ -100,7 +104,7 @@ class TuneRun:
                 stop=StopAll(self._stop),
                 callbacks=[self._record],
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                failure_config=tune.FailureConfig(max_failures=resources.max_failures),
+                failure_config=tune.FailureConfig(max_failures=MOVES),
                 verbose=0,
             ),
         )

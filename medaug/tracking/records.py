@@ -37,6 +37,11 @@ class TrialRecord:
         return TrialFolder(self.folder.parents[1], self.folder.name).epochs()
 
     @cached_property
+    def laps(self) -> list[dict[str, Any]]:
+        """The lines of ``times.jsonl``: ``time``, and ``seconds`` by bucket before it."""
+        return TrialFolder(self.folder.parents[1], self.folder.name).laps()
+
+    @cached_property
     def history(self) -> dict[int, dict[str, float]]:
         """Metrics of each epoch, in order; of one that was redone, the last word."""
         rows = {row["epoch"]: row["metrics"] for row in self.epochs}

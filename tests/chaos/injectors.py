@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,3 +50,13 @@ def fill(path: Path, leave_bytes: int) -> Path:
     with open(filler, "wb") as file:
         os.posix_fallocate(file.fileno(), 0, disk.f_bavail * disk.f_frsize - leave_bytes)
     return filler
+
+
+def shim(folder: Path) -> str:
+    """``LD_PRELOAD`` for a process whose storage hangs, or whose clock is wrong: see shims.c."""
+    library = folder / "shims.so"
+    source = Path(__file__).with_name("shims.c")
+    if shutil.which("cc") is None:
+        pytest.skip("needs a C compiler (cc)")
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    return str(library)

@@ -5,6 +5,7 @@ driver.py STORAGE EPOCHS SECONDS NAME...
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,8 +15,10 @@ from toy_trials import config, count
 from medaug.errors import MedaugError
 from medaug.spec import ResourceSpec, TrialConfig
 from medaug.sweep import Outcome, Sweep, runner
+from medaug.sweep.watchdog import StorageWatchdog
 
 runner.LOST_AFTER_S = 3.0  # so that a test need not wait
+PATIENCE_S = float(os.environ.get("MEDAUG_TEST_STORAGE_S", "60"))
 
 
 class Announcer:
@@ -38,14 +41,17 @@ class Announcer:
 def main(storage: Path, address: str, epochs: int, seconds: float, names: list[str]) -> int:
     trials = [config(name, epochs=epochs, seconds=seconds * (name != "quick")) for name in names]
     try:
-        with Sweep(
-            storage / "experiment",
-            storage,
-            ResourceSpec(),
-            address=None if address == "local" else address,
-            listeners=[Announcer()],
-            cpus=2,
-        ) as sweep:
+        with (
+            StorageWatchdog(storage, PATIENCE_S),
+            Sweep(
+                storage / "experiment",
+                storage,
+                ResourceSpec(),
+                address=None if address == "local" else address,
+                listeners=[Announcer()],
+                cpus=2,
+            ) as sweep,
+        ):
             outcomes = sweep.run(trials, work=count)
     except MedaugError as error:
         print(error, file=sys.stderr, flush=True)

@@ -2,73 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
-from toy_trials import config, expected_total
+from toy_trials import expected_total
 
 from medaug.train.checkpoint import Ledger
 from medaug.trial_folder import TrialFolder
+from tests.sweep.driving import EPOCHS, Driver, logged, trial
 
 pytestmark = pytest.mark.ray
-
-HERE = Path(__file__).parent
-EPOCHS, SECONDS = 8, 0.25
-
-
-class Driver:
-    """``driver.py`` in a process of its own, whose cluster lives in a folder of its own."""
-
-    def __init__(self, storage: Path, temporary: Path, *names: str, address: str = "local") -> None:
-        command = [HERE / "driver.py", storage, address, EPOCHS, SECONDS, *names]
-        self.temporary = temporary
-        self.process = subprocess.Popen(
-            [sys.executable, *map(str, command)],
-            env={**os.environ, "PYTHONPATH": str(HERE), "TMPDIR": str(temporary)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.lines: list[str] = []
-
-    def await_line(self, start: str) -> None:
-        """Read until a line starts so."""
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.lines.append(line.strip())
-            if line.startswith(start):
-                return
-        raise AssertionError(f"no '{start}' in {self.lines}; {self.process.stderr.read()}")
-
-    def finish(self, timeout: float) -> tuple[int, str]:
-        """(exit code, standard error)."""
-        out, err = self.process.communicate(timeout=timeout)
-        self.lines += out.splitlines()
-        return self.process.returncode, err
-
-    def leftovers(self) -> list[psutil.Process]:
-        """Processes of its cluster that are alive."""
-        found = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                if process.environ().get("TMPDIR") == str(self.temporary):
-                    found.append(process)
-        return found
-
-    def await_no_leftovers(self, seconds: float = 60) -> None:
-        deadline = time.monotonic() + seconds
-        while left := self.leftovers():
-            assert time.monotonic() < deadline, [process.cmdline()[:3] for process in left]
-            time.sleep(0.5)
 
 
 @pytest.fixture
@@ -76,15 +23,6 @@ def temporary() -> Iterator[Path]:
     """Short, because the paths of Unix sockets are."""
     with tempfile.TemporaryDirectory(prefix="d", dir="/tmp") as path:
         yield Path(path)
-
-
-def logged(storage: Path, name: str) -> list[int]:
-    key = trial(name).key
-    return [row["epoch"] for row in TrialFolder(storage / "experiment", key).epochs()]
-
-
-def trial(name: str):
-    return config(name, epochs=EPOCHS, seconds=SECONDS * (name != "quick"))
 
 
 def test_sigterm_then_sigkill_then_to_the_end(

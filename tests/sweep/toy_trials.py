@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,14 @@ def count(
     total = resume.tensors["total"].clone() if resume else torch.zeros(())
     epochs = settings.get("epochs", 3)
     for epoch in range(resume.epoch + 1 if resume else 1, epochs + 1):
+        _note(storage, config, world, epoch)
         time.sleep(settings.get("seconds", 0.0))
         if settings.get("fault_epoch") == epoch and world.rank == settings.get("fault_rank", 0):
             tries = storage / f"tries-{config.key}"
             if not tries.exists() or len(tries.read_text()) < settings.get("tries", 1):
                 _break(settings["fault"], tries)
+                if settings["fault"] == "skip":  # the others wait for this rank in vain
+                    yield Progress(epoch, {"val/score": 0.0})
         total += world.reduce_sum(torch.tensor(float(epoch)))
         result = None
         if epoch == epochs:
@@ -46,6 +50,27 @@ def count(
             Checkpoint(epoch, epoch, {"total": total}),
             result,
         )
+
+
+@dataclass(frozen=True)
+class Begun:
+    """An epoch that a rank has begun; whether it ended, the trial's folder says."""
+
+    epoch: int
+    time: float
+    pid: int
+
+
+def begun(storage: Path, config: TrialConfig, rank: int = 0) -> list[Begun]:
+    """Every epoch that this rank of a trial of :func:`count` has begun, redone ones each time."""
+    path = storage / f"begun-{config.key}-{rank}"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [Begun(int(e), float(t), int(p)) for e, t, p in map(str.split, lines)]
+
+
+def _note(storage: Path, config: TrialConfig, world: World, epoch: int) -> None:
+    with open(storage / f"begun-{config.key}-{world.rank}", "a") as file:
+        file.write(f"{epoch} {time.time():.3f} {os.getpid()}\n")
 
 
 def no_such_fold(
@@ -73,6 +98,8 @@ def _break(fault: str, tries: Path) -> None:
         file.write("x")
     if fault == "raise":
         raise ValueError("settings.fault: 'raise' is no good; take it away")
+    if fault == "skip":
+        return
     if fault == "sleep":
         time.sleep(600)
     os.kill(os.getpid(), signal.SIGSTOP if fault == "freeze" else signal.SIGKILL)

@@ -17,7 +17,7 @@ from typing import Any
 
 from medaug.spec import StudySpec
 from medaug.store.files import write_whole
-from medaug.tracking.goodput import Spent, spent_by
+from medaug.tracking.goodput import BUCKETS, Spent, spent_by
 from medaug.tracking.mlflow import place
 from medaug.tracking.mlflow.params import finite, study_params, trial_params, trial_title
 from medaug.tracking.mlflow.runs import Point, Run, Runs
@@ -184,8 +184,7 @@ def _result_metrics(record: TrialRecord) -> dict[str, Any]:
 
 def seconds_by_bucket(time: Spent) -> dict[str, float]:
     """Every second of the trials in one bucket, and the share that is in the models."""
-    buckets = ("good", "saving", "redone", "waiting")
-    return {f"seconds/{name}": getattr(time, name) for name in buckets} | {"goodput": time.goodput}
+    return {f"seconds/{name}": getattr(time, name) for name in BUCKETS} | {"goodput": time.goodput}
 
 
 def facts(record: TrialRecord) -> dict[str, str]:

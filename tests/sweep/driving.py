@@ -1,0 +1,83 @@
+"""A sweep's driver as a process that tests can signal, kill and wait for."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+from toy_trials import config
+
+from medaug.spec import TrialConfig
+from medaug.trial_folder import TrialFolder
+
+HERE = Path(__file__).parent
+EPOCHS, SECONDS = 8, 0.25
+
+
+class Driver:
+    """``driver.py`` in a process of its own, whose cluster lives in a folder of its own."""
+
+    def __init__(
+        self,
+        storage: Path,
+        temporary: Path,
+        *names: str,
+        address: str = "local",
+        epochs: int = EPOCHS,
+        seconds: float = SECONDS,
+    ) -> None:
+        command = [HERE / "driver.py", storage, address, epochs, seconds, *names]
+        self.temporary = temporary
+        self.process = subprocess.Popen(
+            [sys.executable, *map(str, command)],
+            env={**os.environ, "PYTHONPATH": str(HERE), "TMPDIR": str(temporary)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.lines: list[str] = []
+
+    def await_line(self, start: str) -> None:
+        """Read until a line starts so."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line.strip())
+            if line.startswith(start):
+                return
+        raise AssertionError(f"no '{start}' in {self.lines}; {self.process.stderr.read()}")
+
+    def finish(self, timeout: float) -> tuple[int, str]:
+        """(exit code, standard error)."""
+        out, err = self.process.communicate(timeout=timeout)
+        self.lines += out.splitlines()
+        return self.process.returncode, err
+
+    def leftovers(self) -> list[psutil.Process]:
+        """Processes of its cluster that are alive."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get("TMPDIR") == str(self.temporary):
+                    found.append(process)
+        return found
+
+    def await_no_leftovers(self, seconds: float = 60) -> None:
+        deadline = time.monotonic() + seconds
+        while left := self.leftovers():
+            assert time.monotonic() < deadline, [process.cmdline()[:3] for process in left]
+            time.sleep(0.5)
+
+
+def logged(storage: Path, name: str, epochs: int = EPOCHS, seconds: float = SECONDS) -> list[int]:
+    key = trial(name, epochs, seconds).key
+    return [row["epoch"] for row in TrialFolder(storage / "experiment", key).epochs()]
+
+
+def trial(name: str, epochs: int = EPOCHS, seconds: float = SECONDS) -> TrialConfig:
+    """The trial that ``driver.py`` runs under this name."""
+    return config(name, epochs=epochs, seconds=seconds * (name != "quick"))
