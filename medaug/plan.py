@@ -59,6 +59,10 @@ class Plan:
             if trials := getattr(self, title):
                 yield title, trials
 
+    def trials(self) -> list[TrialConfig]:
+        """All of them, in the order they run."""
+        return [trial for _, trials in self.waves() for trial in trials]
+
     def only(self, fold: int, seed: int, arms: Collection[str]) -> Plan:
         """The part that a search looks at: one fold and seed, these arms, their most rows."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from medaug.spec import ResourceSpec, TrialConfig
 from medaug.sweep.failures import Failure, GroupFailed, root_cause, triage
 from medaug.sweep.rank import Epoch, Place, Rank
 from medaug.sweep.watch import Watch
+from medaug.train.pace import Laggard
 
 START_TIMEOUT_S = 600.0
 """For the processes of a group to start: importing torch from a cold network disk takes long."""
@@ -31,6 +33,7 @@ class RankGroup:
 
     def __init__(self, size: int, resources: ResourceSpec) -> None:
         self.size = size
+        self._laggard = Laggard(size)
         self._resources = resources
         group = ray.util.get_current_placement_group()
         assert group is not None, "a trial runs in its placement group"
@@ -65,7 +68,9 @@ class RankGroup:
 
     def advance(self) -> Epoch:
         """One epoch on every rank."""
-        return self._all("advance")[0]
+        epochs = self._all("advance")
+        remark = self._laggard.look([epoch.pace for epoch in epochs])
+        return replace(epochs[0], remark=remark)
 
     def end(self) -> None:
         """Leave the trial between two epochs; the ranks stay for the next one."""

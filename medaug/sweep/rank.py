@@ -55,6 +55,10 @@ class Epoch:
     """Whether the trial's result is recorded."""
     seconds: dict[str, float] = field(default_factory=dict, compare=False)
     """Of rank 0, by bucket: ``step``, ``data_wait``, ``ckpt_save``."""
+    pace: tuple[int, float] = field(default=(0, 0.0), compare=False)
+    """Steps, and the seconds that this rank took for its own part of them."""
+    remark: str | None = field(default=None, compare=False)
+    """What the person at the terminal should know about the group's ranks."""
 
 
 class Rank:
@@ -123,6 +127,7 @@ class Rank:
     def advance(self) -> Epoch | Failure:
         """Train one epoch. Rank 0 makes its checkpoint durable before anybody hears of it."""
         from medaug.store.waiting import waited_s
+        from medaug.train.pace import PACE
 
         assert self._epochs is not None
         started, waited_before = time.perf_counter(), waited_s()
@@ -140,7 +145,8 @@ class Rank:
             "ckpt_save": time.perf_counter() - trained,
             "step": trained - started - waited,
         }
-        return Epoch(progress.epoch, progress.metrics, progress.result is not None, seconds)
+        finished = progress.result is not None
+        return Epoch(progress.epoch, progress.metrics, finished, seconds, PACE.take())
 
     def end(self) -> None:
         """Leave the trial, finished or not; the process is as ready as before it."""

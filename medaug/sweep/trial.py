@@ -110,7 +110,12 @@ class Trial(tune.Trainable):
         if epoch.finished:
             self._group.end()
             self._watch.lap("idle")
-        return {"epoch": epoch.epoch, "metrics": epoch.metrics, tune.result.DONE: epoch.finished}
+        return {
+            "epoch": epoch.epoch,
+            "metrics": epoch.metrics,
+            "remark": epoch.remark,
+            tune.result.DONE: epoch.finished,
+        }
 
     def _account(self, failure: Failure) -> None:
         """Where the time since the last epoch went: what was computed has to be computed again."""

@@ -152,6 +152,8 @@ class Record(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
+        if remark := result.get("remark"):
+            log.warning("trial %s: %s", key_of(trial.config), remark)
         if result.get("metrics"):
             key, epoch = key_of(trial.config), result["epoch"]
             if epoch > self._told.setdefault(key, epoch - 1) + 1:

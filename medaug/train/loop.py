@@ -19,6 +19,7 @@ from torch import nn
 from medaug.errors import MedaugError
 from medaug.seeding import seed_of
 from medaug.train.checkpoint import Checkpoint, Progress
+from medaug.train.pace import PACE
 from medaug.train.world import World
 
 log = logging.getLogger(__name__)
@@ -99,6 +100,7 @@ class Guard:
             optimizer.step()
         elif not bad:
             optimizer.step()
+        PACE.stepped()
         return bad == 0
 
     def verdict(self, epoch: int, lost: Sequence[str]) -> Literal["ok", "halve", "back"]:

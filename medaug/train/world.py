@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from medaug.errors import UserError
+from medaug.train.pace import PACE
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,9 @@ def distribute(module: nn.Module, world: World, **ddp: Any) -> nn.Module:
     }
     if world.device.type == "cuda":
         options["device_ids"] = [world.device]
-    return DistributedDataParallel(module, **options)
+    wrapped = DistributedDataParallel(module, **options)
+    wrapped.register_forward_hook(lambda *_: PACE.forwarded())
+    return wrapped
 
 
 def convert_batchnorm(module: nn.Module, world: World) -> nn.Module:
@@ -221,7 +224,8 @@ class _GlobalNorm(torch.autograd.Function):
         count = torch.full_like(local_mean, x.numel() / x.shape[1])
         mine = torch.stack([count, local_mean, local_variance])
         parts = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, mine)
+        with PACE.waiting():
+            dist.all_gather(parts, mine)
         counts, means, variances = torch.stack(parts, 1)
         n = counts.sum(0)
         mean = (counts * means).sum(0) / n
