@@ -14,17 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medaug.audit.scan import note_leakage, scan_slices
+from medaug.audit.scan import SIDE, note_leakage, scan_slices
 from medaug.data.cohort import folder_of
+from medaug.data.image_layouts import IMAGE_LAYOUTS
 from medaug.data.layouts import read_cohort
 from medaug.data.slices import ingest, ingest_signature
 from medaug.errors import IntegrityError, UserError
 from medaug.experiment import ARM_CONFIGS
 from medaug.plan import ArmVariant, Plan, expand_arms, plan_study
+from medaug.room import bytes_to_write
 from medaug.shelf import Shelf
 from medaug.spec import DataSpec, SplitSpec, StudySpec, TrialConfig, build_study, signature
 from medaug.sweep.display import Display, make_display
 from medaug.sweep.events import Outcome
+from medaug.sweep.replicates import share_passes
 from medaug.sweep.runner import Sweep, check_storage
 from medaug.sweep.space import draw, search
 from medaug.tracking.leaderboard import Leaderboard, leaderboard_of
@@ -82,6 +85,8 @@ def run_study(study: StudySpec, *, address: str | None = None, wait: bool = Fals
         look_for_leaks(study, slices, folder, display)
         arms = choose_arms(study, slices, pretrain_slices, sweep, display)
         plan = plan_study(study, slices, pretrain_slices, arms)
+        rows = len(Shelf(study.storage).open_store(slices))
+        check_storage(study.storage, bytes_to_write(study, plan.trials(), rows))
         outcomes = run_waves(plan, study, sweep, display)
         board = leaderboard_of(folder)
         report = write_report(folder)
@@ -108,6 +113,8 @@ def run_waves(plan: Plan, study: StudySpec, sweep: Sweep, display: Display) -> l
     for title, trials in plan.waves():
         ready = [trial for trial in trials if has_inputs(trial, Shelf(study.storage))]
         display.note_blocked(title, len(trials) - len(ready))
+        if title == "generate" and study.resources.replicates == "fused":
+            share_passes(sweep, ready, study.storage / study.name)
         outcomes += sweep.run(ready, asha=study.sweep.asha if title == "generate" else None)
     return outcomes
 
@@ -239,7 +246,13 @@ def make_slices(study: StudySpec, display: Display) -> tuple[str, str | None]:
 
 
 def look_for_leaks(study: StudySpec, slices: str, folder: Path, display: Display) -> None:
-    """Compare the slices of different patients before anything is trained; say what is found."""
+    """Compare the slices of different patients before anything is trained; say what is found.
+
+    At 32 pixels all heads are alike: images that the study makes so small are read again for this.
+    """
+    if study.data.layout in IMAGE_LAYOUTS and study.data.image_size < SIDE:
+        larger = study.data.model_copy(update={"image_size": SIDE})
+        slices = _ingest(larger, study.split, study.storage, display, "reading them larger", False)
     with display.progress("looking for copies between patients"):
         leakage = scan_slices(Shelf(study.storage), slices)
     path = note_leakage(folder, leakage)
@@ -247,14 +260,22 @@ def look_for_leaks(study: StudySpec, slices: str, folder: Path, display: Display
     display.note(f"{leakage.summary()}{advice}")
 
 
-def _ingest(data: DataSpec, split: SplitSpec, storage: Path, display: Display, title: str) -> str:
+def _ingest(
+    data: DataSpec,
+    split: SplitSpec,
+    storage: Path,
+    display: Display,
+    title: str,
+    tell: bool = True,
+) -> str:
     with display.progress(title) as progress:
         cohort = read_cohort(data, progress)
         name = f"slices-{ingest_signature(cohort, data, split)}"
         report = ingest(
             data, split, Shelf(storage).store_path(name), progress=progress, cohort=cohort
         )
-    display.note_ingest(report)
+    if tell:
+        display.note_ingest(report)
     return name
 
 
