@@ -46,12 +46,16 @@ def submit(
     wait: bool,
     follow: bool,
 ) -> None:
-    """Run the study SPEC on a Ray cluster; this machine may go away meanwhile.
+    """Run the study SPEC as a job on a Ray cluster.
+
+    This machine may go away meanwhile.
 
     The resolved study is sent, and nothing else: medaug and the scans are on the cluster.
     """
     study = load(spec, Path(data) if data else None, overrides, None, name)
-    if storage is None and study.storage.is_absolute():
+    if storage is not None:
+        storage_of(Path(storage))
+    elif study.storage.is_absolute():
         storage = str(study.storage)
     folders = {"--storage": storage, "data.root": study.data.root}
     for key, folder in folders.items():
@@ -84,7 +88,7 @@ def resume_there(name: str, storage: str | None, address: str, wait: bool, follo
 @DASHBOARD
 @JSON
 def status(name: str | None, storage: Path | None, address: str | None, as_json: bool) -> None:
-    """Say what is running, where and since when, and how far its trials are."""
+    """Say what is running, and how far it is."""
     from medaug.sweep.holding import runs_in, state_of
 
     folder = storage_of(storage)
@@ -113,7 +117,10 @@ def status(name: str | None, storage: Path | None, address: str | None, as_json:
 @STORAGE
 @DASHBOARD
 def stop(name: str, storage: Path | None, address: str | None) -> None:
-    """End run NAME after the epochs under way; `medaug resume` goes on."""
+    """End run NAME after the epochs under way.
+
+    `medaug resume` goes on from there.
+    """
     if address:
         jobs = _connect(address)
         if (job := jobs.running(name)) is None:

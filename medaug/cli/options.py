@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from medaug.errors import UserError
+
 if TYPE_CHECKING:
     from medaug.spec import ArmSpec, StudySpec
 
@@ -34,7 +36,13 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable ou
 
 
 def storage_of(storage: Path | None) -> Path:
-    return storage or Path("runs")
+    """The storage folder, ``runs`` by default; UserError if it is no folder's path."""
+    from medaug.spec.study import mounted
+
+    try:
+        return mounted(storage or Path("runs"))
+    except ValueError as error:
+        raise UserError(f"--storage: {error}") from None
 
 
 def load(

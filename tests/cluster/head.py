@@ -1,7 +1,8 @@
-"""A Ray head with its dashboard, as on a cluster: token authentication, processes of its own."""
+"""Ray nodes as on a cluster: started by ``ray start`` with a token, processes of their own."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import socket
@@ -13,19 +14,73 @@ from pathlib import Path
 
 import psutil
 
+from tests.cluster.hosts import HERE, Host
+
 BIN = Path(sys.executable).parent
-START_TIMEOUT_S = 120
+START_TIMEOUT_S = 240
+NODES = """
+import sys, time, ray
+while not ray.is_initialized():
+    try:
+        ray.init(address=sys.argv[1], log_to_driver=False, configure_logging=False)
+    except (ConnectionError, RuntimeError):  # its GCS is up, its first node is not
+        time.sleep(0.2)
+while sum(node["Alive"] for node in ray.nodes()) < int(sys.argv[2]):
+    time.sleep(0.2)
+"""
+
+
+class Node:
+    """The processes of one ``ray start --block`` on ``host``."""
+
+    def __init__(self, host: Host, words: list[str], env: dict[str, str], log: Path) -> None:
+        command = [*host.enter, str(BIN / "ray"), "start", "--block", "--disable-usage-stats"]
+        command += [f"--node-ip-address={host.ip}", f"--object-store-memory={100 << 20}", *words]
+        with open(log, "a") as output:
+            process = subprocess.Popen(
+                command, env=env, cwd=log.parent, stdout=output, stderr=subprocess.STDOUT
+            )
+        self._log = log
+        self._process = process
+        self.host = host
+
+    def processes(self) -> list[psutil.Process]:
+        """All of them, those of trials included."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            root = psutil.Process(self._process.pid)
+            return [root, *root.children(recursive=True)]
+        return []
+
+    def check(self) -> None:
+        assert self._process.poll() is None, self._log.read_text()
+
+    def kill(self) -> None:
+        """End all of its processes at once, as a power cut does."""
+        processes = self.processes()
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self._process.wait(60)
+        psutil.wait_procs(processes, timeout=60)
 
 
 class Head:
-    """A cluster of one node on 127.0.0.1 with ``cpus`` CPUs; a context manager.
+    """A cluster whose head has ``cpus`` CPUs; a context manager.
 
-    ``folder`` holds the token, and is the working directory of what runs there.
+    ``folder`` holds the token, and is the working directory of what runs there. Its dashboard is
+    at ``url`` unless it has none.
     """
 
-    def __init__(self, folder: Path, cpus: int = 2, **environment: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        cpus: int = 2,
+        *,
+        host: Host = HERE,
+        dashboard: bool = True,
+        **environment: str,
+    ) -> None:
         self.folder = folder
-        self._cpus = cpus
         self.token_file = folder / "token"
         self.environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MEDAUG_"))},
@@ -36,7 +91,10 @@ class Head:
             "MLFLOW_TRACKING_URI": "",
             **environment,
         }
-        self._processes: list[psutil.Process] = []
+        self._host = host
+        self._cpus = cpus
+        self._dashboard = dashboard
+        self._nodes: list[Node] = []
 
     def __enter__(self) -> Head:
         self.token_file.touch(mode=0o600)
@@ -49,72 +107,60 @@ class Head:
 
     def start(self) -> None:
         """Start a head, on new ports, that knows nothing of an earlier one."""
-        gcs, dashboard, *others = free_ports(6)
-        self.address, self.url = f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}"
         self._temporary = tempfile.TemporaryDirectory(prefix="h", dir="/tmp")
-        names = (
-            "ray-client-server",
-            "dashboard-agent-listen",
-            "dashboard-agent-grpc",
-            "metrics-export",
-        )
-        ports = [f"--{name}-port={port}" for name, port in zip(names, others, strict=True)]
-        command = [
-            *(BIN / "ray", "start", "--head", "--block", "--node-ip-address=127.0.0.1"),
-            *(
-                f"--port={gcs}",
-                f"--dashboard-port={dashboard}",
-                "--dashboard-host=127.0.0.1",
-                *ports,
-            ),
-            *("--min-worker-port=0", "--max-worker-port=0", f"--num-cpus={self._cpus}"),
-            *(f"--object-store-memory={100 << 20}", f"--temp-dir={self._temporary.name}"),
-            "--disable-usage-stats",
-        ]
-        log = self.folder / "head.log"
-        with open(log, "a") as output:
-            process = subprocess.Popen(
-                list(map(str, command)),
-                env=self.environment,
-                cwd=self.folder,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-        self._processes = [psutil.Process(process.pid)]
+        gcs, dashboard, client = free_ports(3)
+        self.address = f"{self._host.ip}:{gcs}"
+        self.url = f"http://{self._host.ip}:{dashboard}"
+        words = ["--head", f"--port={gcs}", f"--ray-client-server-port={client}"]
+        words += [f"--temp-dir={self._temporary.name}", f"--include-dashboard={self._dashboard}"]
+        words += [f"--dashboard-host={self._host.ip}", f"--dashboard-port={dashboard}"]
+        node = self._start(self._host, *words, f"--num-cpus={self._cpus}")
         deadline = time.monotonic() + START_TIMEOUT_S
-        while not listens(dashboard):
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
+        while not listens(self._host.ip, dashboard if self._dashboard else gcs):
+            node.check()
+            assert time.monotonic() < deadline, (self.folder / "head.log").read_text()
             time.sleep(0.2)
 
+    def join(self, host: Host, *resources: str) -> Node:
+        """Start another node of the cluster; ``resources`` are options of ``ray start``."""
+        return self._start(host, f"--address={self.address}", *resources)
+
+    def await_nodes(self, n: int) -> None:
+        """Wait until ``n`` nodes are there, the head included."""
+        command = [*self._host.enter, sys.executable, "-c", NODES, self.address, str(n)]
+        subprocess.run(command, env=self.environment, check=True, timeout=START_TIMEOUT_S)
+
     def kill(self) -> None:
-        """End every process of the node at once, as a power cut does."""
-        for process in list(self._processes):
-            try:
-                self._processes += process.children(recursive=True)
-            except psutil.NoSuchProcess:
-                continue
-        for process in self._processes:
-            try:
-                process.kill()
-            except psutil.NoSuchProcess:
-                continue
-        psutil.wait_procs(self._processes, timeout=30)
-        self._processes = []
+        for node in self._nodes:
+            node.kill()
+        self._nodes = []
         self._temporary.cleanup()
+
+    def command(self, *words: object) -> list[str]:
+        """A medaug command line on the head's host."""
+        return [*self._host.enter, str(BIN / "medaug"), *map(str, words)]
 
     def medaug(
         self, *words: object, timeout_s: float = 240, **environment: str
     ) -> subprocess.CompletedProcess[str]:
         """The command line as on a person's machine, which has the token."""
         return subprocess.run(
-            [str(BIN / "medaug"), *map(str, words)],
+            self.command(*words),
             env={**self.environment, "RAY_AUTH_MODE": "", "COLUMNS": "100", **environment},
             cwd=self.folder,
             capture_output=True,
             text=True,
             timeout=timeout_s,
         )
+
+    def _start(self, host: Host, *words: str) -> Node:
+        agent, grpc, metrics = free_ports(3)
+        ports = [f"--dashboard-agent-listen-port={agent}", f"--dashboard-agent-grpc-port={grpc}"]
+        ports += [f"--metrics-export-port={metrics}", "--min-worker-port=0", "--max-worker-port=0"]
+        log = self.folder / "head.log"
+        node = Node(host, [*words, *ports], self.environment, log)
+        self._nodes.append(node)
+        return node
 
 
 def free_ports(n: int) -> list[int]:
@@ -128,6 +174,7 @@ def free_ports(n: int) -> list[int]:
             probe.close()
 
 
-def listens(port: int) -> bool:
+def listens(host: str, port: int) -> bool:
     with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        probe.settimeout(5)
+        return probe.connect_ex((host, port)) == 0

@@ -117,3 +117,21 @@ def test_a_name_that_was_mistyped(tmp_path: Path, command: str) -> None:
     assert result.exit_code == 2
     assert "no such run" in result.stderr
     assert "have demo" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "jobs/demo.yaml"],
+        ["submit", "jobs/demo.yaml", "--address", "http://127.0.0.1:1"],
+        ["resume", "demo"],
+        ["status"],
+        ["stop", "demo"],
+        ["leaderboard", "demo"],
+    ],
+)
+def test_an_object_store_is_refused_at_once(words: list[str]) -> None:
+    result = CliRunner().invoke(main, [*words, "--storage", "s3://bucket/runs"])
+    assert result.exit_code == 2
+    assert "s3:// is not a folder; give a path that all nodes see" in result.stderr
+    assert not Path("s3:").exists()
