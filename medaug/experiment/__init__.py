@@ -6,13 +6,14 @@ every rank and draws its epochs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from medaug.errors import UserError
 from medaug.experiment.classify import classify
 from medaug.experiment.extract import extract
-from medaug.experiment.generate import generate
+from medaug.experiment.generate import generate, generate_together
 from medaug.experiment.names import generator_name, output_name
 from medaug.experiment.rows import ARM_CONFIGS, TooFewRows
 from medaug.experiment.segment import segment
@@ -22,7 +23,7 @@ from medaug.train.checkpoint import Checkpoint, Progress
 from medaug.train.loop import Diverged
 from medaug.train.world import World
 
-__all__ = ["ARM_CONFIGS", "generator_name", "output_name", "run_trial"]
+__all__ = ["ARM_CONFIGS", "generator_name", "output_name", "run_together", "run_trial"]
 
 StageFunction = Callable[[TrialConfig, World, Shelf, Checkpoint | None], Iterator[Progress]]
 
@@ -46,9 +47,35 @@ def run_trial(
     Raises:
         UserError: an input is missing, or a generator has seen patients it must not have seen.
     """
+    yield from _with_status(STAGES[config.stage](config, world, Shelf(storage), resume), resume)
+
+
+def run_together(
+    configs: Sequence[TrialConfig],
+    world: World,
+    storage: Path,
+    resumes: Sequence[Checkpoint | None],
+) -> list[Iterator[Progress]]:
+    """Trials of stage ``generate`` that differ in seed, fold and inputs, in shared passes.
+
+    For each trial what :func:`run_trial` would yield, up to rounding: each has checkpoints and a
+    result of its own, may be closed at any epoch, diverges alone, and goes on from its checkpoint
+    here or by itself. Draw one epoch of each in turn; the trials that have come as far as the one
+    that is drawn are trained with it.
+
+    Raises:
+        UserError: as :func:`run_trial`, or trials that have no passes to share.
+    """
+    if any(config.stage != "generate" for config in configs):
+        raise UserError("replicates: only trials of stage generate share passes")
+    trials = generate_together(configs, world, Shelf(storage), resumes)
+    return [_with_status(trial, resume) for trial, resume in zip(trials, resumes, strict=True)]
+
+
+def _with_status(epochs: Iterator[Progress], resume: Checkpoint | None) -> Iterator[Progress]:
     progress = Progress(resume.epoch if resume else 0, {})
     try:
-        for progress in STAGES[config.stage](config, world, Shelf(storage), resume):
+        for progress in epochs:
             if progress.result is not None:
                 progress = replace(progress, result={"status": "done", **progress.result})
             yield progress

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from medaug.arms import ArmContext, GeneratedArm
+from medaug.arms.adversarial import GanArm
+from medaug.errors import UserError
 from medaug.experiment.names import generator_name, output_name
 from medaug.experiment.rows import arm_context, arm_of
 from medaug.metrics.extractor import IMAGE_EXTRACTOR, image_features
@@ -31,30 +33,77 @@ FEWEST_QUALITY_ROWS = 16
 def generate(
     config: TrialConfig, world: World, shelf: Shelf, resume: Checkpoint | None
 ) -> Iterator[Progress]:
-    """Fit an arm on the fold's training rows, publish it and the rows that it makes."""
-    features = shelf.open_store(config.inputs["features"])
-    arm = arm_of(config)
-    assert isinstance(arm, GeneratedArm)
-    context = arm_context(config, features, world, shelf)
-    progress = Progress(0, {})
-    history = list(resume.state.get("history", ())) if resume else []
-    for progress in arm.fit(context, resume):
-        history.append(progress.metrics)
-        yield replace(progress, result=None)
-    if world.is_main:
-        _write_rows(config, arm, context, features, shelf)
-    world.barrier()
-    rows = shelf.open_store(output_name(config))
-    scores = _quality(rows, context) if arm.synthetic else {}
-    result = {
-        "output": rows.name,
-        "generator": generator_name(config),
-        "n": len(rows),
-        "scores": scores | rows.manifest["extra"]["remarks"],
-        "extractor": extractor_of(features)[0] if arm.synthetic else None,
-        "history": history,
-    }
-    yield Progress(progress.epoch + 1, scores, result=result)
+    """Fit an arm on the fold's training rows, publish it and the rows that it makes.
+
+    Rank 0 writes and judges the rows. The others have their result, which says nothing, at once:
+    in a collective they would wait for it longer than the collective's timeout allows.
+    """
+    work = _Work.of(config, world, shelf)
+    return work.run(work.arm.fit(work.context, resume), resume)
+
+
+def generate_together(
+    configs: Sequence[TrialConfig],
+    world: World,
+    shelf: Shelf,
+    resumes: Sequence[Checkpoint | None],
+) -> list[Iterator[Progress]]:
+    """:func:`generate` for replicates that share the passes of their training.
+
+    Raises:
+        UserError: they differ in more than seed, fold and inputs, or their arm trains no GAN.
+    """
+    works = [_Work.of(config, world, shelf) for config in configs]
+    arms, contexts = [work.arm for work in works], [work.context for work in works]
+    kind = type(arms[0])
+    if not issubclass(kind, GanArm):
+        raise UserError(f"{arms[0].config.kind}: trains no network that replicates could share")
+    fits = kind.fit_together(arms, contexts, resumes)  # type: ignore[arg-type]
+    rows = zip(works, fits, resumes, strict=True)
+    return [work.run(fit, resume) for work, fit, resume in rows]
+
+
+@dataclass(frozen=True)
+class _Work:
+    """One trial of this stage, ready to be run."""
+
+    config: TrialConfig
+    features: Store
+    arm: GeneratedArm
+    context: ArmContext
+    shelf: Shelf
+
+    @staticmethod
+    def of(config: TrialConfig, world: World, shelf: Shelf) -> _Work:
+        features = shelf.open_store(config.inputs["features"])
+        arm = arm_of(config)
+        assert isinstance(arm, GeneratedArm)
+        return _Work(config, features, arm, arm_context(config, features, world, shelf), shelf)
+
+    def run(self, fit: Iterator[Progress], resume: Checkpoint | None) -> Iterator[Progress]:
+        """The epochs of ``fit``, and then the rows."""
+        progress = Progress(0, {})
+        history = list(resume.state.get("history", ())) if resume else []
+        for progress in fit:
+            history.append(progress.metrics)
+            yield replace(progress, result=None)
+        epoch = progress.epoch + 1
+        if not self.context.world.is_main:
+            yield Progress(epoch, {}, result={})
+            return
+        _write_rows(self.config, self.arm, self.context, self.features, self.shelf)
+        rows = self.shelf.open_store(output_name(self.config))
+        synthetic = self.arm.synthetic
+        scores = _quality(rows, self.context) if synthetic else {}
+        result = {
+            "output": rows.name,
+            "generator": generator_name(self.config),
+            "n": len(rows),
+            "scores": scores | rows.manifest["extra"]["remarks"],
+            "extractor": extractor_of(self.features)[0] if synthetic else None,
+            "history": history,
+        }
+        yield Progress(epoch, scores, result=result)
 
 
 def _write_rows(

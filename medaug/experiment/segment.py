@@ -48,7 +48,6 @@ def segment(
             }
             if world.is_main:
                 shelf.save_model(output_name(config), unet.weights, description)
-            world.barrier()
             result = {
                 "output": output_name(config),
                 "scores": unet.scores,

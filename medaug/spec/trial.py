@@ -46,5 +46,5 @@ class TrialConfig(Spec):
         return " ".join(parts)
 
 
-_IMPLIED = ("kind", "synthetic")
-"""Labels that follow from the arm's name."""
+_IMPLIED = ("kind", "synthetic", "shares_passes_with")
+"""Labels that follow from the arm's name, or say how a trial is run."""

@@ -78,13 +78,13 @@ def train_classifier(
     used = (None if only_added else real, added)
     train = Store.concat(*(store for store in used if store is not None))
     _check(spec, train, val, world)
-    run = _Run(spec, real, train, val, world, seed, resume)
+    run = Run(spec, real, train, val, world, seed, resume)
     steps = steps_per_epoch or max(1, len(real) // spec.batch_size)
     one_epoch = partial(run.one_epoch, steps=steps)
     yield from run_epochs(run.training, world, seed, spec.epochs, one_epoch, run.finish)
 
 
-class _Run:
+class Run:
     """One training of one classifier."""
 
     def __init__(
@@ -122,18 +122,22 @@ class _Run:
         for x, label in self.rows.batches(
             self.spec.batch_size, seed=self.seed, epoch=epoch, steps=steps, weights=self.weights
         ):
-            with autocast(self.world, self.spec.precision):
-                logits = self.model(x)
-            loss = self.loss(class_logits(logits), label)
-            self.optimizer.zero_grad(set_to_none=True)
-            # DDP takes the mean over ranks, whose shares of the batch may differ by a row.
-            (loss * (len(label) * self.world.size / self.spec.batch_size)).backward()
-            taken = self.training.guard.step(self.optimizer)
-            statistics.add("train/loss", loss * len(label), len(label), taken)
-            self.training.step += 1
+            statistics.add("train/loss", *self.learn(x, label))
         metrics = statistics.means() | self._validate()
         self._note_best(metrics["val/loss"])
         return metrics
+
+    def learn(self, x: torch.Tensor, label: torch.Tensor) -> tuple[torch.Tensor, int, torch.Tensor]:
+        """One step: the sum of its losses, over how many rows, and whether it was taken."""
+        with autocast(self.world, self.spec.precision):
+            logits = self.model(x)
+        loss = self.loss(class_logits(logits), label)
+        self.optimizer.zero_grad(set_to_none=True)
+        # DDP takes the mean over ranks, whose shares of the batch may differ by a row.
+        (loss * (len(label) * self.world.size / self.spec.batch_size)).backward()
+        taken = self.training.guard.step(self.optimizer)
+        self.training.step += 1
+        return loss * len(label), len(label), taken
 
     def finish(self) -> Classifier:
         self.network.load_state_dict(part(self.training.extra, "best"))

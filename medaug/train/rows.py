@@ -41,6 +41,11 @@ class MemoryRows:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def read(self, rows: slice) -> Batch:
+        """Rows in order, as :meth:`medaug.store.Store.read` gives them."""
+        row = torch.arange(len(self))[rows]
+        return Batch(self.x[rows], torch.from_numpy(self.labels)[rows], row, None)
+
     def batches(self, world: World, batch_size: int, **order: Unpack[Order]) -> Iterator[Batch]:
         """This rank's share of each global batch (see :meth:`medaug.store.Store.batches`)."""
         plan = epoch_batches(len(self), batch_size, **order)

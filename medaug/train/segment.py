@@ -71,7 +71,7 @@ def train_segmenter(
     for name, store in (("train", train), ("val", val)):
         if len(store) == 0 or store.schema.mask_shape is None:
             raise UserError(f"segmenter: the {name} slices need rows with masks; check the split")
-    run = _Run(spec, train, val, normalisation, world, seed, initial, lr or spec.lr)
+    run = Run(spec, train, val, normalisation, world, seed, initial, lr or spec.lr)
     if resume is not None:
         run.training.restore(resume)
     yield from run_epochs(
@@ -79,7 +79,7 @@ def train_segmenter(
     )
 
 
-class _Run:
+class Run:
     """One training of one U-Net."""
 
     def __init__(
@@ -111,15 +111,7 @@ class _Run:
     def one_epoch(self, epoch: int) -> dict[str, float]:
         statistics = Statistics(self.world)
         for batch in self.train.batches(self.world, self.batch_size, seed=self.seed, epoch=epoch):
-            x, mask = self._augmented(batch, epoch)
-            with autocast(self.world, self.spec.precision):
-                logits = self.model(normalise(x, self.normalisation))
-            loss = batch_loss(logits, mask, self.spec.dice, self.batch_size, self.world)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            taken = self.training.guard.step(self.optimizer)
-            statistics.add("train/loss", loss, 1, taken)
-            self.training.step += 1
+            statistics.add("train/loss", *self.learn(*self._augmented(batch, epoch)))
         metrics = statistics.means()
         metrics |= validate(self.unet, self.val, self.spec, self.normalisation, self.world)
         facts = self.training.facts
@@ -130,6 +122,17 @@ class _Run:
         if not self.pretrained and metrics["val/loss"] > STUCK and facts.get("restarts", 0) < 3:
             self._restart()
         return metrics
+
+    def learn(self, x: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, int, torch.Tensor]:
+        """One step: its loss, that of one batch, and whether it was taken."""
+        with autocast(self.world, self.spec.precision):
+            logits = self.model(normalise(x, self.normalisation))
+        loss = batch_loss(logits, mask, self.spec.dice, self.batch_size, self.world)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        taken = self.training.guard.step(self.optimizer)
+        self.training.step += 1
+        return loss, 1, taken
 
     def _restart(self) -> None:
         """Other starting weights: with these the network calls everything background.

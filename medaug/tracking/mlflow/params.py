@@ -92,7 +92,7 @@ def finite(metrics: Mapping[str, Any]) -> tuple[dict[str, float], list[str]]:
 def trial_title(config: TrialConfig) -> str:
     """For people: ``classify acgan ngf=64 +300 of 120 fold 0 seed 1``."""
     labels = dict(config.labels)
-    for known in ("kind", "synthetic"):
+    for known in ("kind", "synthetic", "shares_passes_with"):
         labels.pop(known, None)
     arm, added, size = (labels.pop(name, None) for name in ("arm", "n_synthetic", "train_rows"))
     parts = [config.stage, *([arm] if arm else []), *(f"{k}={v}" for k, v in labels.items())]

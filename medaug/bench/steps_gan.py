@@ -1,0 +1,180 @@
+"""Steps of the ACGAN and of the DCGANs against the reference step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import cycle
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from medaug.arms.acgan import AcganSpec
+from medaug.arms.dcgan import DcganSpec
+from medaug.bench.result import Figure
+from medaug.bench.workbench import Bench, reference_step
+from medaug.models.acgan import AcganDiscriminator, AcganGenerator
+from medaug.models.dcgan import DCGANS
+from medaug.spec.gan import GanSpec
+from medaug.train.gan_run import GanTask, Run
+from medaug.train.gan_step import Step
+from medaug.train.rows import MemoryRows
+from medaug.train.world import World
+
+BATCH = 16
+WIDTHS = (64, 256, 512)
+TARGET_CPU = {64: 1.7, 256: 2.3, 512: 2.8}
+TARGET_GPU = 2.0
+SHARE_GPU = {64: 0.03, 256: 0.10, 512: 0.15}
+
+Build = Callable[[], tuple[nn.Module, nn.Module]]
+
+
+class Ours:
+    """Replicates of a GAN, one step a call, as ``medaug.train.gan`` takes them."""
+
+    def __init__(
+        self,
+        spec: GanSpec,
+        build: Build,
+        rows: Sequence[MemoryRows],
+        world: World,
+        seeds: Sequence[int] = (0,),
+    ) -> None:
+        pairs = zip(rows, seeds, strict=True)
+        tasks = [GanTask(spec, build, each, seed) for each, seed in pairs]
+        self.runs = [Run(task, world) for task in tasks]
+        self.step = Step(spec, self.runs, world, fused=len(rows) > 1)
+        for run in self.runs:
+            run.begin()
+
+    def __call__(self) -> None:
+        deals = []
+        for run in self.runs:
+            if (deal := run.deal()) is None:
+                run.begin()
+                deal = run.deal()
+            assert deal is not None
+            deals.append(deal)
+        for run, moved in zip(self.runs, self.step.take(deals), strict=True):
+            run.note(moved)
+
+    def weights(self) -> list[Tensor]:
+        """All parameters, run by run."""
+        return [
+            parameter.detach()
+            for run in self.runs
+            for network in (run.generator, run.discriminator)
+            for parameter in network.parameters()
+        ]
+
+
+def random_rows(shape: tuple[int, int, int], n: int, seed: int = 0) -> MemoryRows:
+    """ReLU of noise, two classes in turn."""
+    source = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, *shape, generator=source).relu()
+    return MemoryRows(x, np.arange(n) % 2, ("a", "b"))
+
+
+def acgan_pair(
+    shape: tuple[int, int, int],
+    width: int,
+    norm: str = "bn",
+    rule: str = "pyramid",
+    dropout: float = 0.5,
+) -> Build:
+    """The published networks, in the widths that the targets are stated for."""
+
+    def build() -> tuple[nn.Module, nn.Module]:
+        widths: dict[str, Any] = {"width_rule": rule}
+        how: dict[str, Any] = {**widths, "norm": norm, "dropout": dropout}
+        generator = AcganGenerator(shape, 2, width, **widths)
+        return generator, AcganDiscriminator(shape, 2, width, **how)
+
+    return build
+
+
+def acgan_figures(bench: Bench) -> list[Figure]:
+    """Step time, ratio to the reference step, and share of the bf16 peak, by width."""
+    figures = []
+    shape = bench.sized((1024, 15, 15), (1024, 15, 15), (8, 8, 8))
+    for width in bench.sized(WIDTHS, WIDTHS, (4,)):
+        spec = AcganSpec(
+            preset="as_published", width_rule="pyramid", batch_size=BATCH, precision="bf16"
+        )
+        rounds = bench.sized(15, {64: 9, 256: 5}.get(width, 3), 1)
+        build = acgan_pair(shape, width)
+        figures += _against_reference(bench, f"acgan {width}", spec, build, shape, rounds)
+        if not bench.tiny:
+            target = TARGET_GPU if bench.on_gpu else TARGET_CPU[width]
+            figures[-2] = replace(figures[-2], target=target)
+        if bench.on_gpu and not bench.tiny:
+            figures[-1] = replace(figures[-1], target=SHARE_GPU[width])
+    return figures
+
+
+def dcgan_figures(bench: Bench) -> list[Figure]:
+    """The pairs of studies B and D, as published but for the precision."""
+    figures = []
+    for name, size, channels in bench.sized(
+        (("dcgan32", 32, 1), ("dcgan128", 128, 3)), (("dcgan32", 32, 1),), (("dcgan32", 16, 1),)
+    ):
+        sizes: dict[str, Any] = {"channels": channels, "size": size}
+        if bench.tiny:
+            sizes["width"] = 4
+        made, judged = DCGANS[name]
+        spec = DcganSpec(preset="as_published", batch_size=BATCH, precision="bf16")
+
+        def build(
+            made: Any = made, judged: Any = judged, sizes: dict[str, Any] = sizes
+        ) -> tuple[nn.Module, nn.Module]:
+            return made(**sizes), judged(**sizes)
+
+        shape = (channels, size, size)
+        figures += _against_reference(bench, name, spec, build, shape, bench.sized(9, 5, 1))
+    return figures
+
+
+def _against_reference(
+    bench: Bench,
+    part: str,
+    spec: GanSpec,
+    build: Build,
+    shape: tuple[int, int, int],
+    rounds: int,
+) -> list[Figure]:
+    """Our step next to the reference's, and what share of the device's peak ours reaches."""
+    device = bench.world.device
+    rows = random_rows(shape, 4 * BATCH)
+    ours = Ours(spec, build, [rows], bench.world)
+    torch.manual_seed(0)
+    reference = reference_step()(*(network.to(device) for network in build()), 2)
+    batches = cycle(
+        [
+            (rows.x[i : i + BATCH].to(device), torch.from_numpy(rows.labels[i : i + BATCH]))
+            for i in range(0, len(rows), BATCH)
+        ]
+    )
+
+    def step() -> None:
+        x, label = next(batches)
+        reference(x, label.to(device))
+
+    timing = bench.time({"ours": ours, "reference": step}, rounds)
+    seconds = bench.seconds(timing["ours"])
+    flops = bench.flops(ours)
+    share = flops / seconds / bench.peak_flops
+    return [
+        Figure(
+            part=part,
+            subject=f"medaug {spec.precision}",
+            value=1e3 * seconds,
+            unit="ms/step",
+            ratio=bench.ratio(timing["ours"], timing["reference"]),
+            against="reference step fp32",
+            note=f"{flops / 1e9:.3g} GFLOP",
+        ),
+        Figure(part, f"medaug {spec.precision}", share, "share of bf16 peak"),
+    ]
