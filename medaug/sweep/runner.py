@@ -21,6 +21,7 @@ from medaug.sweep.events import Listener, Listeners, Outcome, Status
 from medaug.sweep.lease import Lease
 from medaug.sweep.rank import run_trial
 from medaug.sweep.signals import StopRequests
+from medaug.sweep.version import note_version
 from medaug.trial_folder import TrialFolder
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class Sweep:
     def __enter__(self) -> Sweep:
         check_storage(self._storage)
         self._lease.acquire()
+        note_version(self._experiment)
         self._signals.own()
         return self
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import signal
 import time
@@ -9,11 +10,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from toy_trials import begun, config, count, expected_total
+from toy_trials import begun, config, count, expected_total, small_steps
 
 from medaug.spec import ResourceSpec, TrialConfig
 from medaug.sweep import Sweep
 from medaug.sweep.cluster import Cluster
+from medaug.tracking.goodput import spent
 from medaug.trial_folder import TrialFolder
 from tests.chaos.board import Fault
 from tests.chaos.strikes import Striker, account, kill_rank, processes_named
@@ -50,6 +52,16 @@ def run(storage: Path, trials: list[TrialConfig], *listeners: Striker, **resourc
         assert outcome.result is not None
         total = expected_total(one.settings["epochs"], one.ranks)
         assert outcome.result["scores"] == {"total": total}
+        assert_every_second_is_counted(TrialFolder(storage / "experiment", one.key))
+
+
+def assert_every_second_is_counted(folder: TrialFolder) -> None:
+    """The buckets' sum is the time from the trial's start to its result, by another clock."""
+    laps = folder.laps()
+    began = laps[0]["time"] - sum(laps[0]["seconds"].values())
+    wall = laps[-1]["time"] - began
+    assert abs(spent(folder.epochs(), laps).wall - wall) <= 0.01 * wall
+    assert (folder.path / "result.json").stat().st_mtime <= laps[-1]["time"] + 0.01 * wall
 
 
 def assert_untouched(storage: Path, one: TrialConfig) -> None:
@@ -174,3 +186,35 @@ def test_hanging_ranks(
         fault.survive(seconds=row["time"] - when)
         assert "rank 1" in row["details"] or row["kind"] == "collective"
     assert len(begun(tmp_path, victim)) - victim.settings["epochs"] <= len(strikes)
+
+
+def test_a_rank_that_is_slow_is_named(
+    faults: Callable[[int, str], Fault],
+    address: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    fault = faults(7, "a rank ten times slower than the others")
+    slow = config("slow", ranks=2, seconds=0.05)
+    fault.inject()
+    with Sweep(tmp_path / "experiment", tmp_path, ResourceSpec()) as sweep:
+        (outcome,) = sweep.run([slow], work=small_steps)
+    assert outcome.status == "done", "being slow is no failure"
+    said = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    told = [text for text in said if "rank 1 takes" in text]
+    assert len(told) == 1
+    assert not TrialFolder(tmp_path / "experiment", slow.key).failures()
+    fault.survive()
+
+
+def test_a_rank_out_of_memory(
+    faults: Callable[[int, str], Fault], address: str, tmp_path: Path
+) -> None:
+    fault = faults(34, "a rank out of memory")
+    greedy = long_trial("greedy", epochs=4, fault="memory", fault_epoch=3)
+    fault.inject()
+    run(tmp_path, [greedy])
+    (failure,) = TrialFolder(tmp_path / "experiment", greedy.key).failures()
+    assert failure["kind"] == "out of memory"
+    assert "lower the batch size" in failure["error"]
+    account(fault, [begun(tmp_path, greedy)[2].time], tmp_path, [greedy])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import time
 from collections.abc import Iterator
@@ -10,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from medaug.errors import UserError
 from medaug.spec import TrialConfig
 from medaug.train.checkpoint import Checkpoint, Progress
-from medaug.train.world import World
+from medaug.train.loop import Guard
+from medaug.train.world import World, distribute
 
 
 def config(name: str, *, ranks: int = 1, **settings: Any) -> TrialConfig:
@@ -73,6 +76,23 @@ def _note(storage: Path, config: TrialConfig, world: World, epoch: int) -> None:
         file.write(f"{epoch} {time.time():.3f} {os.getpid()}\n")
 
 
+def small_steps(
+    config: TrialConfig, world: World, storage: Path, resume: Checkpoint | None
+) -> Iterator[Progress]:
+    """DDP steps of a tiny network; one rank sleeps before each, as one whose disk is slow."""
+    network = distribute(torch.nn.Linear(4, 4), world)
+    optimizer, guard = torch.optim.SGD(network.parameters(), lr=1e-3), Guard(world)
+    for epoch in range(1, 4):
+        for _ in range(15):
+            time.sleep(config.settings["seconds"] if world.rank == 1 else 0.0)
+            optimizer.zero_grad()
+            network(torch.ones(2, 4)).sum().backward()
+            guard.step(optimizer)
+        state = Checkpoint(epoch, 15 * epoch, {"weight": torch.zeros(())})
+        result = {"status": "done", "scores": {}} if epoch == 3 else None
+        yield Progress(epoch, {"val/score": float(epoch)}, state, result)
+
+
 def no_such_fold(
     config: TrialConfig, world: World, storage: Path, resume: Checkpoint | None
 ) -> Iterator[Progress]:
@@ -100,6 +120,10 @@ def _break(fault: str, tries: Path) -> None:
         raise ValueError("settings.fault: 'raise' is no good; take it away")
     if fault == "skip":
         return
+    if fault == "memory":  # an address space that is nearly used up, as under a batch scheduler
+        used = psutil.Process().memory_info().vms
+        resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), resource.RLIM_INFINITY))
+        bytearray(1 << 30)
     if fault == "sleep":
         time.sleep(600)
     os.kill(os.getpid(), signal.SIGSTOP if fault == "freeze" else signal.SIGKILL)
