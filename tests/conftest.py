@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
+
+# Helper modules are found by their full names.
+sys.path.append(str(Path(__file__).parents[1]))
 
 from tests.integration.small_study import SMALL, Finished, medaug
 
