@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -77,3 +77,8 @@ class Result:
         for figure, row in zip(self.figures, body["figures"], strict=True):
             row["met"] = figure.met
         return json.dumps(body, indent=1, allow_nan=False)
+
+
+def stated(figures: Sequence[Figure], size: Size) -> Sequence[Figure]:
+    """``figures``, without targets where sizes are tiny: nothing can be measured there."""
+    return [replace(f, target=None) for f in figures] if size == "tiny" else figures

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from medaug.bench import BENCHES, Options, find_bench
-from medaug.bench.result import Figure, Result
+from medaug.bench.result import Figure, Result, stated
 from medaug.bench.table import as_markdown, as_text
 from medaug.bench.timing import Spread, Timing, interleaved
 from medaug.errors import UserError
@@ -44,9 +44,11 @@ def test_a_target_is_met_or_missed_and_shown_so(ratio, target, better, met) -> N
     spread = Spread(ratio, ratio, ratio)
     figure = Figure("random", "medaug", 5.0, "rows/s", spread, "np.memmap", target, better)
 
-    result = Result("store", [figure], "tiny")
+    result = Result("store", [figure], "quick")
 
     assert figure.met is met
+    assert stated([figure], "quick")[0].met is met
+    assert stated([figure], "tiny")[0].met is None, "nothing can be measured there"
     assert json.loads(result.to_json())["figures"][0]["met"] is met
     assert ("MISSED" in as_text(result)) is not met
     assert ("MISSED" in as_markdown(result)) is not met
