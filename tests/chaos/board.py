@@ -56,8 +56,9 @@ class Board:
     """A pytest plugin: keeps every :class:`Fault`, counts tests of other folders that prove a row
     as one fault each, and prints the table if ``path``, its JSON file, is given."""
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: Path | None = None, *, partial: bool = False) -> None:
         self._path = path
+        self._partial = partial
         self._faults: dict[tuple[int, str], Fault] = {}
         self._began = time.monotonic()
 
@@ -84,7 +85,8 @@ class Board:
         load = "/".join(f"{load:.1f}" for load in os.getloadavg())
         machine = f"{os.cpu_count()} cores, load {load}, {minutes:.1f} min"
         console = Console(width=max(100, Console().width))
-        console.print(_table(faults, title=f"chaos on {machine}"))
+        rows = {fault.row for fault in faults} if self._partial else set(ROWS)
+        console.print(_table(faults, rows, title=f"chaos on {machine}"))
         for said in (said for fault in faults for said in fault.late):
             console.print(f"late on a busy machine: {said}")
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -97,13 +99,13 @@ class Board:
         console.print(f"table: {self._path}")
 
 
-def _table(faults: list[Fault], title: str) -> Table:
+def _table(faults: list[Fault], rows: set[int], title: str) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column("row", justify="right")
     table.add_column("fault", overflow="fold")
     for name in ("injected", "survived", "epochs lost\nmean / max", "seconds\nmedian / p95"):
         table.add_column(name, justify="right", no_wrap=True)
-    for row in ROWS:
+    for row in sorted(rows):
         mine = [fault for fault in faults if fault.row == row]
         for fault in mine:
             table.add_row(*_cells(fault))

@@ -20,7 +20,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.pluginmanager.register(Board(config.getoption("--chaos-table", None)), NAME)
+    path = config.getoption("--chaos-table", None)
+    partial = bool(config.option.keyword) or "tests/chaos" not in config.args
+    config.pluginmanager.register(Board(path, partial=partial), NAME)
 
 
 @pytest.fixture

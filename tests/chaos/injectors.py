@@ -12,6 +12,32 @@ from pathlib import Path
 
 import pytest
 
+from medaug.sweep.cluster import Cluster
+
+
+@contextlib.contextmanager
+def cluster(cpus: int) -> Iterator[str]:
+    """``HOST:PORT`` of a Ray cluster of this process that says it has so many CPUs.
+
+    Ray gives its own processes 30 seconds to start, which a busy machine may exceed.
+    """
+    import ray
+
+    for tries_left in reversed(range(4)):
+        ours = Cluster(cpus=cpus)
+        try:
+            ours.start()
+            break
+        except Exception:
+            ours.stop()
+            ray.shutdown()
+            if not tries_left:
+                raise
+    try:
+        yield ray.get_runtime_context().gcs_address
+    finally:
+        ours.stop()
+
 
 @contextlib.contextmanager
 def small_disk(path: Path, size_bytes: int) -> Iterator[Path]:

@@ -14,10 +14,10 @@ from toy_trials import begun, config, count, expected_total, small_steps
 
 from medaug.spec import ResourceSpec, TrialConfig
 from medaug.sweep import Sweep
-from medaug.sweep.cluster import Cluster
 from medaug.tracking.goodput import spent
 from medaug.trial_folder import TrialFolder
 from tests.chaos.board import Fault
+from tests.chaos.injectors import cluster
 from tests.chaos.strikes import Striker, account, kill_rank, processes_named
 from tests.sweep.driving import Driver, trial
 
@@ -30,12 +30,8 @@ KILLS = 5
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """``HOST:PORT`` of a cluster for all tests of this file; it says that it has four CPUs."""
-    import ray
-
-    cluster = Cluster(cpus=4)
-    cluster.start()
-    yield ray.get_runtime_context().gcs_address
-    cluster.stop()
+    with cluster(4) as found:
+        yield found
 
 
 def long_trial(name: str, ranks: int = 1, epochs: int = EPOCHS, **more: object) -> TrialConfig:

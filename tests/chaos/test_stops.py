@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from medaug.sweep.cluster import Cluster
 from medaug.train.checkpoint import Ledger
 from tests.chaos.board import Fault
+from tests.chaos.injectors import cluster
 from tests.sweep.driving import Driver, logged, trial
 
 pytestmark = [pytest.mark.chaos, pytest.mark.ray]
@@ -28,12 +28,8 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """A cluster that says it has more CPUs than there are, for several drivers at once."""
-    import ray
-
-    cluster = Cluster(cpus=2 * AT_ONCE)
-    cluster.start()
-    yield ray.get_runtime_context().gcs_address
-    cluster.stop()
+    with cluster(2 * AT_ONCE) as found:
+        yield found
 
 
 @pytest.fixture
