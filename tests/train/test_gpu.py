@@ -11,9 +11,12 @@ from medaug.spec.study import ClassifierSpec, FeatureSpec, SegmenterSpec
 from medaug.train.checkpoint import Ledger, Progress
 from medaug.train.classify import predict, train_classifier
 from medaug.train.extract import encoder
+from medaug.train.gan import train_gan, train_gans
 from medaug.train.segment import train_segmenter
 from medaug.train.world import World
 from tests.train.cohorts import features, slices
+from tests.train.test_replicates import in_turn
+from tests.train.test_replicates import task as gan_task
 
 pytestmark = [
     pytest.mark.gpu,
@@ -59,3 +62,20 @@ def test_features_are_those_of_the_cpu() -> None:
     spec = FeatureSpec(crop="predicted_tumour", tap="uconv3")
     cpu, cuda = (encoder(unet, spec, (100.0, 30.0), World.single(d))(images) for d in DEVICES)
     assert (cuda.cpu() - cpu).norm() < 0.02 * cpu.norm()
+
+
+@pytest.mark.parametrize("how", ["default", "cuda_graphs"])
+def test_a_compiled_gan_learns_as_the_eager_one(how: str) -> None:
+    compiled, eager = (
+        list(train_gan(gan_task("stable", 0, compile=compile), World.single("cuda")))[-1]
+        for compile in (how, "none")
+    )
+    assert compiled.metrics == pytest.approx(eager.metrics, rel=0.05, abs=0.05)
+
+
+def test_replicates_share_passes_on_the_gpu() -> None:
+    world = World.single("cuda")
+    tasks = [gan_task("as_published", seed) for seed in range(4)]
+    for one, fused in zip(tasks, in_turn(train_gans(tasks, world)), strict=True):
+        *_, alone = train_gan(one, world)
+        assert fused[-1].metrics == pytest.approx(alone.metrics, rel=0.02, abs=0.02)

@@ -115,6 +115,21 @@ def test_critic_rounds_need_not_coincide() -> None:
         assert_equal(epochs, whole[i][i:])
 
 
+BAND = 0.1
+"""How far a loss curve in bf16 may be from that in float32, as a share of the loss."""
+
+
+@pytest.mark.parametrize("option", ["stable", "as_published"])
+def test_bf16_stays_in_a_band_around_float32(option: str) -> None:
+    curves = [
+        [p.metrics for p in train_gan(task(option, 0, epochs=8, precision=precision), ALONE)]
+        for precision in ("fp32", "bf16")
+    ]
+    for wide, narrow in zip(*curves, strict=True):
+        for name in ("train/d_adversarial", "train/d_loss", "train/g_loss"):
+            assert narrow[name] == pytest.approx(wide[name], rel=BAND, abs=BAND / 10), name
+
+
 def test_bf16_replicates_stay_near() -> None:
     tasks = [task("bf16", seed) for seed in range(2)]
     for one, fused in zip(tasks, in_turn(train_gans(tasks, ALONE)), strict=True):
