@@ -38,7 +38,10 @@ def bench(
     parts: tuple[str, ...],
     folder: Path | None,
 ) -> None:
-    """Measure the store, the training steps, DDP or the sweep next to their peers."""
+    """Measure medaug next to its peers.
+
+    PART is the store, the training steps, DDP or the sweep.
+    """
     from medaug.bench import Options, find_bench
     from medaug.bench.table import as_markdown, as_text
 

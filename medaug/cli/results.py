@@ -17,7 +17,7 @@ from medaug.errors import UserError
 @STORAGE
 @JSON
 def leaderboard(name: str | None, published: bool, storage: Path | None, as_json: bool) -> None:
-    """Print the leaderboard of run NAME: ranks, gains with intervals, flags."""
+    """Print the leaderboard of run NAME with its flags."""
     if published:
         from medaug.tracking.published import published as judged
         from medaug.tracking.table import render_published
@@ -37,7 +37,7 @@ def leaderboard(name: str | None, published: bool, storage: Path | None, as_json
 @click.command()
 @JSON
 def models(as_json: bool) -> None:
-    """List every network of every study with its exact number of parameters."""
+    """List every network with its exact number of parameters."""
     from medaug.models.catalogue import catalogue
 
     rows = catalogue()
@@ -53,7 +53,10 @@ def models(as_json: bool) -> None:
 @NAME
 @STORAGE
 def report(name: str, storage: Path | None) -> None:
-    """Write the HTML report of run NAME and print where it is."""
+    """Write the HTML report of run NAME.
+
+    Prints where it is.
+    """
     from medaug.tracking.report.document import write_report
 
     click.echo(write_report(storage_of(storage) / name))
@@ -64,7 +67,10 @@ def report(name: str, storage: Path | None) -> None:
 @STORAGE
 @JSON
 def unseal(name: str, storage: Path | None, as_json: bool) -> None:
-    """Score the best configuration of run NAME on its sealed test patients; this is on record."""
+    """Score run NAME on its sealed patients, on record.
+
+    Its best configuration, once: the record says when, and after how many were tried.
+    """
     from medaug import unseal as opening
     from medaug.sweep.display import make_display
 
@@ -92,7 +98,10 @@ def unseal(name: str, storage: Path | None, as_json: bool) -> None:
 def export(
     name: str, storage: Path | None, arm: str | None, out: Path | None, allow_near_copies: bool
 ) -> None:
-    """Write the best generator of run NAME, with a card of what it is, to a folder for others."""
+    """Write the best generator of run NAME for others.
+
+    To a new folder, with a card that says what it is and what it is worth.
+    """
     from medaug.export import export as write
 
     out = out or Path(f"{name}-generator")
@@ -103,7 +112,7 @@ def export(
 @STORAGE
 @click.option("--port", default=5000, show_default=True, help="Port on this machine.")
 def ui(storage: Path | None, port: int) -> None:
-    """Open MLflow on the runs' own database, on this machine only."""
+    """Open MLflow on the runs, for this machine only."""
     from medaug.tracking.mlflow.server import serve
 
     serve(storage_of(storage), port)

@@ -37,7 +37,10 @@ def run(
     fork: bool,
     mkdir: bool,
 ) -> None:
-    """Run the study SPEC (a YAML file such as jobs/demo.yaml) to its leaderboard."""
+    """Run the study SPEC to its leaderboard.
+
+    SPEC is a YAML file such as jobs/demo.yaml.
+    """
     study = load(spec, data, overrides, storage, name)  # first: mistakes are told at once
     if not (mkdir or study.storage.absolute().parent.is_dir()):
         raise EnvironmentFault(
@@ -70,7 +73,10 @@ def resume(
     wait: bool,
     follow: bool,
 ) -> None:
-    """Go on with run NAME after anything stopped it; finished trials are not run again."""
+    """Go on with run NAME after anything stopped it.
+
+    Finished trials are not run again.
+    """
     if address and address.startswith(("http://", "https://")):
         typed = ctx.get_parameter_source("storage") is ParameterSource.COMMANDLINE
         resume_there(name, str(storage) if storage and typed else None, address, wait, follow)
@@ -88,7 +94,7 @@ def resume(
 @DATA
 @SET
 def show(spec: Path, data: Path | None, overrides: tuple[str, ...]) -> None:
-    """Print the resolved study SPEC, every default filled in, and its signature."""
+    """Print the study SPEC with every default filled in."""
     import yaml
 
     study = load(spec, data, overrides, None, None)
@@ -100,7 +106,7 @@ def show(spec: Path, data: Path | None, overrides: tuple[str, ...]) -> None:
 @NAME
 @STORAGE
 def sync(name: str, storage: Path | None) -> None:
-    """Send to MLflow what it missed of run NAME while it could not be reached."""
+    """Send to MLflow what it missed of run NAME."""
     from medaug.tracking.mlflow.tracker import sync as send
 
     click.echo(f"{send(storage_of(storage) / name)} trials sent")
