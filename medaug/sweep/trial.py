@@ -64,7 +64,7 @@ class Trial(tune.Trainable):
     def _adopt(self, trial: dict[str, Any]) -> None:
         self._ranks = int(trial["ranks"])
         self._folder = TrialFolder(self._wave.experiment, trial["key"])
-        self._epoch = 0
+        self._epoch = self._furthest = 0
         self._running = False
         self._tries_left = self._wave.resources.max_failures
         self._watch = Stopwatch(self._folder, self._wave.name)
@@ -105,7 +105,9 @@ class Trial(tune.Trainable):
         self._watch.lap("idle")  # until Tune asked for the next epoch
         epoch = self._group.advance()
         self._watch.lap("idle", epoch=epoch.epoch, **epoch.seconds)
-        self._tries_left = self._wave.resources.max_failures
+        if epoch.epoch > self._furthest:  # an epoch done again is no progress: it may fail again
+            self._furthest = epoch.epoch
+            self._tries_left = self._wave.resources.max_failures
         self._epoch = epoch.epoch
         if epoch.finished:
             self._group.end()
