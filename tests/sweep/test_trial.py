@@ -1,0 +1,94 @@
+"""How often a trial is tried, and where its time went; its ranks play what the test says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray import tune
+from toy_trials import config
+
+from medaug.spec import ResourceSpec
+from medaug.sweep import trial as module
+from medaug.sweep.failures import Failure, GroupFailed
+from medaug.sweep.rank import Epoch
+from medaug.sweep.trial import Trial, Wave
+from medaug.tracking.goodput import spent
+from medaug.trial_folder import TrialFolder
+
+DIED = Failure("rank died", "a rank's process ended unexpectedly")
+LOST = Failure("lost node", "a rank's node is gone")
+
+
+@pytest.fixture
+def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """``play(*script)`` -> (trial, its folder): each step of the ranks is an epoch number, or how
+    they fail."""
+    folder = TrialFolder(tmp_path, config("x").key)
+    folder.claim(config("x"))
+
+    def start(*script: int | Failure) -> tuple[Trial, TrialFolder]:
+        steps = iter(script)
+
+        class Ranks:
+            def __init__(self, size: int, resources: ResourceSpec) -> None: ...
+            def begin(self, *what: object) -> int:
+                return 0
+
+            def advance(self) -> Epoch:
+                if isinstance(step := next(steps), Failure):
+                    raise GroupFailed(step)
+                return Epoch(step, {"val/score": 1.0}, finished=step == 9, seconds={"step": 0.0})
+
+            def end(self) -> None: ...
+            def kill(self) -> None: ...
+
+        monkeypatch.setattr(module, "RankGroup", Ranks)
+        trial = Trial.__new__(Trial)
+        wave = Wave(tmp_path, tmp_path, ResourceSpec(max_failures=1), "toy_trials:count")
+        trial.setup({"trial": {"key": folder.key, "ranks": 2}}, wave)
+        return trial, folder
+
+    return start
+
+
+def test_tries_are_counted_for_each_epoch(play: Any) -> None:
+    trial, folder = play(1, DIED, 2, DIED, 3, DIED, 9)
+    assert [trial.step()["epoch"] for _ in range(4)] == [1, 2, 3, 9]
+    assert len(folder.failures()) == 3
+    assert folder.failure() is None
+
+
+def test_an_epoch_done_again_is_no_progress(play: Any) -> None:
+    """Without a checkpoint a trial starts over, and may come as far for ever."""
+    trial, folder = play(1, 2, DIED, 1, 2, DIED, 1, 2)
+    answers = [trial.step() for _ in range(5)]
+    assert [answer["epoch"] for answer in answers] == [1, 2, 1, 2, 2]
+    assert answers[-1]["failure"].startswith("rank died: ")
+    assert answers[-1][tune.result.DONE]
+    assert folder.failure()["kind"] == "rank died"
+
+
+def test_a_lost_node_is_for_tune_to_replace(play: Any) -> None:
+    trial, folder = play(1, LOST)
+    trial.step()
+    with pytest.raises(GroupFailed):
+        trial.step()
+    assert folder.failure() is None
+
+
+def test_every_lap_has_a_bucket(play: Any) -> None:
+    trial, folder = play(1, DIED, 2, 9)
+    while not trial.step()[tune.result.DONE]:
+        pass
+    laps = folder.laps()
+    names = [name for lap in laps for name in lap["seconds"]]
+    assert [name for name in names if name != "idle"] == [
+        *("startup", "ckpt_load", "step"),
+        *("detect", "redone", "restart", "ckpt_load", "step", "step"),
+    ]
+    assert [lap["epoch"] for lap in laps if "epoch" in lap] == [1, 2, 9]
+    began = laps[0]["time"] - sum(laps[0]["seconds"].values())
+    wall = laps[-1]["time"] - began
+    assert spent([], laps).wall == pytest.approx(wall, abs=0.01 * wall + 1e-3)
