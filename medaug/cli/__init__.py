@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from itertools import chain
 from typing import Any
 
 import click
 
-from medaug.cli import bench, cluster, results, study
+from medaug.cli import bench, cluster, doctor, init, plan, results, study
 from medaug.errors import MedaugError
 
 
@@ -27,6 +28,11 @@ class _Group(click.Group):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(0)
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, commands in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(c.name or "", c.get_short_help_str(80)) for c in commands])
+
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
@@ -36,20 +42,18 @@ def main(debug: bool) -> None:
     os.umask(0o077)  # what is derived from patients' scans is for its owner alone
 
 
-for command in (
-    study.run,
-    study.resume,
-    study.show,
-    study.sync,
-    cluster.submit,
-    cluster.status,
-    cluster.stop,
-    results.leaderboard,
-    results.models,
-    results.report,
-    results.unseal,
-    results.export,
-    results.ui,
-    bench.bench,
-):
+SECTIONS: dict[str, tuple[click.Command, ...]] = {
+    "Commands for a study": (init.init, plan.plan, study.run, study.resume, study.show),
+    "Commands for its results": (
+        results.leaderboard,
+        results.report,
+        results.ui,
+        results.export,
+        results.unseal,
+        study.sync,
+    ),
+    "Commands for a cluster": (cluster.submit, cluster.status, cluster.stop),
+    "Other commands": (doctor.doctor, results.models, bench.bench),
+}
+for command in chain.from_iterable(SECTIONS.values()):
     main.add_command(command)

@@ -12,7 +12,10 @@ from pathlib import Path
 from medaug.data.cohort import Cohort, Reject, Scan, absent, folder_of
 from medaug.data.image_layouts import IMAGE_LAYOUTS
 from medaug.data.labels import PATIENT_ID, Table, read_table, unlabelled
+from medaug.data.monai_datalist import monai_datalist
+from medaug.data.nnunet import nnunet
 from medaug.data.privacy import pseudonym
+from medaug.data.table import scan_table
 from medaug.errors import UserError
 from medaug.spec.study import DataSpec
 
@@ -98,7 +101,10 @@ def phantom(spec: DataSpec, progress: Progress | None = None) -> Cohort:
 LAYOUTS: Mapping[str, Layout] = {
     "brats": brats,
     "dicom_series": dicom_series,
+    "monai_datalist": monai_datalist,
+    "nnunet": nnunet,
     "phantom": phantom,
+    "table": scan_table,
     **IMAGE_LAYOUTS,
 }
 

@@ -86,7 +86,7 @@ def ingest(
             tally.reject(reject)
         # Before any reading, to fail early; and again at the end, without the bad files.
         make_splits(*units_and_labels(cohort.scans, split.unit), split, cohort.classes)
-        _write(spec, split, out, cohort, tally, progress, workers or _workers())
+        _write(spec, split, out, cohort, tally, progress, workers or reader_processes())
     except UserError:
         _discard(out)
         raise
@@ -102,7 +102,7 @@ def ingest_signature(cohort: Cohort, spec: DataSpec, split: SplitSpec) -> str:
     decisive = {"image_size", "slice_policy", "slice_step", "on_bad"}
     if spec.accept != AcceptSpec():  # what is taken anyway needs no mention
         decisive.add("accept")
-    with ThreadPoolExecutor(_workers()) as pool:
+    with ThreadPoolExecutor(reader_processes()) as pool:
         files = list(pool.map(_fingerprint, cohort.scans))
     pseudonym = site_pseudonymiser().pseudonym
     return signature(
@@ -257,7 +257,7 @@ def _discard(out: Path) -> None:
         out.rmdir()
 
 
-def _workers() -> int:
+def reader_processes() -> int:
     """One per core of this process; more than eight would only wait for the one writer."""
     affinity = getattr(os, "sched_getaffinity", None)  # Linux only
     return min(8, len(affinity(0)) if affinity else os.cpu_count() or 1)

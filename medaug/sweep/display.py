@@ -11,11 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
 from medaug.spec import TrialConfig
 from medaug.sweep.events import Outcome
@@ -25,7 +27,10 @@ if TYPE_CHECKING:
     from medaug.data.slices import IngestReport
 
 HEADLINES = ("val/iou", "val/balanced_accuracy", "val/fd", "val/loss")
-"""The metric to show of a trial: the first of these that it reports, else its first one."""
+"""The metric to show of a trial: the first of these that it reports, else its first one. Some come
+only every few epochs; they take the place of lesser ones as soon as they are there."""
+NO_HEADLINES = ("rows",)
+"""Counts of what is done, which the epoch says already."""
 QUIET_S = 30.0
 """Plain lines: say at least this often that epochs are being finished."""
 _SMALLER_IS_BETTER = re.compile(r"loss|error|/fd|/fid|/mmd")
@@ -42,25 +47,50 @@ class Row:
     to start, and whichever epoch it was resumed from."""
     metric: str = ""
     best: float | None = None
+    starts: int = 1
+    """How often it got its resources: more than once after a failure."""
 
     def update(self, epoch: int, metrics: Mapping[str, float]) -> None:
         self.reports[1:] = [(epoch, time.monotonic())]
         known = [name for name in (*HEADLINES, *metrics) if name in metrics]
-        if known:
-            self.metric = self.metric or known[0]
-            value = metrics.get(self.metric)
-            if value is not None and (self.best is None or self._better(value)):
-                self.best = value
+        known = [name for name in known if name not in NO_HEADLINES]
+        if known and (not self.metric or _rank(known[0]) < _rank(self.metric)):
+            self.metric, self.best = known[0], None
+        value = metrics.get(self.metric)
+        if value is not None and (self.best is None or self._better(value)):
+            self.best = value
 
     @property
     def epoch(self) -> int | None:
         return self.reports[-1][0] if self.reports else None
+
+    @property
+    def epochs(self) -> int | None:
+        """How many it has at most, where its configuration says so."""
+        for section in ("segmenter", "classifier", "arm"):
+            keys = self.config.settings.get(section)
+            if isinstance(keys, Mapping) and keys.get("epochs") is not None:
+                # A generator's last one writes the rows.
+                return int(keys["epochs"]) + (section == "arm")
+        return None
+
+    @property
+    def state(self) -> str:
+        if self.epoch is None:
+            return "starting" if self.starts == 1 else f"try {self.starts}"
+        return "running"
 
     def seconds_per_epoch(self) -> float | None:
         if len(self.reports) < 2:
             return None
         (first, began), (last, now) = self.reports
         return (now - began) / (last - first)
+
+    def left_s(self, otherwise: int) -> float | None:
+        """Seconds until its last epoch; ``otherwise`` is how many it has if nobody says."""
+        pace = self.seconds_per_epoch()
+        left = (self.epochs or otherwise) - (self.epoch or 0)
+        return left * pace if pace and left > 0 else None
 
     def headline(self) -> str:
         return "" if self.best is None else f"{self.metric} {self.best:.4g}"
@@ -106,7 +136,7 @@ class Display:
             self._seconds, self._epochs = 0.0, 0
             self._began = time.monotonic()
         if reused < n and self.console.is_terminal:
-            self._live = Live(get_renderable=self._table, console=self.console, transient=True)
+            self._live = Live(get_renderable=self._view, console=self.console, transient=True)
             self._live.start()
         else:
             done_before = f", {reused} done before" if reused else ""
@@ -114,14 +144,15 @@ class Display:
 
     def on_trial_start(self, config: TrialConfig) -> None:
         with self._lock:
-            self._rows.setdefault(config.key, Row(config))
+            before = self._rows.get(config.key)
+            self._rows[config.key] = Row(config, starts=before.starts + 1 if before else 1)
 
     def on_epoch(self, config: TrialConfig, epoch: int, metrics: Mapping[str, float]) -> None:
         with self._lock:
             row = self._rows[config.key]
             row.update(epoch, metrics)
         if self._live is None and time.monotonic() - self._last_line > QUIET_S:
-            self._print(f"{self._progress()}, {self._place(row)}: epoch {epoch} {row.headline()}")
+            self._print(f"{self._progress()}, {self._place(row)}: {_reached(row, epoch)}")
 
     def on_trial_end(self, outcome: Outcome) -> None:
         with self._lock:
@@ -134,9 +165,9 @@ class Display:
             style = _STYLES[outcome.status]
             self._print(f"[{style}]{outcome.status}[/] {name}: {escape(outcome.error)}")
         elif self._live is None:
-            headline = row.headline() if row else ""
+            reached = _reached(row, outcome.epoch) if row else f"epoch {outcome.epoch}"
             self._print(
-                f"{self._progress()} {outcome.status} {name}: epoch {outcome.epoch} {headline} "
+                f"{self._progress()} {outcome.status} {name}: {reached} "
                 f"({duration(outcome.seconds)})"
             )
 
@@ -196,43 +227,54 @@ class Display:
         yield advance
         self._print(f"{title}: done in {duration(time.monotonic() - began)}")
 
+    def _view(self) -> Group:
+        """One line and a bar for the wave, over a table of its running trials."""
+        bar = ProgressBar(total=self._n, completed=self._ended_so_far(), width=40)
+        return Group(self._title(), bar, self._table())
+
     def _table(self) -> Table:
         with self._lock:
             rows = list(self._rows.values())
-        table = Table(title=self._title(len(rows)), title_justify="left", box=None, pad_edge=False)
+        table = Table(box=None, pad_edge=False)
         for header in ("stage", "trial"):
             table.add_column(header, overflow="ellipsis", no_wrap=True)
-        for header in ("fold", "seed", "epoch", "s/epoch", "best", "ETA"):
+        for header in ("fold", "seed", "state", "epoch", "s/epoch", "best", "ETA"):
             table.add_column(header, justify="right", no_wrap=True)
-        shown = max(3, self.console.height - 6)
+        shown = max(3, self.console.height - 7)
         for row in rows[:shown]:
-            pace = row.seconds_per_epoch()
-            left = (self._epochs - (row.epoch or 0)) * pace if pace else 0.0
+            pace, left_s = row.seconds_per_epoch(), row.left_s(self._epochs)
+            of = f"/{row.epochs}" if row.epochs else ""
             table.add_row(
                 row.config.stage,
                 escape(row.config.title),
                 str(row.config.fold),
                 str(row.config.seed),
-                "starting" if row.epoch is None else str(row.epoch),
+                row.state,
+                "" if row.epoch is None else f"{row.epoch}{of}",
                 f"{pace:.2g}" if pace else "",
                 row.headline(),
-                duration(left) if left > 0 else "",
+                duration(left_s) if left_s else "",
             )
         if len(rows) > shown:
             table.add_row("", f"and {len(rows) - shown} more")
         return table
 
-    def _title(self, running: int) -> str:
-        ended = sum(self._ended.values())
+    def _title(self) -> Text:
+        running, ended = len(self._rows), sum(self._ended.values())
         left = self._n - self._reused - ended
-        eta = ""
+        parts = [f"[bold]{self._progress()}[/]", f"{running} running"]
+        if failed := self._ended["failed"]:
+            parts.append(f"[bold red]{failed} failed[/]")
+        parts.append(duration(time.monotonic() - self._began))
         if ended and running:
-            eta = f" · ETA {duration(left * self._seconds / ended / running)}"
-        failed = f" · [bold red]{self._ended['failed']} failed[/]" if self._ended["failed"] else ""
-        return f"[bold]{self._progress()}[/] · {running} running{failed}{eta}"
+            parts.append(f"ETA {duration(left * self._seconds / ended / running)}")
+        return Text.from_markup(" · ".join(parts))
 
     def _progress(self) -> str:
-        return f"{self._stage} {self._reused + sum(self._ended.values())}/{self._n}"
+        return f"{self._stage} {self._ended_so_far()}/{self._n}"
+
+    def _ended_so_far(self) -> int:
+        return self._reused + sum(self._ended.values())
 
     def _place(self, row: Row) -> str:
         return escape(f"{row.config.title} fold {row.config.fold} seed {row.config.seed}")
@@ -245,6 +287,15 @@ class Display:
         if self._live is not None:
             self._live.stop()
             self._live = None
+
+
+def _rank(metric: str) -> int:
+    """The lower, the more a person wants to see it."""
+    return HEADLINES.index(metric) if metric in HEADLINES else len(HEADLINES)
+
+
+def _reached(row: Row, epoch: int) -> str:
+    return f"epoch {epoch} {row.headline()}".rstrip()
 
 
 def make_display() -> Display:

@@ -51,12 +51,14 @@ def test_table_on_a_terminal() -> None:
     console = Console(file=text, width=120, height=30, force_terminal=True, color_system=None)
     with Display(console) as display:
         run(display)
-        console.print(display._table())
+        console.print(display._view())
         display.on_wave_end()
     shown = text.getvalue()
-    assert "generate 4/5 · 1 running · 1 failed · ETA" in shown
+    assert "generate 4/5 · 1 running · 1 failed · " in shown
+    assert "ETA" in shown
+    assert "━" in shown
     row = next(line for line in shown.splitlines() if "smote" in line and "val/fd 2" in line)
-    assert row.split()[:5] == ["generate", "smote", "1", "2", "1"]
+    assert row.split()[:6] == ["generate", "smote", "1", "2", "running", "1"]
     assert "failed [bold]flow fold 1 seed 2: hang: [rank 1]; look" in shown
 
 
@@ -113,3 +115,39 @@ def test_pace_counts_from_the_first_report(monkeypatch: pytest.MonkeyPatch) -> N
     assert row.epoch == 11
     assert row.seconds_per_epoch() == 2.0
     assert row.headline() == "val/iou 0.5"
+
+
+def test_a_better_metric_takes_the_place_of_a_lesser_one() -> None:
+    row = Row(trial("acgan"))
+    for epoch, metrics in enumerate(({"train/d_loss": 2.0}, {"train/d_loss": 1.0, "val/fd": 9.0})):
+        row.update(epoch, metrics)
+    row.update(3, {"train/d_loss": 0.5})
+    assert row.headline() == "val/fd 9"
+    rows = Row(trial("extract"))
+    rows.update(1, {"rows": 301.0})
+    assert rows.headline() == ""
+
+
+def test_epochs_that_are_left_are_known_from_the_configuration(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = TrialConfig(stage="classify", settings={"classifier": {"epochs": 30}}, fold=0)
+    row = Row(config)
+    for epoch, now in ((1, 100.0), (3, 104.0)):
+        monkeypatch.setattr("time.monotonic", lambda now=now: now)
+        row.update(epoch, {})
+    assert row.left_s(otherwise=99) == 27 * 2.0
+    unknown = Row(trial("extract"))
+    assert unknown.left_s(otherwise=20) is None
+
+
+def test_a_trial_that_starts_again_says_so() -> None:
+    display = Display(Console(file=io.StringIO(), width=100))
+    display.on_wave_start("generate", 1, 0)
+    config = trial("acgan")
+    display.on_trial_start(config)
+    assert display._rows[config.key].state == "starting"
+    display.on_epoch(config, 1, {})
+    assert display._rows[config.key].state == "running"
+    display.on_trial_start(config)
+    assert display._rows[config.key].state == "try 2"

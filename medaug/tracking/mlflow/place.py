@@ -21,9 +21,10 @@ CLIENT_SETTINGS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
 }
-"""Read by MLflow when it is imported. Its own defaults wait 20 minutes for a server that hangs, and
-send usage data to its makers."""
+"""Read by MLflow when it is imported. Its own defaults wait 20 minutes for a server that hangs, send
+usage data to its makers, and write the working folder's path into each new database."""
 
 
 def prepare_client() -> None:
@@ -64,14 +65,23 @@ def tracking_uri(study: StudySpec, storage: Path) -> str:
         "MLFLOW_TRACKING_URI": os.environ.get("MLFLOW_TRACKING_URI"),
     }
     for source, uri in sources.items():
-        if uri and urlsplit(uri).scheme in ("", "file") and uri != "databricks":
-            raise UserError(
-                f"{source}: {uri} is a folder, which MLflow 3 does not write; "
-                "use http://HOST:PORT or sqlite:////PATH/mlflow.db"
-            )
         if uri:
-            return uri
+            return usable_uri(source, uri)
     return database_uri(storage)
+
+
+def usable_uri(source: str, uri: str) -> str:
+    """``uri``, which ``source`` gives.
+
+    Raises:
+        UserError: it names a folder; MLflow 3 has given these up.
+    """
+    if urlsplit(uri).scheme in ("", "file") and uri != "databricks":
+        raise UserError(
+            f"{source}: {uri} is a folder, which MLflow 3 does not write; "
+            "use http://HOST:PORT or sqlite:////PATH/mlflow.db"
+        )
+    return uri
 
 
 def without_password(uri: str) -> str:

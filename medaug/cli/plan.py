@@ -1,0 +1,39 @@
+"""What a study will take: plan."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from medaug.cli.options import ADDRESS, DATA, JSON, SET, SPEC, STORAGE, load
+
+
+@click.command()
+@SPEC
+@DATA
+@SET
+@STORAGE
+@ADDRESS
+@JSON
+def plan(
+    spec: Path,
+    data: Path | None,
+    overrides: tuple[str, ...],
+    storage: Path | None,
+    address: str | None,
+    as_json: bool,
+) -> None:
+    """Say what the study SPEC will take: hours, memory, disk.
+
+    Measured by a rehearsal in miniature.
+    """
+    study = load(spec, data, overrides, storage, None)  # first: mistakes are told at once
+    from medaug.estimate.forecast import forecast, render
+    from medaug.sweep.display import make_display
+
+    with make_display() as display:
+        found = forecast(study, display, address=address)
+    body = {"study": study.name, **found.cost.to_json(), "notes": found.notes}
+    click.echo(json.dumps(body, indent=1) if as_json else render(found))

@@ -1,0 +1,110 @@
+"""What is in a cohort, from names and headers alone: no voxel is read, nothing is written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from nibabel import orientations
+
+from medaug.data.cohort import Cohort, Scan, units_and_labels
+from medaug.data.files import BadFile, decompressed, series_files
+from medaug.data.images import is_image
+from medaug.data.nifti_header import Header, Limits, read_header
+from medaug.data.splits import patient_labels
+from medaug.spec.study import DataSpec
+
+ODD_SPACING = 1.5
+"""A spacing this many times the cohort's median, or less than its inverse, is reported."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Patients, slices, classes and doubts of a cohort; no name of a patient is in it."""
+
+    patients: dict[str, int]
+    """Per class; a patient with several counts in the highest."""
+    slices_of: tuple[tuple[int, int], ...]
+    """(class, slices that a study would store) of each patient, in the order of the cohort."""
+    slices: dict[str, int]
+    with_mask: int
+    """Scans that have one."""
+    scans: int
+    spacing_mm: tuple[float, float, float] | None
+    """Median over the volumes; None for images, which have none."""
+    odd_spacing: int
+    """Volumes that differ from it by more than :data:`ODD_SPACING`."""
+    unreadable: tuple[str, ...]
+    """Reason and number of scans whose header is refused."""
+
+
+def survey(
+    cohort: Cohort, spec: DataSpec, progress: Callable[[int, int, str], None] | None = None
+) -> Survey:
+    """Count what ``cohort`` holds. Scans without a class or with a bad header are not counted as
+    slices. With ``slice_policy: tumour_only`` the slices are an upper bound."""
+    limits = Limits(strict=spec.on_bad == "strict", accept=spec.accept)
+    slices_of: dict[str, int] = {}
+    spacings: list[tuple[float, float, float]] = []
+    reasons = Counter[str]()
+    kept: list[Scan] = []
+    per_class = Counter[str]()
+    for number, scan in enumerate(cohort.scans, start=1):
+        if progress is not None:
+            progress(number, len(cohort.scans), "")
+        if scan.label is None:
+            reasons["has no class"] += 1
+            continue
+        try:
+            n, spacing = _slices(scan, limits)
+        except BadFile as error:
+            reasons[str(error)] += 1
+            continue
+        n = -(-n // spec.slice_step)
+        kept.append(scan)
+        slices_of[scan.patient] = slices_of.get(scan.patient, 0) + n
+        per_class[cohort.classes[scan.label]] += n
+        if spacing is not None:
+            spacings.append(spacing)
+    label_of = patient_labels(*units_and_labels(kept))
+    median = np.median(spacings, axis=0) if spacings else None
+    return Survey(
+        patients={
+            name: sum(label == i for label in label_of.values())
+            for i, name in enumerate(cohort.classes)
+        },
+        slices_of=tuple((label_of[patient], n) for patient, n in slices_of.items()),
+        slices={name: per_class[name] for name in cohort.classes},
+        with_mask=sum(scan.mask is not None for scan in kept),
+        scans=len(kept),
+        spacing_mm=None if median is None else tuple(float(mm) for mm in median),  # type: ignore[arg-type]
+        odd_spacing=0 if median is None else _odd(spacings, median),
+        unreadable=tuple(f"{reason} ({n})" for reason, n in sorted(reasons.items())),
+    )
+
+
+def _slices(scan: Scan, limits: Limits) -> tuple[int, tuple[float, float, float] | None]:
+    """Axial slices of a scan, and its spacing along Left, Posterior and Superior."""
+    if is_image(scan.path):
+        return 1, None
+    if scan.path.is_dir():  # a DICOM series: one file per slice
+        return len(series_files(scan.path)), None
+    with decompressed(scan.path) as (stream, _):
+        header = read_header(stream, limits)
+    order = _axes(header)
+    return header.shape[order[2]], tuple(header.spacing_mm[axis] for axis in order)  # type: ignore[return-value]
+
+
+def _axes(header: Header) -> list[int]:
+    """The stored axes that run (nearly) to Left, Posterior and Superior."""
+    if not header.oriented:
+        return [0, 1, 2]
+    world = orientations.io_orientation(header.affine)[:, 0]
+    return [int(np.flatnonzero(world == axis)[0]) for axis in range(3)]
+
+
+def _odd(spacings: Iterable[tuple[float, float, float]], median: np.ndarray) -> int:
+    ratio = np.array(list(spacings)) / median
+    return int(((ratio > ODD_SPACING) | (ratio < 1 / ODD_SPACING)).any(axis=1).sum())
