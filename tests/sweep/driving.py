@@ -66,7 +66,7 @@ class Driver:
                     found.append(process)
         return found
 
-    def await_no_leftovers(self, seconds: float = 60) -> None:
+    def await_no_leftovers(self, seconds: float = 150) -> None:
         deadline = time.monotonic() + seconds
         while left := self.leftovers():
             assert time.monotonic() < deadline, [process.cmdline()[:3] for process in left]
