@@ -14,7 +14,7 @@ from medaug.tracking.mlflow.generators import register_best
 from medaug.tracking.mlflow.mirror import Mirror, read_sent, seconds_by_bucket
 from medaug.tracking.mlflow.params import as_text, finite
 from medaug.tracking.mlflow.runs import Point, Run
-from medaug.tracking.mlflow.view import FLAGS, GAIN, SCORE, VIEW_TAG, link, artifact_page, view_of
+from medaug.tracking.mlflow.view import FLAGS, GAIN, SCORE, VIEW_TAG, artifact_page, link, view_of
 from medaug.tracking.records import read_trials
 from medaug.tracking.report.answer import answer
 from medaug.tracking.report.document import REPORT
@@ -75,7 +75,10 @@ def _send_sweep(mirror: Mirror, board: Leaderboard) -> None:
     files = {"report": REPORT, "ratio curve": RATIO}
     there = {name: path for name, path in files.items() if (mirror.folder / path).is_file()}
     linked = " · ".join(
-        [f"[leaderboard as a table of runs]({link(experiment)})", *_links(mirror, parent.run_id, there)]
+        [
+            f"[leaderboard as a table of runs]({link(experiment)})",
+            *_links(mirror, parent.run_id, there),
+        ]
     )
     note = f"**{headline}** {linked}\n\n{_as_markdown(board)}"
     mirror.runs.log(parent, tags={NOTE: note}, points=points)
