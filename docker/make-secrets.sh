@@ -16,7 +16,7 @@ random > secrets/ray_token
 cat > secrets/mlflow_auth.ini <<END
 [mlflow]
 default_permission = READ
-database_uri = postgresql://mlflow:$postgres_password@postgres/mlflow_auth
+database_uri = postgresql+psycopg2://mlflow:$postgres_password@postgres/mlflow_auth
 admin_username = medaug
 admin_password = $mlflow_password
 authorization_function = mlflow.server.auth:authenticate_request_basic_auth
