@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Callable
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -20,14 +21,14 @@ ROUNDS, RACERS = 50, 4
 def race(folders: list[Path], name: str, start: Barrier, over: Barrier) -> None:
     """Try to take every lease, and keep those that were won."""
     for folder in folders:
-        start.wait(60)
+        start.wait()
         try:
             Lease(folder).acquire()
             (folder / f"winner-{name}").touch()
         except UserError:
             pass
-    over.wait(60)
-    start.wait(60)
+    over.wait()
+    signal.pause()  # holds them until it is killed
 
 
 def test_of_racing_submissions_one_writes(
@@ -46,13 +47,14 @@ def test_of_racing_submissions_one_writes(
     context = multiprocessing.get_context("fork")
     start, over = context.Barrier(RACERS), context.Barrier(RACERS + 1)
     racers = [
-        context.Process(target=race, args=(folders, str(i), start, over)) for i in range(RACERS)
+        context.Process(target=race, args=(folders, str(i), start, over), daemon=True)
+        for i in range(RACERS)
     ]
     for racer in racers:
         racer.start()
     try:
         fault.inject(ROUNDS)
-        over.wait(120)
+        over.wait()
         winners = [len(list(folder.glob("winner-*"))) for folder in folders]
         assert winners == [1] * ROUNDS
         fault.survive(ROUNDS)
