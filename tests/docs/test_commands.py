@@ -81,10 +81,9 @@ def run_medaug(words: list[str]) -> None:
         if "spec" in context.params:
             read_study(context.params)
         return
-    known = {key: value for key, value in SUBSTITUTES.items() if context.params.get(key, "") != ""}
-    if context.params.get("name", "") is None:
-        known.pop("name")
-    context.params |= known
+    for key, value in SUBSTITUTES.items():
+        if context.params.get(key) is not None:
+            context.params[key] = value
     with contextlib.redirect_stdout(io.StringIO()) as out, context:
         command.invoke(context)
     assert out.getvalue()
