@@ -81,7 +81,9 @@ def place(
         if gap_mm <= _SAME_MM:
             raise BadFile(f"two slices in one place {where}; keep one of them")
         if abs(gap_mm - usual_mm) > _REGULAR * usual_mm:
-            raise BadFile(f"gap of {gap_mm:.4g} mm {where}, usually {usual_mm:.4g}: one is missing")
+            raise BadFile(
+                f"gap of {gap_mm:.4g} mm {where}, usually {usual_mm:.4g}; export the missing slice"
+            )
     if np.abs(steps - along[:, None] * normal).max() > _SHEAR * usual_mm:
         raise BadFile("the stack is sheared (gantry tilt); resample it to a regular grid")
     spacing_mm = (*first.pixel_mm, usual_mm)

@@ -92,7 +92,8 @@ class DataSpec(Spec):
     @model_validator(mode="after")
     def _grades_are_classes(self) -> DataSpec:
         if unknown := sorted(set(self.grades.values()) - set(self.classes)):
-            raise ValueError(f"grades: '{unknown[0]}' is none of the classes")
+            known = ", ".join(self.classes)
+            raise ValueError(f"grades: '{unknown[0]}' is no class; write one of {known}")
         return self
 
     @property

@@ -80,7 +80,7 @@ def write_series(
             dataset.compress(syntax)
         meta.TransferSyntaxUID = syntax
         change(dataset, z)
-        dataset.save_as(folder / f"IM{(7 * z) % x_XYZ.shape[2]:04d}.dcm", enforce_file_format=True)
+        dataset.save_as(folder / f"IM{(3 * z) % x_XYZ.shape[2]:04d}.dcm", enforce_file_format=True)
 
 
 def nested(depth: int) -> Dataset:

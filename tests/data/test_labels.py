@@ -179,7 +179,7 @@ def test_grades_are_classes_as_the_study_says(flat):  # row 62
     assert [scan.label for scan in flat(table, grades=grades).scans] == [0, 1, 0]
     with pytest.raises(UserError, match=r"Grade '2' is unknown; write one of LGG, HGG, 4"):
         flat(table, grades={"4": "HGG"})
-    with pytest.raises(ValueError, match="grades: 'IV' is none of the classes"):
+    with pytest.raises(ValueError, match="grades: 'IV' is no class; write one of LGG, HGG"):
         DataSpec(grades={"4": "IV"})
 
 

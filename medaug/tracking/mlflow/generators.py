@@ -107,7 +107,7 @@ def _upload(client: MlflowClient, run_id: str, folder: Path) -> None:
         # From copies here, because MLflow writes into the model where its parts came from.
         private = Path(name)
         shutil.copytree(folder, private / "generator")
-        shutil.copy(CODE, private / CODE.name)
+        shutil.copyfile(CODE, private / CODE.name)  # not its mode: it may be open to all
         about = json.loads((folder / "about.json").read_text())
         pyfunc.save_model(
             str(private / "model"),
