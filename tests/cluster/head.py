@@ -17,18 +17,8 @@ import psutil
 from tests.cluster.hosts import HERE, Host
 
 BIN = Path(sys.executable).parent
-START_TIMEOUT_S = 240
 TRIES = 6
-NODES = """
-import sys, time, ray
-while not ray.is_initialized():
-    try:
-        ray.init(address=sys.argv[1], log_to_driver=False, configure_logging=False)
-    except (ConnectionError, RuntimeError):  # its GCS is up, its first node is not
-        time.sleep(0.2)
-while sum(node["Alive"] for node in ray.nodes()) < int(sys.argv[2]):
-    time.sleep(0.2)
-"""
+"""Ray gives its own processes 30 seconds to come up; a busy machine gets several tries."""
 
 
 class Node:
@@ -37,12 +27,24 @@ class Node:
     def __init__(self, host: Host, words: list[str], env: dict[str, str], log: Path) -> None:
         command = [*host.enter, str(BIN / "ray"), "start", "--block", "--disable-usage-stats"]
         command += [f"--node-ip-address={host.ip}", f"--object-store-memory={100 << 20}", *words]
-        with open(log, "a") as output:
-            process = subprocess.Popen(
-                command, env=env, cwd=log.parent, stdout=output, stderr=subprocess.STDOUT
+        with open(log, "w") as output:
+            self._process = subprocess.Popen(
+                command,
+                env={**env, "PYTHONUNBUFFERED": "1"},
+                cwd=log.parent,
+                stdout=output,
+                stderr=subprocess.STDOUT,
             )
-        self._process = process
+        self.log = log
         self.host = host
+
+    def came_up(self) -> bool:
+        """Whether it belongs to the cluster now; it may have failed to."""
+        while self._process.poll() is None:
+            if "Ray runtime started" in self.log.read_text():
+                return True
+            time.sleep(0.2)
+        return False
 
     def processes(self) -> list[psutil.Process]:
         """All of them, those of trials included."""
@@ -50,9 +52,6 @@ class Node:
             root = psutil.Process(self._process.pid)
             return [root, *root.children(recursive=True)]
         return []
-
-    def is_alive(self) -> bool:
-        return self._process.poll() is None
 
     def kill(self) -> None:
         """End all of its processes at once, as a power cut does."""
@@ -106,39 +105,32 @@ class Head:
         self.kill()
 
     def start(self) -> None:
-        """Start a head, on new ports, that knows nothing of an earlier one.
-
-        Ray gives its own processes 30 seconds to come up; a busy machine gets several tries.
-        """
+        """Start a head, on new ports, that knows nothing of an earlier one."""
         for _ in range(TRIES):
-            if self._came_up():
+            self._temporary = tempfile.TemporaryDirectory(prefix="h", dir="/tmp")
+            gcs, dashboard, client = free_ports(3)
+            self.address = f"{self._host.ip}:{gcs}"
+            self.url = f"http://{self._host.ip}:{dashboard}"
+            words = ["--head", f"--port={gcs}", f"--ray-client-server-port={client}"]
+            words += [
+                f"--temp-dir={self._temporary.name}",
+                f"--include-dashboard={self._dashboard}",
+            ]
+            words += [f"--dashboard-host={self._host.ip}", f"--dashboard-port={dashboard}"]
+            node = self._start(self._host, *words, f"--num-cpus={self._cpus}")
+            if node.came_up() and (not self._dashboard or await_port(self._host.ip, dashboard)):
                 return
             self.kill()
-        raise AssertionError((self.folder / "head.log").read_text())
-
-    def _came_up(self) -> bool:
-        self._temporary = tempfile.TemporaryDirectory(prefix="h", dir="/tmp")
-        gcs, dashboard, client = free_ports(3)
-        self.address = f"{self._host.ip}:{gcs}"
-        self.url = f"http://{self._host.ip}:{dashboard}"
-        words = ["--head", f"--port={gcs}", f"--ray-client-server-port={client}"]
-        words += [f"--temp-dir={self._temporary.name}", f"--include-dashboard={self._dashboard}"]
-        words += [f"--dashboard-host={self._host.ip}", f"--dashboard-port={dashboard}"]
-        node = self._start(self._host, *words, f"--num-cpus={self._cpus}")
-        while node.is_alive():
-            if listens(self._host.ip, dashboard if self._dashboard else gcs):
-                return True
-            time.sleep(0.2)
-        return False
+        raise AssertionError(node.log.read_text())
 
     def join(self, host: Host, *resources: str) -> Node:
         """Start another node of the cluster; ``resources`` are options of ``ray start``."""
-        return self._start(host, f"--address={self.address}", *resources)
-
-    def await_nodes(self, n: int) -> None:
-        """Wait until ``n`` nodes are there, the head included."""
-        command = [*self._host.enter, sys.executable, "-c", NODES, self.address, str(n)]
-        subprocess.run(command, env=self.environment, check=True, timeout=START_TIMEOUT_S)
+        for _ in range(TRIES):
+            node = self._start(host, f"--address={self.address}", *resources)
+            if node.came_up():
+                return node
+            node.kill()
+        raise AssertionError(node.log.read_text())
 
     def kill(self) -> None:
         for node in self._nodes:
@@ -167,7 +159,7 @@ class Head:
         agent, grpc, metrics = free_ports(3)
         ports = [f"--dashboard-agent-listen-port={agent}", f"--dashboard-agent-grpc-port={grpc}"]
         ports += [f"--metrics-export-port={metrics}", "--min-worker-port=0", "--max-worker-port=0"]
-        log = self.folder / "head.log"
+        log = self.folder / f"node-{len(self._nodes)}.log"
         node = Node(host, [*words, *ports], self.environment, log)
         self._nodes.append(node)
         return node
@@ -182,6 +174,15 @@ def free_ports(n: int) -> list[int]:
     finally:
         for probe in probes:
             probe.close()
+
+
+def await_port(host: str, port: int, timeout_s: float = 60) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while not listens(host, port):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.2)
+    return True
 
 
 def listens(host: str, port: int) -> bool:
