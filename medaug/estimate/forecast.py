@@ -20,7 +20,7 @@ from medaug.estimate.costs import Estimate, estimate, stores_bytes
 from medaug.estimate.fit import check_fit, check_stores
 from medaug.estimate.rehearsal import PRETRAIN, SLICES, rehearse
 from medaug.estimate.standin import Patients, rows_of
-from medaug.plan import ArmVariant, expand_arms, plan_study
+from medaug.plan import ArmVariant, Plan, expand_arms, plan_study
 from medaug.spec import StudySpec
 from medaug.sweep.display import Display
 from medaug.sweep.space import draw
@@ -58,8 +58,7 @@ def forecast(study: StudySpec, display: Display, *, address: str | None = None) 
     if not patients:
         raise UserError(f"data.root: no usable scan ({'; '.join(found.unreadable) or 'none'})")
     rows, masks = rows_of(patients), found.with_mask == found.scans
-    arms, notes = _arms(study)
-    plan = plan_study(study, SLICES, PRETRAIN, arms)
+    arms, plan = whole_plan(study)
     pretrain_rows, pretrain_scans = _pretrain_rows(study)
     check_stores(study, stores_bytes(study, plan, rows, masks), study.storage)
     storage = study.storage
@@ -75,6 +74,7 @@ def forecast(study: StudySpec, display: Display, *, address: str | None = None) 
         outside_s += _reading_s(cohort, study) * pretrain_scans / max(1, len(cohort.scans))
     cost = estimate(plan, small, study, rows, masks, outside_s, pretrain_rows)
     check_fit(study, cost, small.nodes, small.vram_there, study.storage)
+    notes = []
     if study.data.slice_policy == "tumour_only":
         notes.append("slices with tumour are not counted before they are read: all slices are")
     if study.sweep.asha is not None:
@@ -89,7 +89,7 @@ def render(found: Forecast) -> str:
     cost = found.cost
     classes = ", ".join(f"{n} patients {name}" for name, n in found.found.patients.items())
     lines = [f"{found.study.name}: {classes}; {cost.rows} slices", ""]
-    header = ("stage", "trials", "wall-clock", "rank-hours", "RAM/rank", "VRAM", "disk")
+    header = ("stage", "trials", "wall-clock", "rank time", "RAM/rank", "VRAM", "disk")
     table = [header]
     for stage in cost.stages:
         table.append(
@@ -97,7 +97,7 @@ def render(found: Forecast) -> str:
                 stage.stage,
                 f"{stage.trials:,}",
                 duration(stage.wall_s),
-                f"{stage.rank_s / 3600:.2f}",
+                duration(stage.rank_s),
                 size(stage.ram_bytes),
                 size(stage.vram_bytes) if stage.vram_bytes else "–",
                 size(stage.disk_bytes),
@@ -111,7 +111,7 @@ def render(found: Forecast) -> str:
             "all",
             f"{cost.trials:,}",
             duration(cost.wall_s),
-            f"{sum(stage.rank_s for stage in cost.stages) / 3600:.2f}",
+            duration(sum(stage.rank_s for stage in cost.stages)),
             size(cost.ram_bytes),
             size(cost.vram_bytes) if cost.vram_bytes else "–",
             size(cost.disk_bytes),
@@ -130,18 +130,22 @@ def render(found: Forecast) -> str:
     return "\n".join([*lines, *(f"note: {note}" for note in found.notes)])
 
 
-def _arms(study: StudySpec) -> tuple[list[ArmVariant], list[str]]:
-    """The arms to count; where a search chooses them, random ones stand for those it will."""
+def whole_plan(study: StudySpec) -> tuple[list[ArmVariant], Plan]:
+    """The arms to rehearse and all trials; where a search chooses arms, the random ones that it
+    might try stand for those it will."""
     axes = study.sweep
     if axes.search == "grid" or not axes.space:
-        return expand_arms(study), []
+        arms = expand_arms(study)
+        return arms, plan_study(study, SLICES, PRETRAIN, arms)
+    points = draw(axes.space, axes.samples, study.split.seed)
+    arms = expand_arms(study, points)
+    plan = plan_study(study, SLICES, PRETRAIN, arms)
     if axes.search == "random":
-        return expand_arms(study, draw(axes.space, axes.samples, study.split.seed)), []
-    note = (
-        f"Optuna chooses {axes.keep} of {axes.samples} configurations: the {axes.samples} that it "
-        "tries on one fold and seed are not counted"
-    )
-    return expand_arms(study, draw(axes.space, axes.keep, study.split.seed)), [note]
+        return arms, plan
+    searched = {key.partition(".")[0] for key in axes.space}
+    tried = plan.only(0, axes.seeds[0], searched)
+    kept = plan_study(study, SLICES, PRETRAIN, expand_arms(study, points[: axes.keep]))
+    return arms, Plan.joined([tried, kept])
 
 
 def _chosen(found: Survey, study: StudySpec) -> Patients:

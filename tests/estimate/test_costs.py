@@ -10,6 +10,7 @@ import pytest
 from medaug.errors import EnvironmentFault
 from medaug.estimate.costs import Estimate, estimate, slices_bytes, stores_bytes, trial_seconds
 from medaug.estimate.fit import check_fit, check_stores
+from medaug.estimate.forecast import whole_plan
 from medaug.estimate.rehearsal import PRETRAIN, SLICES, Kind, Miniature, kind_of, miniature, shrunk
 from medaug.estimate.schedule import schedule
 from medaug.estimate.standin import fewer, rows_of, write_stand_in
@@ -217,3 +218,16 @@ def test_stand_ins_are_split_like_the_cohort(
         assert set(store.split("train", fold).labels.tolist()) == {0, 1}
         assert set(store.split("eval", fold).labels.tolist()) == {0, 1}
     assert set(store.manifest["extra"]["moments"]) == set(store.units.tolist())
+
+
+@pytest.mark.parametrize(
+    ("search", "generated"),
+    [("grid", 3 * 4 * 2), ("random", 3 * 4 * (1 + 5)), ("optuna", 5 + 3 * 4 * (1 + 2) - 2)],
+)
+def test_what_a_search_tries_is_counted(search: str, generated: int) -> None:
+    """Five points: Optuna tries each on one fold and seed, and keeps two for all of them."""
+    axes = {"n_synthetic": [10], "seeds": [0, 1, 2], "search": search, "samples": 5, "keep": 2}
+    space = {"acgan.lr_g": {"loguniform": [1e-4, 1e-2]}}
+    whole = study(arms={"none": {}, "classical": {}, "acgan": {}}, sweep={**axes, "space": space})
+    _, plan = whole_plan(whole)
+    assert len(plan.generate) == generated
