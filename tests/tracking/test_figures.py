@@ -218,7 +218,11 @@ def test_an_overlay_names_its_dice() -> None:
     assert math.isnan(Overlay("", np.ones((16, 16)), true & False, true & False).dice)
     axis, *_ = overlays([half]).axes
     assert axis.get_title(loc="left") == "HGG, slice 3\nDice 0.50"
-    assert len(axis.collections) == 2  # two outlines
+    (outline,) = axis.collections
+    edges = np.concatenate([path.vertices for path in outline.get_paths()])
+    assert (edges.min(0).tolist(), edges.max(0).tolist()) == ([3.5, 3.5], [7.5, 7.5])
+    _, area = axis.images
+    np.testing.assert_array_equal(~np.ma.getmaskarray(area.get_array()), predicted)
 
 
 def test_a_montage_puts_both_sides_on_the_real_ones_scale() -> None:

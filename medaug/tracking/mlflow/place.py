@@ -23,8 +23,8 @@ CLIENT_SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
 }
-"""Read by MLflow when it is imported. Its own defaults wait 20 minutes for a server that hangs, send
-usage data to its makers, and write the working folder's path into each new database."""
+"""Read by MLflow when it is imported. Its own defaults wait 20 minutes for a server that hangs,
+send usage data to its makers, and write the working folder's path into each new database."""
 
 
 def prepare_client() -> None:

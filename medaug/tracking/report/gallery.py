@@ -144,7 +144,7 @@ def _overlays(run: Evidence) -> Iterator[Drawn]:
         "What the U-Net finds",
         "Patients of fold {fold} whom the U-Net was not trained on, for each the slice with the"
         " largest tumour: chosen by that rule, not by how well it went.",
-        "Slices with the true and the predicted outline of the tumour.",
+        "Slices with the true outline of the tumour over what was predicted.",
     )
 
 

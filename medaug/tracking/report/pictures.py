@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib import patheffects
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from medaug.tracking.report.style import BLACK, ORANGE, SEQUENTIAL, SKY, WIDTH, panels, styled
 
@@ -23,7 +25,7 @@ HALO = [patheffects.withStroke(linewidth=2.2, foreground=BLACK)]
 
 @dataclass(frozen=True)
 class Overlay:
-    """A slice with two outlines."""
+    """A slice with the truth and a prediction."""
 
     title: str
     image: np.ndarray
@@ -43,15 +45,19 @@ class Overlay:
 
 @styled
 def overlays(slices: Sequence[Overlay]) -> Figure:
-    """Slices with the true and the predicted outline of the tumour (study A, Fig. 7)."""
+    """Slices with the true outline of the tumour over what was predicted (study A, Fig. 7).
+
+    The prediction is an area, not a second outline: that of a U-Net at its beginning is speckled.
+    """
     columns = min(4, len(slices))
     rows = math.ceil(len(slices) / columns)
     figure, axes = panels(columns, rows, height=WIDTH / 4 + 0.35, width=WIDTH * columns / 4)
     for axis, item in zip(axes, slices, strict=False):
         low, top = np.percentile(item.image, [0.5, 99.5])
         axis.imshow(item.image, cmap="gray", vmin=low, vmax=max(top, low + 1e-6))
-        _outline(axis, item.true, SKY, "-")
-        _outline(axis, item.predicted, ORANGE, "--")
+        shown = np.ma.masked_where(~item.predicted, item.predicted)
+        axis.imshow(shown, cmap=ListedColormap([ORANGE]), alpha=0.55, interpolation="nearest")
+        _outline(axis, item.true, SKY)
         (top, bottom), (left, right) = _frame(item)
         axis.set(xlim=(left, right), ylim=(bottom, top))
         dice = "no tumour" if math.isnan(item.dice) else f"Dice {item.dice:.2f}"
@@ -59,8 +65,8 @@ def overlays(slices: Sequence[Overlay]) -> Figure:
     for axis in axes:
         axis.set_axis_off()
     legend = [
-        Line2D([], [], color=SKY, ls="-", label="true outline", path_effects=HALO),
-        Line2D([], [], color=ORANGE, ls="--", label="predicted", path_effects=HALO),
+        Line2D([], [], color=SKY, label="true outline", path_effects=HALO),
+        Patch(facecolor=ORANGE, alpha=0.55, label="predicted"),
     ]
     figure.legend(handles=legend, loc="outside lower left", ncols=2, handlelength=2.6)
     return figure
@@ -122,7 +128,7 @@ def _frame(item: Overlay) -> tuple[tuple[float, float], tuple[float, float]]:
     return y, x
 
 
-def _outline(axis: Axes, mask: np.ndarray, colour: str, dash: str) -> None:
+def _outline(axis: Axes, mask: np.ndarray, colour: str) -> None:
     if mask.any() and not mask.all():
-        drawn = axis.contour(mask.astype(float), [0.5], colors=[colour], linestyles=[dash])
+        drawn = axis.contour(mask.astype(float), [0.5], colors=[colour])
         drawn.set(linewidth=1.1, path_effects=HALO)
