@@ -107,6 +107,9 @@ def plan_study(
     """
     variants = arms if arms is not None else expand_arms(study)
     _check_halving(study)
+    replicates = study.split.folds * len(study.sweep.seeds) * len(study.sweep.train_rows or (None,))
+    # Counted before the trials of a sweep that nobody can run are written down one by one.
+    _check_count(study, replicates * sum(len(_counts(study, variant)) for variant in variants))
     pretrain = _pretrain(study, pretrain_slices)
     segment = _segment(study, slices, pretrain)
     extract = _extract(study, slices, segment)
@@ -114,12 +117,16 @@ def plan_study(
     generate = _generate(study, slices, segment, features, variants)
     classify = _classify(study, features, generate, variants)
     plan = Plan(pretrain, segment, extract, _distinct(generate.values()), _distinct(classify))
-    if len(plan) > study.sweep.max_trials:
+    _check_count(study, len(plan))
+    return plan
+
+
+def _check_count(study: StudySpec, n_trials: int) -> None:
+    if n_trials > study.sweep.max_trials:
         raise UserError(
-            f"sweep: {len(plan)} trials, more than sweep.max_trials = {study.sweep.max_trials}; "
+            f"sweep: {n_trials} trials, more than sweep.max_trials = {study.sweep.max_trials}; "
             "shorten an axis or raise the limit"
         )
-    return plan
 
 
 def _check_halving(study: StudySpec) -> None:
@@ -274,7 +281,7 @@ def _classify(
     variants: Sequence[ArmVariant],
 ) -> Iterator[TrialConfig]:
     for variant, fold, seed, train_rows in _replicates(study, variants):
-        counts = (0,) if variant.spec.kind == "none" else study.sweep.n_synthetic
+        counts = _counts(study, variant)
         maker = generate.get((variant.name, variant.spec.signature(), fold, seed, train_rows))
         inputs = {"features": features[fold]} | ({"rows": output_name(maker)} if maker else {})
         for n in counts:
@@ -304,6 +311,11 @@ def _classify(
                     **_size(train_rows),
                 },
             )
+
+
+def _counts(study: StudySpec, variant: ArmVariant) -> tuple[int, ...]:
+    """How many rows are added in each of the variant's classifiers."""
+    return (0,) if variant.spec.kind == "none" else study.sweep.n_synthetic
 
 
 def _maker(spec: ArmSpec) -> dict[str, Any]:
