@@ -17,6 +17,7 @@ import medaug
 from medaug.bench.result import Options
 from medaug.bench.timing import Spread, Timing, interleaved
 from medaug.errors import UserError
+from medaug.train.allocator import keep_freed_memory
 from medaug.train.world import World
 
 REFERENCE = Path(medaug.__file__).parents[1] / "tests" / "bench" / "reference_step.py"
@@ -78,13 +79,17 @@ class Bench:
     def notes(self) -> list[str]:
         if self.on_gpu:
             return ["ratios are of time on the wall"]
-        return ["one thread; ratios and seconds are of CPU time, over neighbouring pairs"]
+        return [
+            "one thread; ratios and seconds are of CPU time, over neighbouring pairs",
+            "freed memory is kept (medaug.train.allocator) for ours and for the reference alike",
+        ]
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """What a rank of the sweep has, unless it is given more CPUs."""
+    """What a rank of the sweep has, unless it is given more CPUs; its allocator, too."""
     threads = torch.get_num_threads()
+    keep_freed_memory()
     torch.set_num_threads(1)
     try:
         yield

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from medaug.spec import TrialConfig
 from medaug.sweep.failures import Failure, triage
+from medaug.train.allocator import give_back, keep_freed_memory
 from medaug.trial_folder import TrialFolder
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class Rank:
         import torch
 
         torch.set_num_threads(threads)
+        keep_freed_memory()
         self._world: World | None = None
         self._epochs: Iterator[Progress] | None = None
         self._folder: TrialFolder | None = None
@@ -155,6 +157,7 @@ class Rank:
             epochs.close()  # type: ignore[attr-defined]
             del epochs
             gc.collect()
+            give_back()
             torch = sys.modules["torch"]
             if torch.cuda.is_initialized():
                 torch.cuda.empty_cache()
