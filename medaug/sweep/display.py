@@ -228,9 +228,11 @@ class Display:
         self._print(f"{title}: done in {duration(time.monotonic() - began)}")
 
     def _view(self) -> Group:
-        """One line and a bar for the wave, over a table of its running trials."""
-        bar = ProgressBar(total=self._n, completed=self._ended_so_far(), width=40)
-        return Group(self._title(), bar, self._table())
+        """A bar and a line for the wave, over a table of its running trials."""
+        wave = Table.grid(padding=(0, 2))
+        bar = ProgressBar(total=self._n, completed=self._ended_so_far(), width=24)
+        wave.add_row(bar, self._title())
+        return Group(wave, self._table())
 
     def _table(self) -> Table:
         with self._lock:
