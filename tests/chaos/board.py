@@ -68,6 +68,8 @@ class Board:
 
     @pytest.hookimpl
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "teardown":
+            self._write()  # now: the run itself may be killed
         if report.when != "call" and not report.failed:
             return
         for row, tests in ELSEWHERE.items():
@@ -80,23 +82,31 @@ class Board:
     def pytest_terminal_summary(self) -> None:
         if self._path is None:
             return
-        faults = sorted(self._faults.values(), key=lambda fault: (fault.row, fault.name))
-        minutes = (time.monotonic() - self._began) / 60
-        load = "/".join(f"{load:.1f}" for load in os.getloadavg())
-        machine = f"{os.cpu_count()} cores, load {load}, {minutes:.1f} min"
+        faults = self._sorted()
         console = Console(width=max(100, Console().width))
         rows = {fault.row for fault in faults} if self._partial else set(ROWS)
-        console.print(_table(faults, rows, title=f"chaos on {machine}"))
+        console.print(_table(faults, rows, title=f"chaos on {self._machine()}"))
         for said in (said for fault in faults for said in fault.late):
             console.print(f"late on a busy machine: {said}")
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        value = {
-            "machine": machine,
-            "faults": [asdict(fault) for fault in faults],
-            "not_tested": NOT_TESTED,
-        }
-        self._path.write_text(json.dumps(value, indent=1))
         console.print(f"table: {self._path}")
+
+    def _write(self) -> None:
+        if self._path is not None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            value = {
+                "machine": self._machine(),
+                "faults": [asdict(fault) for fault in self._sorted()],
+                "not_tested": NOT_TESTED,
+            }
+            self._path.write_text(json.dumps(value, indent=1))
+
+    def _sorted(self) -> list[Fault]:
+        return sorted(self._faults.values(), key=lambda fault: (fault.row, fault.name))
+
+    def _machine(self) -> str:
+        minutes = (time.monotonic() - self._began) / 60
+        load = "/".join(f"{load:.1f}" for load in os.getloadavg())
+        return f"{os.cpu_count()} cores, load {load}, {minutes:.1f} min"
 
 
 def _table(faults: list[Fault], rows: set[int], title: str) -> Table:
