@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from medaug.errors import IntegrityError, UserError
-from medaug.store import Store
+from medaug.store import NodeCache, Store
 from medaug.store.files import sha256_of
 
 MANIFEST = "MANIFEST.json"
@@ -47,10 +47,13 @@ class Shelf:
         return self.has_store(name) or self.has_model(name)
 
     def open_store(self, name: str) -> Store:
-        """Raises UserError when the store was never finished."""
+        """Raises UserError when the store was never finished.
+
+        On a node with a cache (``MEDAUG_STORE_CACHE``) it is copied there first, once per node.
+        """
         if not self.has_store(name):
             raise UserError(f"store {name}: not in {self.storage}/stores; run the study again")
-        return Store.open(self.store_path(name))
+        return Store.open(self.store_path(name), cache=NodeCache.from_environment())
 
     def save_model(
         self, name: str, tensors: Mapping[str, torch.Tensor], config: Mapping[str, Any]

@@ -37,6 +37,23 @@ class NodeCache:
     folder: Path
     limit_bytes: int = 100 << 30
 
+    @staticmethod
+    def from_environment() -> NodeCache | None:
+        """The cache that this node's ``MEDAUG_STORE_CACHE`` (a folder) asks for, if it does.
+
+        ``MEDAUG_STORE_CACHE_GB`` is its limit (100). Raises UserError when that is no number.
+        """
+        if not (folder := os.environ.get("MEDAUG_STORE_CACHE")):
+            return None
+        text = os.environ.get("MEDAUG_STORE_CACHE_GB", "100")
+        try:
+            limit_bytes = int(float(text) * 1e9)
+        except (ValueError, OverflowError):
+            limit_bytes = 0
+        if limit_bytes <= 0:
+            raise UserError(f"MEDAUG_STORE_CACHE_GB: '{text}'; give a number above 0, such as 100")
+        return NodeCache(Path(folder), limit_bytes)
+
     def fetch(self, uri: str | Path) -> Path:
         """The local copy of the store at ``uri``: a path, or a URI that pyarrow knows (s3://...).
 

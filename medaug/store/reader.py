@@ -74,6 +74,7 @@ class Store:
             UserError: there is no finished store, or one of another format or with other columns.
             IntegrityError: a shard, a sidecar or the manifest is not what was written.
         """
+        name = Path(path).name  # its own, wherever it is fetched to
         if cache is not None or "://" in str(path):
             path = (cache or NodeCache(default_folder())).fetch(path)
         path = Path(path)
@@ -97,7 +98,7 @@ class Store:
         ]
         mapped = access == "map" or (access == "auto" and manifest["bytes"] * 2 <= free_ram_bytes())
         shards = (Shard(f, sidecar, mapped) for f, sidecar in zip(files, sidecars, strict=True))
-        return Store(path, path.name, manifest, tuple(shards), Rows.of(sidecars))
+        return Store(path, name, manifest, tuple(shards), Rows.of(sidecars))
 
     def __len__(self) -> int:
         return len(self._rows.label)
