@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: demo test chaos lint audit constraints lock clean
+.PHONY: demo test chaos lint audit constraints lock bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/medaug run jobs/demo.yaml
@@ -27,6 +27,12 @@ audit:
 	$(PYTHON) -m venv $(VENV)/audit
 	$(VENV)/audit/bin/python -m pip install --quiet pip-audit
 	$(VENV)/audit/bin/python tools/audit.py
+
+# Hours on two cores; `make bench QUICK=--quick` takes minutes. JSON goes to build/bench/.
+bench: $(VENV)/.installed-bench
+	mkdir -p build/bench
+	for name in store steps ddp sweep; do \
+	  $(BIN)/medaug bench $$name $(QUICK) --json > build/bench/$$name.json || exit $$?; done
 
 constraints: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,services]'
@@ -54,6 +60,13 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-warn-script-location --constraint constraints.txt $(TORCH)
 	$(BIN)/python -m pip install --quiet --no-warn-script-location --constraint constraints.txt --editable .
+	@touch $@
+
+# The last two without what they require: torchvision has no CPU build for this torch, and what they
+# do need of the rest is in the extra.
+$(VENV)/.installed-bench: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --no-warn-script-location --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -m pip install --quiet --no-warn-script-location --constraint constraints.txt --no-deps litdata==0.2.76 mosaicml-streaming==0.13.0
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

@@ -1,6 +1,6 @@
 """Benchmarks: what medaug does next to what others do, in one interleaved run.
 
-``medaug bench store|steps|ddp|sweep``; where only torch, pyarrow, numpy, pydantic and PyYAML are
+``medaug bench store|steps|ddp|sweep``; where only torch, pyarrow, numpy and pydantic are
 installed, ``python -m medaug.bench …`` is the same. A benchmark measures medaug and its peers in
 turn, in the same process or in the same minutes, and reports ratios: on a shared machine seconds
 mean little, and a ratio of neighbours in time means a lot.

@@ -11,6 +11,10 @@ from importlib import metadata
 from pathlib import Path
 
 PACKAGES = ("medaug", "torch", "numpy", "pyarrow", "pydantic", "xxhash", "ray")
+PEERS = (
+    "lmdb", "h5py", "zarr", "safetensors", "datasets", "litdata", "mosaicml-streaming",
+    "webdataset",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Machine:
             threads=torch.get_num_threads(),
             load=round(os.getloadavg()[0], 2),
             system=f"{platform.system()} {platform.release()}",
-            versions={"python": platform.python_version(), **versions(PACKAGES)},
+            versions={"python": platform.python_version(), **versions(PACKAGES + PEERS)},
         )
 
     @property

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 import textwrap
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
@@ -81,3 +83,13 @@ def test_every_file_of_the_core_imports(room: str) -> None:
     )
 
     assert not done.returncode, done.stderr
+
+
+def test_the_store_is_measured_there(tmp_path: Path) -> None:
+    arguments = ["store", "--size", "tiny", "--part", "random", "--json", "--folder", str(tmp_path)]
+    done = _on_a_bare_machine(f"from medaug.bench.__main__ import main; main({arguments!r})")
+
+    assert not done.returncode, done.stderr
+    found = {figure["subject"]: figure for figure in json.loads(done.stdout)["figures"]}
+    assert found["medaug"]["ratio"]["median"] > 0
+    assert "not installed" in found["LMDB"]["note"]
