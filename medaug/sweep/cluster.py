@@ -152,17 +152,25 @@ class Cluster:
         _protect_token()
         self._temporary = Path(tempfile.mkdtemp(prefix="medaug-", dir=_short_folder()))
         before = set(psutil.Process().children())
-        with _our_modules_for_workers():
-            ray.init(
-                address="local",  # not the one that RAY_ADDRESS may name
-                num_cpus=self._cpus,
-                _node_ip_address="127.0.0.1",  # stays when a laptop changes networks
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                _temp_dir=str(self._temporary),
-                log_to_driver=False,
-                configure_logging=False,
-            )
+        try:
+            with _our_modules_for_workers():
+                ray.init(
+                    address="local",  # not the one that RAY_ADDRESS may name
+                    num_cpus=self._cpus,
+                    _node_ip_address="127.0.0.1",  # stays when a laptop changes networks
+                    include_dashboard=False,
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    _temp_dir=str(self._temporary),
+                    log_to_driver=False,
+                    configure_logging=False,
+                )
+        except Exception as error:  # a bare one of Ray's own
+            if "timed out during startup" not in str(error):
+                raise
+            raise EnvironmentFault(
+                "Ray did not start within its 30 s: this machine is too busy, or its temporary "
+                "folder is slow; try again, or give a running cluster with --address"
+            ) from None
         self._family = [child for child in psutil.Process().children() if child not in before]
 
     def _join(self, address: str) -> None:
