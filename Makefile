@@ -35,7 +35,7 @@ bench: $(VENV)/.installed-bench
 	  $(BIN)/medaug bench $$name $(QUICK) --json > build/bench/$$name.json || exit $$?; done
 
 constraints: $(VENV)/.installed-dev
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,services]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,services,dicom]'
 	{ echo "# Exact versions that the tests pass with; 'make constraints' writes this file."; \
 	  $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//'; } > constraints.txt.new
 	mv constraints.txt.new constraints.txt
@@ -44,10 +44,12 @@ constraints: $(VENV)/.installed-dev
 # index.
 lock: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet uv
-	echo "setuptools>=77" | $(BIN)/uv pip compile --quiet --no-header --no-annotate \
-	  --generate-hashes --constraint constraints.txt --extra server \
+	{ echo "# The image's packages with their hashes; 'make lock' writes this file. Not torch, nor what"; \
+	  echo "# its CUDA builds want: their wheels differ by index, so the Dockerfile pins a version only."; \
+	  echo "setuptools>=77" | $(BIN)/uv pip compile --quiet --no-header --no-annotate \
+	  --generate-hashes --constraint constraints.txt --extra server --extra dicom \
 	  --python-version 3.11 --python-platform linux pyproject.toml - \
-	  | awk '/^[a-z]/ { ours = !/^(torch=|triton=|cuda-|nvidia-)/ } ours' > docker/requirements.txt.new
+	  | awk '/^[a-z]/ { ours = !/^(torch=|triton=|cuda-|nvidia-)/ } ours'; } > docker/requirements.txt.new
 	mv docker/requirements.txt.new docker/requirements.txt
 
 clean:
