@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from medaug.estimate.rehearsal import Kind, Miniature, kind_of, row_bytes
+from medaug.estimate.kinds import Kind, kind_of
+from medaug.estimate.rehearsal import Miniature, row_bytes
 from medaug.estimate.schedule import schedule
 from medaug.plan import Plan
 from medaug.spec import StudySpec, TrialConfig

@@ -14,7 +14,8 @@ from typing import Any
 
 from medaug.audit.scan import note_leakage, scan
 from medaug.errors import EnvironmentFault
-from medaug.estimate.measured import CPU_S, RAM, VRAM, VRAM_THERE, run_measured
+from medaug.estimate.kinds import Kind, kind_of, mean_of, measure, warmed_up
+from medaug.estimate.measured import VRAM_THERE, run_measured
 from medaug.estimate.schedule import schedule
 from medaug.estimate.standin import Patients, fewer, rows_of, write_stand_in
 from medaug.plan import ArmVariant, plan_study
@@ -34,30 +35,6 @@ MOST_BYTES = 64 << 20
 CLASSIFIERS = 4
 """The classifier's cost does not depend on where its rows come from: so many are enough."""
 SLICES, PRETRAIN = "slices-standin00000", "slices-standin00001"
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What one trial of a kind takes, on rows as many as the miniature had."""
-
-    epochs: int
-    """Of the miniature's trial: those of a trial whose configuration does not say."""
-    first_s: float
-    """The first epoch's extra: warming up, reading what is kept."""
-    epoch_s: float
-    last_s: float
-    """What follows the last epoch: generated rows and their quality, a classifier's threshold."""
-    save_s: float
-    """One checkpoint."""
-    cpu_share: float
-    """CPU seconds of a rank per second of wall time; below 1 the machine is shared, or waits."""
-    ram_bytes: int
-    """Peak of one rank."""
-    vram_bytes: int
-    folder_bytes: int
-    """Checkpoints and records that a finished trial keeps."""
-    output_bytes: int
-    """Its model or store, at the miniature's rows."""
 
 
 @dataclass(frozen=True)
@@ -83,14 +60,6 @@ class Miniature:
     """Looking for copies among the miniature's slices."""
     report_s: float
     """Leaderboard and report, at the size of the miniature."""
-
-
-def kind_of(trial: TrialConfig) -> tuple[str, str]:
-    """Trials of one kind differ in fold, seed and number of rows only."""
-    if trial.stage == "classify":
-        return "classify", ""
-    labels = {k: v for k, v in trial.labels.items() if k not in ("n_synthetic", "train_rows")}
-    return trial.stage, " ".join(map(str, labels.values()))
 
 
 def rehearse(
@@ -259,14 +228,17 @@ def _measured(
     vram_there, slots = 0, about["slots"]
     spent: dict[str, list[float]] = {}
     for title, (_, trials) in waves.items():
+        kinds = []
         for number, (trial, seconds) in enumerate(trials):
             lines = TrialFolder(folder, trial.key).epochs()
             busy = sum(line["seconds"] + line["save_seconds"] for line in lines)
             spent.setdefault(title, []).append(busy)
             if number >= slots:  # the first ones also wait for their ranks to start
                 overheads.append(max(0.0, seconds - busy))
-            found.setdefault(kind_of(trial), []).append(_kind(trial, lines, folder, shelf))
+            kinds.append(measure(trial, lines, folder, shelf))
             vram_there = max(vram_there, int(lines[-1]["metrics"].get(VRAM_THERE, 0)))
+        for (trial, _), kind in zip(trials, warmed_up(kinds, slots), strict=True):
+            found.setdefault(kind_of(trial), []).append(kind)
     trial_s = median(overheads) if overheads else 0.0
     wave_s = {}
     for title, (wall_s, _) in waves.items():
@@ -275,67 +247,12 @@ def _measured(
     return Miniature(
         study=study,
         n_synthetic=study.sweep.n_synthetic[0],
-        kinds={kind: _mean(each) for kind, each in found.items()},
+        kinds={kind: mean_of(each) for kind, each in found.items()},
         wave_s=wave_s,
         trial_s=trial_s,
         vram_there=vram_there,
         **about,
     )
-
-
-def _kind(trial: TrialConfig, lines: list[dict[str, Any]], folder: Path, shelf: Shelf) -> Kind:
-    lines = [dict(line) for line in lines]
-    output_s = 0.0
-    seconds = [line["seconds"] for line in lines]
-    if trial.stage == "generate":  # its last line is the writing of rows
-        output_s = seconds.pop()
-    if trial.stage == "extract" or len(seconds) < 3:
-        first, usual, last = 0.0, sum(seconds) / max(1, len(seconds)), 0.0
-    else:
-        middle = seconds[1:-1]
-        if trial.stage == "segment":  # it has nothing to finish
-            middle = seconds[1:]
-        usual = sum(middle) / len(middle)
-        first = max(0.0, seconds[0] - usual)
-        last = max(0.0, seconds[-1] - usual) if trial.stage == "classify" else 0.0
-    saves = [line["save_seconds"] for line in lines if line["save_seconds"] > 0]
-    wall = sum(line["seconds"] for line in lines)
-    path = TrialFolder(folder, trial.key).path
-    result = TrialFolder(folder, trial.key).result() or {}
-    output = str(result.get("output", ""))
-    made = [shelf.store_path(output), shelf.model_path(output)] if output else []
-    if generator := result.get("generator"):
-        made.append(shelf.model_path(str(generator)))
-    metrics = [line["metrics"] for line in lines]
-    return Kind(
-        epochs=len(seconds),
-        first_s=first,
-        epoch_s=usual,
-        last_s=last + output_s,
-        save_s=sum(saves) / len(saves) if saves else 0.0,
-        cpu_share=sum(m[CPU_S] for m in metrics) / wall if wall else 1.0,
-        ram_bytes=int(max(m[RAM] for m in metrics)),
-        vram_bytes=int(max(m.get(VRAM, 0) for m in metrics)),
-        folder_bytes=_bytes_in(path),
-        output_bytes=sum(_bytes_in(each) for each in made),
-    )
-
-
-def _mean(kinds: Sequence[Kind]) -> Kind:
-    """Of several trials of a kind: mean times, largest memory."""
-
-    def mean(name: str) -> float:
-        return sum(getattr(kind, name) for kind in kinds) / len(kinds)
-
-    times = ("first_s", "epoch_s", "last_s", "save_s", "cpu_share")
-    sizes = ("ram_bytes", "vram_bytes", "folder_bytes", "output_bytes")
-    body: dict[str, Any] = {name: mean(name) for name in times}
-    body |= {name: max(getattr(kind, name) for kind in kinds) for name in sizes}
-    return Kind(epochs=kinds[0].epochs, **body)
-
-
-def _bytes_in(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _cannot(study: StudySpec, trial: TrialConfig, error: str) -> EnvironmentFault:

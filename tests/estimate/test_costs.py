@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from medaug.errors import EnvironmentFault
 from medaug.estimate.costs import Estimate, estimate, slices_bytes, stores_bytes, trial_seconds
 from medaug.estimate.fit import check_fit, check_stores
 from medaug.estimate.forecast import whole_plan
-from medaug.estimate.rehearsal import PRETRAIN, SLICES, Kind, Miniature, kind_of, miniature, shrunk
+from medaug.estimate.kinds import Kind, kind_of, warmed_up
+from medaug.estimate.rehearsal import PRETRAIN, SLICES, Miniature, miniature, shrunk
 from medaug.estimate.schedule import schedule
 from medaug.estimate.standin import fewer, rows_of, write_stand_in
 from medaug.experiment import ARM_CONFIGS
@@ -78,6 +80,12 @@ def test_seconds_grow_with_rows_epochs_and_what_is_generated() -> None:
     fixed = study(arms={"none": {}, "acgan": {"epochs": 20, "steps_per_epoch": 5}})
     (acgan, *_) = plan_study(fixed, SLICES, PRETRAIN).generate
     assert trial_seconds(acgan, KIND, small, fixed, 200) == 2 + 20 * (1 + 0.5) + 3 * 300 / 150
+
+
+def test_warming_a_process_up_is_not_counted_for_every_trial() -> None:
+    kinds = [replace(KIND, first_s=seconds) for seconds in (9.0, 1.0, 2.0, 4.0)]
+    assert [kind.first_s for kind in warmed_up(kinds, 2)] == [3.0, 1.0, 2.0, 4.0]
+    assert warmed_up(kinds, 4) == kinds
 
 
 def test_a_part_of_the_training_rows_takes_a_part_of_the_time() -> None:

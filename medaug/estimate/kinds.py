@@ -1,0 +1,112 @@
+"""What one trial of a kind takes, as the miniature's records tell it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from medaug.estimate.measured import CPU_S, RAM, VRAM
+from medaug.shelf import Shelf
+from medaug.spec import TrialConfig
+from medaug.trial_folder import TrialFolder
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What one trial of a kind takes, on rows as many as the miniature had."""
+
+    epochs: int
+    """Of the miniature's trial: those of a trial whose configuration does not say."""
+    first_s: float
+    """The first epoch's extra: warming up, reading what is kept."""
+    epoch_s: float
+    last_s: float
+    """What follows the last epoch: generated rows and their quality, a classifier's threshold."""
+    save_s: float
+    """One checkpoint."""
+    cpu_share: float
+    """CPU seconds of a rank per second of wall time; below 1 the machine is shared, or waits."""
+    ram_bytes: int
+    """Peak of one rank."""
+    vram_bytes: int
+    folder_bytes: int
+    """Checkpoints and records that a finished trial keeps."""
+    output_bytes: int
+    """Its model or store, at the miniature's rows."""
+
+
+def kind_of(trial: TrialConfig) -> tuple[str, str]:
+    """Trials of one kind differ in fold, seed and number of rows only."""
+    if trial.stage == "classify":
+        return "classify", ""
+    labels = {k: v for k, v in trial.labels.items() if k not in ("n_synthetic", "train_rows")}
+    return trial.stage, " ".join(map(str, labels.values()))
+
+
+def measure(trial: TrialConfig, lines: list[dict[str, Any]], folder: Path, shelf: Shelf) -> Kind:
+    lines = [dict(line) for line in lines]
+    output_s = 0.0
+    seconds = [line["seconds"] for line in lines]
+    if trial.stage == "generate":  # its last line is the writing of rows
+        output_s = seconds.pop()
+    if trial.stage == "extract" or len(seconds) < 3:
+        first, usual, last = 0.0, sum(seconds) / max(1, len(seconds)), 0.0
+    else:
+        middle = seconds[1:-1]
+        if trial.stage == "segment":  # it has nothing to finish
+            middle = seconds[1:]
+        usual = sum(middle) / len(middle)
+        first = max(0.0, seconds[0] - usual)
+        last = max(0.0, seconds[-1] - usual) if trial.stage == "classify" else 0.0
+    saves = [line["save_seconds"] for line in lines if line["save_seconds"] > 0]
+    wall = sum(line["seconds"] for line in lines)
+    path = TrialFolder(folder, trial.key).path
+    result = TrialFolder(folder, trial.key).result() or {}
+    output = str(result.get("output", ""))
+    made = [shelf.store_path(output), shelf.model_path(output)] if output else []
+    if generator := result.get("generator"):
+        made.append(shelf.model_path(str(generator)))
+    metrics = [line["metrics"] for line in lines]
+    return Kind(
+        epochs=len(seconds),
+        first_s=first,
+        epoch_s=usual,
+        last_s=last + output_s,
+        save_s=sum(saves) / len(saves) if saves else 0.0,
+        cpu_share=sum(m[CPU_S] for m in metrics) / wall if wall else 1.0,
+        ram_bytes=int(max(m[RAM] for m in metrics)),
+        vram_bytes=int(max(m.get(VRAM, 0) for m in metrics)),
+        folder_bytes=bytes_in(path),
+        output_bytes=sum(bytes_in(each) for each in made),
+    )
+
+
+def warmed_up(kinds: Sequence[Kind], slots: int) -> list[Kind]:
+    """The first trial on each slot also warms its process up, once for all trials that follow:
+    where there are later ones, its first epoch is taken to be like theirs."""
+    later = [kind.first_s for kind in kinds[slots:]]
+    if not later:
+        return list(kinds)
+    warm_s = median(later)
+    cold = [replace(kind, first_s=min(kind.first_s, warm_s)) for kind in kinds[:slots]]
+    return [*cold, *kinds[slots:]]
+
+
+def mean_of(kinds: Sequence[Kind]) -> Kind:
+    """Of several trials of a kind: mean times, largest memory."""
+
+    def mean(name: str) -> float:
+        return sum(getattr(kind, name) for kind in kinds) / len(kinds)
+
+    times = ("first_s", "epoch_s", "last_s", "save_s", "cpu_share")
+    sizes = ("ram_bytes", "vram_bytes", "folder_bytes", "output_bytes")
+    body: dict[str, Any] = {name: mean(name) for name in times}
+    body |= {name: max(getattr(kind, name) for kind in kinds) for name in sizes}
+    return Kind(epochs=kinds[0].epochs, **body)
+
+
+def bytes_in(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
