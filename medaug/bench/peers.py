@@ -157,8 +157,17 @@ def litdata(rows: Rows, folder: Path) -> Read:
         cache[row] = {"x": rows.x[row], "label": int(rows.label[row])}
     cache.done()
     cache.merge(1)
-    found = library.StreamingDataset(str(folder), shuffle=False)
-    return _row_by_row(rows, lambda row: found[row]["x"])
+    buffer = _Buffer(rows)
+
+    def read(batches: Sequence[np.ndarray]) -> int:
+        n = 0  # by index it would load a chunk for every row; it is made to be gone through
+        for row in library.StreamingDataset(str(folder), shuffle=_shuffled(batches)):
+            out = buffer.of(len(batches[0]))
+            out[n % len(out)] = row["x"]
+            n += 1
+        return n
+
+    return read
 
 
 def streaming(rows: Rows, folder: Path) -> Read:
@@ -182,7 +191,7 @@ def webdataset(rows: Rows, folder: Path) -> Read:
     buffer = _Buffer(rows)
 
     def read(batches: Sequence[np.ndarray]) -> int:
-        shuffled = any((np.diff(index) < 0).any() for index in batches)
+        shuffled = _shuffled(batches)
         data = library.WebDataset(urls, shardshuffle=len(urls) if shuffled else False)
         data = (data.shuffle(64) if shuffled else data).decode()
         n = 0
@@ -206,7 +215,7 @@ def ray_data(rows: Rows, folder: Path) -> Read:
 
     def read(batches: Sequence[np.ndarray]) -> int:
         size = len(batches[0])
-        shuffled = any((np.diff(index) < 0).any() for index in batches)
+        shuffled = _shuffled(batches)
         data = library.read_numpy(str(folder))
         buffer = {"local_shuffle_buffer_size": 4 * size} if shuffled else {}
         found = data.iter_batches(batch_size=size, batch_format="numpy", **buffer)
@@ -222,7 +231,7 @@ PEERS: Mapping[str, Peer] = {
     "zarr": Peer(zarr),
     "safetensors": Peer(safetensors),
     "Hugging Face datasets": Peer(hf_datasets),
-    "litdata": Peer(litdata),
+    "litdata": Peer(litdata, order="shuffles chunks, and rows within them"),
     "MosaicML streaming": Peer(streaming),
     "WebDataset": Peer(webdataset, order="shuffles shards, and rows in a buffer of 64"),
     "Ray Data": Peer(
@@ -280,6 +289,10 @@ def _row_by_row(rows: Rows, get: Callable[[int], np.ndarray]) -> Read:
         return _count(batches)
 
     return read
+
+
+def _shuffled(batches: Sequence[np.ndarray]) -> bool:
+    return any((np.diff(index) < 0).any() for index in batches)
 
 
 def _count(batches: Sequence[np.ndarray]) -> int:
