@@ -56,7 +56,7 @@ def unet_figures(bench: Bench) -> list[Figure]:
             unit="ms/image",
             ratio=bench.ratio(timing["ours"], timing["naive"]),
             against=against,
-            target=None if bench.tiny else target,
+            target=target if bench.options.size == "full" else None,
         )
         for what, timing, against, target in (
             ("training", training, "fp32 NCHW, plain Adam", TRAINING),

@@ -14,7 +14,7 @@ def keep_freed_memory() -> bool:
     """From now on freed memory stays with this process; whether its C library can do that.
 
     By default glibc maps every large block anew and gives it back when freed, so that a step on a
-    CPU faults in all of its activations again: 120,000 page faults for an ACGAN of width 256.
+    CPU faults in its activations again: up to 60,000 page faults for an ACGAN of width 256.
     Memory that the process has used at its peak stays with it until :func:`give_back`.
     """
     libc = _glibc()
