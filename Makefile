@@ -26,7 +26,7 @@ lint: $(VENV)/.installed-dev
 audit:
 	$(PYTHON) -m venv $(VENV)/audit
 	$(VENV)/audit/bin/python -m pip install --quiet pip-audit
-	$(VENV)/audit/bin/python tools/audit.py
+	$(VENV)/audit/bin/python docker/audit.py
 
 # Hours on two cores; `make bench QUICK=--quick` takes minutes. JSON goes to build/bench/.
 bench: $(VENV)/.installed-bench

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -9,6 +10,10 @@ import pytest
 
 # Helper modules are found by their full names.
 sys.path.append(str(Path(__file__).parents[1]))
+
+# Started in the background, tests inherit an ignored SIGINT, and so would all that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from tests.integration.small_study import SMALL, Finished, medaug
 
