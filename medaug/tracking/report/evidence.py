@@ -59,7 +59,7 @@ class Evidence:
     @cached_property
     def slices(self) -> Store | None:
         """The study's own slices; None when nothing that is left names them."""
-        for stage in ("segment", "extract", "classify"):
+        for stage in ("segment", "extract", "generate", "classify"):
             for trial in self.of_stage(stage):
                 inputs = trial.config.inputs
                 name = inputs.get("slices", inputs.get("features", ""))
