@@ -91,7 +91,7 @@ def rehearse(
         waves: dict[str, tuple[float, list[tuple[TrialConfig, float]]]] = {}
         with Sweep(folder, place, study.resources, address=address, listeners=(display,)) as sweep:
             for title, trials in plan.waves():
-                chosen = _one_of_each(trials, small)
+                chosen = _one_of_each(trials)
                 began = time.monotonic()
                 outcomes = sweep.run(chosen, work=run_measured)
                 wall_s = time.monotonic() - began
@@ -181,15 +181,13 @@ def _most_generated(study: StudySpec) -> int:
     return min(MOST_ROWS, max(32, MOST_BYTES // row_bytes(study)))
 
 
-def _one_of_each(trials: Sequence[TrialConfig], study: StudySpec) -> list[TrialConfig]:
-    chosen: dict[tuple[str, ...], TrialConfig] = {}
+def _one_of_each(trials: Sequence[TrialConfig]) -> list[TrialConfig]:
+    first: dict[tuple[str, str], TrialConfig] = {}
     for trial in trials:
-        if trial.fold == 0:
-            kind = kind_of(trial)
-            if trial.stage == "classify" and len(chosen) < CLASSIFIERS:
-                kind = (*kind, str(len(chosen)))  # type: ignore[assignment]
-            chosen.setdefault(kind, trial)
-    return list(chosen.values())
+        if trial.fold == 0 and trial.stage != "classify":
+            first.setdefault(kind_of(trial), trial)
+    classifiers = [trial for trial in trials if trial.fold == 0 and trial.stage == "classify"]
+    return [*first.values(), *classifiers[:CLASSIFIERS]]
 
 
 @contextmanager
