@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -55,8 +56,10 @@ class TrialFolder:
         write_json(self.path / "result.json", result)
 
     def adopt(self, other: TrialFolder) -> None:
-        """Take over epochs and result of the same trial, finished in another experiment."""
+        """Take over what the same trial, finished in another experiment, has left."""
         assert other.key == self.key
+        for checkpoint in other.path.glob("ep_*"):
+            shutil.copytree(checkpoint, self.path / checkpoint.name, dirs_exist_ok=True)
         # The result last: it says that all is here.
         for name in ("epochs.jsonl", "times.jsonl", "result.json"):
             if (content := _content(other.path / name)) is not None:

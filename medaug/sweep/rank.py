@@ -13,10 +13,11 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from medaug.spec import TrialConfig
 from medaug.sweep.failures import Failure, triage
+from medaug.sweep.record import record
 from medaug.train.allocator import give_back, keep_freed_memory
 from medaug.trial_folder import TrialFolder
 
@@ -175,27 +176,11 @@ class Rank:
         return "".join(traceback.format_stack(frame)) if frame else "no such thread\n"
 
     def _record(self, progress: Progress, seconds: float) -> None:
-        from medaug.train.checkpoint import Ledger
-
         assert self._world is not None
         assert self._folder is not None
-        if not self._world.is_main:
-            return
-        started = time.perf_counter()
-        if progress.checkpoint is not None:
-            Ledger(self._folder.path).commit(progress.checkpoint, fingerprint=self._folder.key)
-        if progress.checkpoint is not None or progress.epoch > self._logged:
-            self._logged = progress.epoch
-            row: dict[str, Any] = {
-                "epoch": progress.epoch,
-                "metrics": progress.metrics,
-                "seconds": round(seconds, 4),
-                "save_seconds": round(time.perf_counter() - started, 4),
-                "time": round(time.time(), 3),
-            }
-            self._folder.log_epoch(row)
-        if progress.result is not None:
-            self._folder.finish(progress.result)
+        if self._world.is_main:
+            record(self._folder, progress, seconds, repeated=progress.epoch <= self._logged)
+            self._logged = max(self._logged, progress.epoch)
 
 
 def interface_of(address: str) -> str | None:

@@ -12,9 +12,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from medaug.spec import TrialConfig, signature
+from medaug.sweep.record import record
 from medaug.trial_folder import TrialFolder
 
 if TYPE_CHECKING:
@@ -108,21 +109,8 @@ class _Other:
 
     def advance(self) -> bool:
         """One epoch; whether there is another."""
-        from medaug.train.checkpoint import Ledger
-
         started = time.perf_counter()
         progress = next(self.epochs)
-        trained = time.perf_counter()
-        if progress.checkpoint is not None:
-            Ledger(self.folder.path).commit(progress.checkpoint, fingerprint=self.folder.key)
-            row: dict[str, Any] = {
-                "epoch": progress.epoch,
-                "metrics": progress.metrics,
-                "seconds": round(trained - started, 4),
-                "save_seconds": round(time.perf_counter() - trained, 4),
-                "time": round(time.time(), 3),
-            }
-            self.folder.log_epoch(row)
-        if progress.result is not None:
-            self.folder.finish(progress.result)
+        seconds = time.perf_counter() - started
+        record(self.folder, progress, seconds, repeated=progress.checkpoint is None)
         return progress.result is None

@@ -93,12 +93,12 @@ class Ledger:
             except OSError as fault:
                 if fault.errno not in _DISK_FULL:
                     raise
-                self._prune(keep=1)
+                self.prune(keep=1)
                 self._write(files, final)
         except OSError as fault:
             self._clean()
             raise _storage_fault(fault, self.directory, sum(map(len, files.values()))) from fault
-        self._prune(keep=keep_last)
+        self.prune(keep=keep_last)
         return final
 
     def latest(self, fingerprint: str) -> Checkpoint | None:
@@ -145,9 +145,11 @@ class Ledger:
         for path in self.directory.glob(".tmp_*"):
             shutil.rmtree(path, ignore_errors=True)
 
-    def _prune(self, keep: int) -> None:
+    def prune(self, keep: int) -> None:
+        """Delete all but the newest ``keep`` checkpoints."""
         self._clean()
-        for path in self._committed()[:-keep]:
+        committed = self._committed()
+        for path in committed[: max(0, len(committed) - keep)]:
             # Renamed first: a half-deleted directory must not have a checkpoint's name.
             doomed = path.with_name(f".tmp_{path.name}_{uuid.uuid4().hex[:8]}")
             path.rename(doomed)

@@ -15,6 +15,7 @@ from medaug.errors import EnvironmentFault
 from medaug.spec import AshaSpec, ResourceSpec, TrialConfig
 from medaug.sweep import Outcome, Sweep
 from medaug.sweep.cluster import Cluster
+from medaug.train.checkpoint import Ledger
 from medaug.trial_folder import TrialFolder, write_json
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
@@ -108,6 +109,8 @@ def test_a_trial_of_another_run_is_taken_over_if_what_it_made_is_there(tmp_path:
     assert now.result() == before.result() == outcomes[0].result
     assert now.epochs() == before.epochs()
     assert now.config() == known
+    latest = [Ledger(folder.path).latest(known.key) for folder in (before, now)]
+    assert [checkpoint.epoch for checkpoint in latest if checkpoint] == [3, 3]
 
 
 def test_failures_lose_no_finished_epoch_and_leave_siblings_alone(tmp_path: Path) -> None:

@@ -196,3 +196,12 @@ def test_the_manifest_says_what_it_holds(tmp_path: Path) -> None:
     manifest = json.loads((path / MANIFEST).read_text())
     assert (manifest["epoch"], manifest["step"], manifest["fingerprint"]) == (7, 70, KEY)
     assert manifest["files"][WEIGHTS]["bytes"] == (path / WEIGHTS).stat().st_size
+
+
+def test_pruning_keeps_the_newest(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    for epoch in (1, 2):
+        ledger.commit(checkpoint(epoch), fingerprint=KEY)
+    for keep, left in ((5, ["ep_000001", "ep_000002"]), (1, ["ep_000002"]), (0, [])):
+        ledger.prune(keep)
+        assert epochs(tmp_path) == left
