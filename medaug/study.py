@@ -64,7 +64,7 @@ def run_study(study: StudySpec, *, address: str | None = None, wait: bool = Fals
     if study.data.layout != "phantom":
         folder_of(study.data)  # before any device is taken
     check_storage(study.storage)
-    folder = claim_folder(study)
+    folder = free_folder(study)
     with ExitStack() as stack:
         display = stack.enter_context(make_display())
         tracker = Tracker(study, folder)
@@ -78,7 +78,8 @@ def run_study(study: StudySpec, *, address: str | None = None, wait: bool = Fals
                 wait=wait,
             )
         )
-        stack.enter_context(tracker)  # after the lease: MLflow hears of one writer only
+        claim_folder(study)  # after the lease, which says who the one writer is
+        stack.enter_context(tracker)
         slices, pretrain_slices = make_slices(study, display)
         hold_to_data(folder, slices)
         check_sizes(study, slices)
@@ -158,8 +159,8 @@ def _validation_loss(outcome: Outcome) -> float | None:
     return outcome.result["history"][outcome.result["best_epoch"] - 1]["val/loss"]
 
 
-def claim_folder(study: StudySpec) -> Path:
-    """``<storage>/<name>`` with the study written into it.
+def free_folder(study: StudySpec) -> Path:
+    """``<storage>/<name>``, which is new or holds this study.
 
     Raises:
         UserError: the folder holds another study; names the first key that differs.
@@ -172,6 +173,12 @@ def claim_folder(study: StudySpec) -> Path:
                 f"{folder}: holds another study ({difference}); give this one another --name or "
                 f"--fork, or `medaug resume {study.name}` to go on with that one"
             )
+    return folder
+
+
+def claim_folder(study: StudySpec) -> Path:
+    """Write ``study`` into its :func:`free_folder`."""
+    folder = free_folder(study)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     write_json(folder / "study.json", study.canonical())
     return folder
