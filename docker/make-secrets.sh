@@ -13,6 +13,7 @@ random() { od -An -N32 -tx1 /dev/urandom | tr -d ' \n'; }
 mlflow_password=$(random) postgres_password=$(random)
 mkdir secrets
 random > secrets/ray_token
+random > secrets/site_key
 cat > secrets/mlflow_auth.ini <<END
 [mlflow]
 default_permission = READ
@@ -30,5 +31,6 @@ POSTGRES_PASSWORD=$postgres_password
 S3_USER=mlflow
 S3_PASSWORD=$(random)
 END
-echo "docker/.env and docker/secrets/ are written. The token for medaug submit:"
+echo "docker/.env and docker/secrets/ are written. Back up secrets/site_key: pseudonyms hang on it."
+echo "The token for medaug submit:"
 echo "  export RAY_AUTH_TOKEN_PATH=$PWD/secrets/ray_token"

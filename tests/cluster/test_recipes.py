@@ -82,7 +82,7 @@ def test_pods_and_policies_have_kubernetes_schema() -> None:
             resources.append(
                 {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
             )
-    assert len(resources) == 8
+    assert len(resources) == 9
     for resource in resources:
         kubernetes.validate(resource, "1.33", strict=True)
 
