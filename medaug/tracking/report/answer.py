@@ -94,6 +94,8 @@ def _of_no_gain(candidates: Sequence[Row]) -> tuple[str, ...]:
             f" up to {best.gain_high:.3f}: a larger gain is unlikely, a smaller one would need more"
             " patients or seeds to be seen."
         )
+    if len(candidates) == 1:
+        return (text,)
     return (text, f"The same holds for all {len(candidates)} configurations with synthetic data.")
 
 

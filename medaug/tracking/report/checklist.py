@@ -93,10 +93,18 @@ def _data(run: Evidence) -> list[Item]:
     ]
 
 
+_INITIALISATION = {
+    "cnn12": "Glorot uniform, Keras's default",
+    "separable_cnn": "Glorot uniform, Keras's default",
+    "resnet50": "He normal",
+}
+
+
 def _model(study: Mapping[str, Any]) -> list[Item]:
     classifier, segmenter = study["classifier"], study["segmenter"]
     first = "No network before the classifier."
-    start = "Classifier: PyTorch defaults."
+    begun_as = _INITIALISATION.get(classifier["kind"], "PyTorch's defaults")
+    start = f"Classifier: {begun_as}."
     if segmenter is not None:
         first = f"U-Net, base width {segmenter['base']}, block {study['features']['tap']}."
         pretrain = segmenter["pretrain"]

@@ -157,11 +157,8 @@ def _protocol(run: Evidence) -> Sequence[str]:
     study = run.study
     budgets = {(t.config.fold, (t.result or {})["steps"]) for t in run.done("classify")}
     steps = sorted({n for _, n in budgets})
-    controls = [
-        kind
-        for kind in ("none", "duplicate", "classical")
-        if any(row.kind == kind and row.replicates for row in run.board.rows)
-    ]
+    real = [row.arm for row in run.board.rows if row.replicates and not row.synthetic]
+    controls = list(dict.fromkeys(real))
     if study["protocol"] == "honest":
         rules = [
             "Validation patients inside each training fold choose epoch, threshold and filter; the"
