@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable
 
@@ -38,8 +39,8 @@ def row_bytes(study: StudySpec) -> int:
     size = study.data.image_size
     if study.features is None or study.segmenter is None:
         return 4 * size * size
-    channels, height, width = tap_shape(study.features.tap, study.segmenter.base, size)
-    return channels * height * width * torch.finfo(getattr(torch, study.features.dtype)).bits // 8
+    values = math.prod(tap_shape(study.features.tap, study.segmenter.base, size))
+    return values * torch.finfo(getattr(torch, study.features.dtype)).bits // 8
 
 
 def _rows_made(trial: TrialConfig, rows: int) -> int:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from medaug.estimate.kinds import Kind, kind_of
-from medaug.estimate.rehearsal import Miniature, row_bytes
+from medaug.estimate.rehearsal import Miniature
 from medaug.estimate.schedule import schedule
 from medaug.plan import Plan
+from medaug.room import row_bytes
 from medaug.spec import StudySpec, TrialConfig
 from medaug.train.feed import KEPT_BYTES
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from medaug.errors import EnvironmentFault
 from medaug.estimate.costs import Estimate
-from medaug.estimate.rehearsal import row_bytes
+from medaug.room import row_bytes
 from medaug.spec import StudySpec
 from medaug.spec.study import TAPS
 from medaug.units import size

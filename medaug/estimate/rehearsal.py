@@ -19,6 +19,7 @@ from medaug.estimate.measured import VRAM_THERE, run_measured
 from medaug.estimate.schedule import schedule
 from medaug.estimate.standin import Patients, fewer, rows_of, write_stand_in
 from medaug.plan import ArmVariant, plan_study
+from medaug.room import row_bytes
 from medaug.shelf import Shelf
 from medaug.spec import StudySpec, TrialConfig
 from medaug.sweep.display import Display
@@ -145,23 +146,6 @@ def shrunk(arms: Sequence[ArmVariant]) -> list[ArmVariant]:
             update["eval_every"] = min(every, 3)
         small.append(ArmVariant(arm.name, arm.spec.model_copy(update=update), arm.point))
     return small
-
-
-def feature_shape(study: StudySpec) -> tuple[int, int, int]:
-    """(C, H, W) of what the classifier sees."""
-    from medaug.models.unet import tap_shape
-
-    size = study.data.image_size
-    if study.features is None or study.segmenter is None:
-        return 1, size, size
-    return tap_shape(study.features.tap, study.segmenter.base, size)
-
-
-def row_bytes(study: StudySpec) -> int:
-    """Of one stored feature; of an image where there is no U-Net."""
-    channels, height, width = feature_shape(study)
-    half = study.features is not None and study.features.dtype == "float16"
-    return channels * height * width * (2 if half else 4)
 
 
 def _rows(study: StudySpec) -> int:
