@@ -21,6 +21,7 @@ import psutil
 
 from medaug.errors import EnvironmentFault, UserError
 from medaug.spec import ResourceSpec
+from medaug.sweep.token import read_token
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +75,8 @@ class Cluster:
         if self._started:
             return
         os.environ.update(_ENVIRONMENT)
+        if self._address:
+            _send_token()
         import ray
 
         self._quiet()
@@ -197,6 +200,15 @@ class Cluster:
         # The raylet's page about each worker that died has no switch of its own.
         ray_worker: Any = importlib.import_module("ray._private.worker")
         ray_worker.print_to_stdstream = lambda data, **_: log.debug("%s", data)
+
+
+def _send_token() -> None:
+    """Have Ray send the token that is there: of itself it sends none to a cluster that it joins.
+    Before Ray is imported; a cluster that runs open takes no notice."""
+    if not os.environ.get("RAY_AUTH_MODE"):
+        with contextlib.suppress(EnvironmentFault):
+            read_token()
+            os.environ["RAY_AUTH_MODE"] = "token"
 
 
 def capacity(nodes: Iterable[Mapping[str, float]], resources: ResourceSpec) -> int:

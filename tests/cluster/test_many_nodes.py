@@ -54,15 +54,16 @@ def predictions(folder: Path) -> dict[str, Any]:
 
 def test_a_lost_host_changes_no_number(tmp_path: Path) -> None:
     spec, storage = tmp_path / "study.yaml", tmp_path / "runs"
+    other = tmp_path / "other"  # in one storage, trials of the first run would be taken over
     spec.write_text(STUDY)
     with hosts(4) as places, Head(tmp_path, cpus=0, host=places[0], dashboard=False) as head:
         workers = [head.join(place, "--num-cpus=1") for place in places[1:]]
-        run = ["run", spec, "--address", head.address, "--storage", storage]
-        calm = head.medaug(*run, timeout_s=PATIENCE_S)
+        run = ["run", spec, "--address", head.address, "--storage"]
+        calm = head.medaug(*run, storage, timeout_s=PATIENCE_S)
         assert calm.returncode == 0, calm.stderr
 
         struck = subprocess.Popen(
-            head.command(*run, "--name", "struck"),
+            head.command(*run, other, "--name", "struck"),
             env=head.environment,
             cwd=tmp_path,
             stdout=subprocess.PIPE,
@@ -70,28 +71,28 @@ def test_a_lost_host_changes_no_number(tmp_path: Path) -> None:
             text=True,
         )
         deadline = time.monotonic() + PATIENCE_S
-        while not epochs(storage / "struck") >= 16:  # in the middle of the second trial, or later
+        while not epochs(other / "struck") >= 16:  # in the middle of the second trial, or later
             assert struck.poll() is None, struck.communicate()[0]
             assert time.monotonic() < deadline
             time.sleep(0.01)
         places_of_ranks = [node for node in workers if ranks_on(node)]
         assert len(places_of_ranks) == 2, "two ranks of a trial are on one host"
-        done_before = epochs(storage / "struck")
+        done_before = epochs(other / "struck")
         places_of_ranks[1].kill()
         output, _ = struck.communicate(timeout=PATIENCE_S)
         assert struck.returncode == 0, output
 
         assert [node for node in workers if ranks_on(node)] == []
-        before, after = (board(head, name, storage) for name in ("calm", "struck"))
+        before, after = board(head, "calm", storage), board(head, "struck", other)
     lost = [
         json.loads(line)
-        for path in (storage / "struck").glob("trials/*/failures.jsonl")
+        for path in (other / "struck").glob("trials/*/failures.jsonl")
         for line in path.read_text().splitlines()
     ]
     assert lost, "the host was lost when nothing ran there"
-    redone = epochs(storage / "struck") - epochs(storage / "calm")
+    redone = epochs(other / "struck") - epochs(storage / "calm")
     assert redone <= 1
-    assert predictions(storage / "struck") == predictions(storage / "calm")
+    assert predictions(other / "struck") == predictions(storage / "calm")
     assert {**before, "name": None} == {**after, "name": None}
     print(f"\nhosts: {[place.ip for place in places]}, namespaces: {bool(places[0].enter)}")
     print(

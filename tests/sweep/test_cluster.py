@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import stat
 import tempfile
@@ -45,6 +46,8 @@ def test_an_address_is_explicit(address: str) -> None:
 
 def test_a_cluster_that_is_not_there_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "t" * 32)
+    monkeypatch.setenv("RAY_AUTH_MODE", "")
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
@@ -52,6 +55,7 @@ def test_a_cluster_that_is_not_there_is_said_at_once(monkeypatch: pytest.MonkeyP
     with pytest.raises(EnvironmentFault, match=f"127.0.0.1:{port}: nothing listens there"):
         Cluster(f"127.0.0.1:{port}").start()
     assert time.monotonic() - started < 30
+    assert os.environ["RAY_AUTH_MODE"] == "token", "Ray would send no token"
 
 
 def test_the_token_is_for_this_user_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
