@@ -20,11 +20,11 @@ def examine(place: Place) -> Iterator[Finding]:
         nodes = ask_nodes(place.storage, place.address, ANSWER_S)
     except EnvironmentFault as fault:
         what, _, fix = str(fault).partition("; ")
-        yield failed("ray", what, fix)
+        yield failed("cluster", what, fix)
         return
     cpus, gpus = (sum(node.resources.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU"))
     yield passed(
-        "ray", f"{name}: {len(nodes)} node{'s' * (len(nodes) != 1)}, {cpus:g} CPU, {gpus:g} GPU"
+        "cluster", f"{name}: {len(nodes)} node{'s' * (len(nodes) != 1)}, {cpus:g} CPU, {gpus:g} GPU"
     )
     for node in nodes:
         yield from judge(node)

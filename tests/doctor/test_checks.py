@@ -201,6 +201,6 @@ def test_the_command_ends_with_3_when_a_check_fails(tmp_path: Path) -> None:
     assert ended.exit_code == 3
     body, _, error = ended.output.rpartition("]")
     assert "checks failed" in error
-    found = one([Finding(**row) for row in json.loads(body + "]")], "ray")
+    found = one([Finding(**row) for row in json.loads(body + "]")], "cluster")
     assert (found.status, "nothing listens there" in found.what) == ("fail", True)
     assert not os.path.exists(tmp_path / "runs")
