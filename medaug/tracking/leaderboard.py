@@ -153,7 +153,9 @@ class _Group:
     def of(trials: Sequence[TrialRecord], n_classes: int) -> _Group:
         """Of two trials of one replicate the later one counts: the data have changed since."""
         by_age = sorted(trials, key=lambda trial: (trial.ended, trial.config.key))
-        latest = tuple({trial.replicate: trial for trial in by_age}.values())
+        newest = {trial.replicate: trial for trial in by_age}
+        # Not in the order in which they ended: a run that was disturbed adds up the same way.
+        latest = tuple(newest[replicate] for replicate in sorted(newest))
         done = tuple(trial for trial in latest if trial.status == "done")
         return _Group(latest, done, predictions_of(done, n_classes) if done else None)
 
