@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medaug.errors import EnvironmentFault, Interrupted
-from medaug.shelf import Shelf
 from medaug.spec import AshaSpec, ResourceSpec, TrialConfig
 from medaug.sweep.cluster import Cluster
 from medaug.sweep.events import Listener, Listeners, Outcome, Status
@@ -143,6 +142,8 @@ class Sweep:
     def _finished_elsewhere(self, config: TrialConfig) -> dict[str, Any] | None:
         """The result of the same trial in another run on this storage, if what it made is still
         there. A key is the hash of all that decides the outcome, so it is taken over as it is."""
+        from medaug.shelf import Shelf  # and torch with it, which trials' own actors do without
+
         shelf = Shelf(self._storage)
         for found in sorted(self._experiment.parent.glob(f"*/trials/{config.key}/result.json")):
             other = TrialFolder(found.parents[2], config.key)
