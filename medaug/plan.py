@@ -20,10 +20,6 @@ from medaug.experiment import ARM_CONFIGS, output_name
 from medaug.spec import ArmSpec, AugmentSpec, StudySpec, TrialConfig, build_arm
 from medaug.spec.axes import grid_points, inside
 
-COMPARABLE = ("val/fd",)
-"""What every trained generator reports and successive halving may rank; their losses are games
-against different critics."""
-
 
 @dataclass(frozen=True)
 class ArmVariant:
@@ -106,7 +102,6 @@ def plan_study(
         UserError: the plan holds no trial or more than ``sweep.max_trials``.
     """
     variants = arms if arms is not None else expand_arms(study)
-    _check_halving(study)
     replicates = study.split.folds * len(study.sweep.seeds) * len(study.sweep.train_rows or (None,))
     # Counted before the trials of a sweep that nobody can run are written down one by one.
     _check_count(study, replicates * sum(len(_counts(study, variant)) for variant in variants))
@@ -126,15 +121,6 @@ def _check_count(study: StudySpec, n_trials: int) -> None:
         raise UserError(
             f"sweep: {n_trials} trials, more than sweep.max_trials = {study.sweep.max_trials}; "
             "shorten an axis or raise the limit"
-        )
-
-
-def _check_halving(study: StudySpec) -> None:
-    asha = study.sweep.asha
-    if asha and asha.metric not in COMPARABLE:
-        raise UserError(
-            f"sweep.asha.metric: no generator reports '{asha.metric}' that others' can be compared "
-            f"with; use {' or '.join(COMPARABLE)}"
         )
 
 

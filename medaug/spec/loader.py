@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from medaug.errors import UserError
 from medaug.spec.axes import check_axes
+from medaug.spec.halving import check_grace, check_metric
 from medaug.spec.study import ArmSpec, StudySpec
 from medaug.spec.validation import KeyPath, Sources, nearest, validated, where
 
@@ -73,10 +74,12 @@ def build_study(
         given = {name: _written(name, value, sources) for name, value in data["arms"].items()}
         data["arms"] = {name: {"kind": str(value["kind"])} for name, value in given.items()}
     study = validated(StudySpec, data, (), sources)
+    check_metric(study, sources)
     types = arms() if callable(arms) else arms
     built = {name: build_arm(name, value, types, sources) for name, value in given.items()}
     study = study.model_copy(update={"arms": built})
     check_axes(study, given, sources)
+    check_grace(study, given, sources)
     return study
 
 

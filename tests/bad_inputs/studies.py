@@ -255,6 +255,8 @@ STUDIES = [
     Case(80, "fewer than ranks", lambda folder, _: check_batch_size(2, World(0, 4, 0, None), "classifier.batch_size"), "a global batch of 2 cannot feed 4 ranks"),
     Case(81, "more than the cluster", too_many_ranks, r"wants 8 ranks .* 1 GPU .* room for 0 \(2 CPU and 0 GPU.*--wait", 3),
     Case(82, "metric", planned("sweep: {asha: {metric: val/accuracy}}\n"), "sweep.asha.metric: no generator reports 'val/accuracy'"),
+    Case(82, "direction", planned("sweep: {asha: {mode: max}}\n"), "sweep.asha.mode: max would keep the worst"),
+    Case(82, "too late", planned("sweep: {asha: {grace_period: 60}}\n"), "sweep.asha.grace_period: 60 epochs of grace stop no generator"),
     Case(83, "variable", spec("storage: ${MEDAUG_NOT_SET}/runs\n"), "MEDAUG_NOT_SET} is not set"),
     Case(83, "password", spec("mlflow_password: hunter2\n"), "looks like a secret"),
     Case(83, "password in a URI", spec("tracking: {uri: 'http://me:pw@host'}\n"), "holds a password"),

@@ -73,6 +73,13 @@ def test_the_study_is_right_without_a_mistake(tmp_path: Path) -> None:
         ("{acgan.ngf: [16, 32]}", "{acgan.ngf: [16, 32], acgan.ndf: [16]}\n  tie: [[acgan.ngf, acgan.ndf]]", "s.yaml:17: sweep.tie.0: tied axes want equally many values, but acgan.ngf has 2, acgan.ndf has 1"),
         ("  seeds", "  space: {acgan.lr_g: {log: [1, 2]}}\n  seeds", "s.yaml:17: sweep.space.acgan.lr_g: write one of {choice: [...]}"),
         ("  seeds", "  max_trials: 1\n  seeds", "s.yaml:16: sweep.grid: 2 points of arm acgan, more than sweep.max_trials = 1"),
+        ("  seeds", "  asha: {metric: val/ffd}\n  seeds", "s.yaml:17: sweep.asha.metric: no generator reports 'val/ffd' that others' can be compared with; did you mean 'val/fd'?"),
+        ("  seeds", "  asha: {metirc: val/fd}\n  seeds", "s.yaml:17: sweep.asha.metirc: unknown key; did you mean 'metric'?"),
+        ("  seeds", "  asha: {mode: max}\n  seeds", "s.yaml:17: sweep.asha.mode: max would keep the worst generators; the best val/fd is its min"),
+        ("  seeds", "  asha: {reduction_factor: 1}\n  seeds", "s.yaml:17: sweep.asha.reduction_factor: should be greater than or equal to 2, got 1"),
+        ("  seeds", "  asha:\n    grace_period: 20\n  seeds", "s.yaml:18: sweep.asha.grace_period: 20 epochs of grace stop no generator before its end: acgan trains 20 epochs and is measured every 5; lower grace_period or arms.acgan.eval_every"),
+        ("  seeds", "  asha: {grace_period: 16}\n  seeds", "s.yaml:17: sweep.asha.grace_period: 16 epochs of grace stop no generator before its end: acgan"),
+        ("  acgan:\n    epochs: 20\nclassifier:\n  epochs: 8\nsweep:\n  n_synthetic: [100, 300]\n  grid: {acgan.ngf: [16, 32]}\n", "sweep:\n  asha: {}\n", "s.yaml:11: sweep.asha: no arm of this study is trained in epochs"),
         ("[0, 1, 2]", "[0, one, 2]", "s.yaml:17: sweep.seeds.1: should be a valid integer, got 'one'"),
         ("[0, 1, 2]", "[]", "s.yaml:17: sweep.seeds: is empty: 0 trials"),
         ("features: {tap: conv5}\n", "", "s.yaml:4: features and segmenter belong together: give both or neither"),
@@ -108,6 +115,21 @@ def test_mistakes_in_the_file(tmp_path: Path, right: str, wrong: str, message: s
 )  # fmt: skip
 def test_mistakes_in_options(tmp_path: Path, option: str, message: str) -> None:
     assert said(tmp_path, STUDY, "--set", option) == message
+
+
+@pytest.mark.parametrize(
+    "asha",
+    [
+        "asha: {grace_period: 15}",
+        "asha: {grace_period: 20}\n  grid: {acgan.epochs: [10, 40]}",
+        "asha: {grace_period: 20}\n  space: {acgan.epochs: {randint: [10, 40]}}\n  search: random",
+    ],
+)
+def test_halving_that_can_stop_something(tmp_path: Path, asha: str) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(STUDY.replace("grid: {acgan.ngf: [16, 32]}", asha))
+    ended = CliRunner().invoke(main, ["show", str(path)])
+    assert ended.exit_code == 0, ended.output
 
 
 def test_nothing_heavy_is_loaded_before_a_mistake_is_told(tmp_path: Path) -> None:
