@@ -6,7 +6,7 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -26,9 +26,16 @@ from medaug.units import duration
 if TYPE_CHECKING:
     from medaug.data.slices import IngestReport
 
-HEADLINES = ("val/iou", "val/balanced_accuracy", "val/fd", "val/loss")
+HEADLINES = {
+    "val/iou": "IoU",
+    "val/balanced_accuracy": "bal. acc.",
+    "val/fd": "FD",
+    "val/loss": "val. loss",
+}
 """The metric to show of a trial: the first of these that it reports, else its first one. Some come
 only every few epochs; they take the place of lesser ones as soon as they are there."""
+WIDE = 104
+"""Columns of a terminal that has room for everything."""
 NO_HEADLINES = ("rows",)
 """Counts of what is done, which the epoch says already."""
 QUIET_S = 30.0
@@ -47,6 +54,7 @@ class Row:
     to start, and whichever epoch it was resumed from."""
     metric: str = ""
     best: float | None = None
+    device: str = ""
     starts: int = 1
     """How often it got its resources: more than once after a failure."""
 
@@ -90,10 +98,17 @@ class Row:
         """Seconds until its last epoch; ``otherwise`` is how many it has if nobody says."""
         pace = self.seconds_per_epoch()
         left = (self.epochs or otherwise) - (self.epoch or 0)
-        return left * pace if pace and left > 0 else None
+        return max(0, left) * pace if pace else None
 
     def headline(self) -> str:
-        return "" if self.best is None else f"{self.metric} {self.best:.4g}"
+        name = HEADLINES.get(self.metric, self.metric)
+        return "" if self.best is None else f"{name} {self.best:.3g}"
+
+    def progress(self) -> str:
+        """``12/50``, or ``12`` where nobody knows how many there will be."""
+        if self.epoch is None:
+            return ""
+        return f"{self.epoch}/{self.epochs}" if self.epochs else f"{self.epoch}"
 
     def _better(self, value: float) -> bool:
         assert self.best is not None
@@ -113,6 +128,9 @@ class Display:
         self._lock = threading.Lock()
         self._live: Live | None = None
         self._rows: dict[str, Row] = {}
+        self._lines: list[str | None] = []
+        """Keys of the running trials by line of the table; a line that one leaves is free for the
+        next, so that the others stay where they are."""
         self._stage = ""
         self._n = self._reused = 0
         self._ended: Counter[str] = Counter()
@@ -131,6 +149,7 @@ class Display:
     def on_wave_start(self, stage: str, n: int, reused: int) -> None:
         with self._lock:
             self._rows.clear()
+            self._lines.clear()
             self._ended.clear()
             self._stage, self._n, self._reused = stage, n, reused
             self._seconds, self._epochs = 0.0, 0
@@ -146,6 +165,13 @@ class Display:
         with self._lock:
             before = self._rows.get(config.key)
             self._rows[config.key] = Row(config, starts=before.starts + 1 if before else 1)
+            if before is None:
+                free = self._lines.index(None) if None in self._lines else len(self._lines)
+                self._lines[free : free + 1] = [config.key]
+
+    def on_place(self, config: TrialConfig, device: str) -> None:
+        with self._lock:
+            self._rows[config.key].device = device
 
     def on_epoch(self, config: TrialConfig, epoch: int, metrics: Mapping[str, float]) -> None:
         with self._lock:
@@ -157,6 +183,8 @@ class Display:
     def on_trial_end(self, outcome: Outcome) -> None:
         with self._lock:
             row = self._rows.pop(outcome.key, None)
+            if row:
+                self._lines[self._lines.index(outcome.key)] = None
             self._ended[outcome.status] += 1
             self._seconds += outcome.seconds
             self._epochs = max(self._epochs, outcome.epoch)
@@ -229,48 +257,76 @@ class Display:
 
     def _view(self) -> Group:
         """A bar and a line for the wave, over a table of its running trials."""
+        title = self._title()
+        width = min(24, max(8, self.console.width - title.cell_len - 2))
         wave = Table.grid(padding=(0, 2))
-        bar = ProgressBar(total=self._n, completed=self._ended_so_far(), width=24)
-        wave.add_row(bar, self._title())
+        wave.add_column(width=width)
+        wave.add_column(no_wrap=True, overflow="ellipsis")
+        wave.add_row(ProgressBar(total=self._n, completed=self._ended_so_far(), width=width), title)
         return Group(wave, self._table())
 
     def _table(self) -> Table:
+        """Its columns are as wide as what will stand there, so that nothing moves sideways."""
         with self._lock:
-            rows = list(self._rows.values())
-        table = Table(box=None, pad_edge=False)
-        for header in ("stage", "trial"):
-            table.add_column(header, overflow="ellipsis", no_wrap=True)
-        for header in ("fold", "seed", "state", "epoch", "s/epoch", "best", "ETA"):
-            table.add_column(header, justify="right", no_wrap=True)
+            rows = [self._rows[key] if key else None for key in self._lines]
+        wide = self.console.width >= WIDE
+        table = Table(
+            box=None,
+            pad_edge=False,
+            padding=(0, 2 if wide else 1, 0, 0),
+            width=min(self.console.width, WIDE + 16),
+        )
+        table.add_column("trial", overflow="ellipsis", no_wrap=True, ratio=1)
+        widths = {"fold": 4, "seed": 4, "state": 8, "epoch": 8, "s/epoch": 7, "best": 14, "ETA": 9}
+        if not wide:  # an epoch says that a trial runs
+            del widths["state"]
+        for header, width in widths.items():
+            table.add_column(header, justify="right", no_wrap=True, min_width=width)
+        table.add_column("device", no_wrap=True, min_width=20 if wide else 7)
         shown = max(3, self.console.height - 7)
         for row in rows[:shown]:
-            pace, left_s = row.seconds_per_epoch(), row.left_s(self._epochs)
-            of = f"/{row.epochs}" if row.epochs else ""
-            table.add_row(
-                row.config.stage,
-                escape(row.config.title),
-                str(row.config.fold),
-                str(row.config.seed),
-                row.state,
-                "" if row.epoch is None else f"{row.epoch}{of}",
-                f"{pace:.2g}" if pace else "",
-                row.headline(),
-                duration(left_s) if left_s else "",
-            )
-        if len(rows) > shown:
-            table.add_row("", f"and {len(rows) - shown} more")
+            table.add_row(*(self._cells(row, wide) if row else ()))
+        if (hidden := sum(row is not None for row in rows[shown:])) > 0:
+            table.add_row(f"and {hidden} more")
         return table
 
+    def _cells(self, row: Row, wide: bool) -> list[str]:
+        pace, left_s = row.seconds_per_epoch(), row.left_s(self._epochs)
+        state = [row.state] if wide else []
+        epoch = row.progress() if wide else row.progress() or row.state
+        return [
+            escape(row.config.title),
+            str(row.config.fold),
+            str(row.config.seed),
+            *state,
+            epoch,
+            (f"{pace:.2g}" if pace < 10 else f"{pace:.0f}") if pace else "",
+            escape(row.headline()),
+            duration(left_s) if left_s else "",
+            row.device if wide else row.device.partition(" @ ")[0],
+        ]
+
     def _title(self) -> Text:
-        running, ended = len(self._rows), sum(self._ended.values())
-        left = self._n - self._reused - ended
-        parts = [f"[bold]{self._progress()}[/]", f"{running} running"]
+        with self._lock:
+            rows = list(self._rows.values())
+        parts = [f"[bold]{self._progress()}[/]", f"{len(rows)} running"]
         if failed := self._ended["failed"]:
             parts.append(f"[bold red]{failed} failed[/]")
         parts.append(duration(time.monotonic() - self._began))
-        if ended and running:
-            parts.append(f"ETA {duration(left * self._seconds / ended / running)}")
+        if (left_s := self._left_s(rows)) is not None:
+            parts.append(f"ETA {duration(left_s)}")
         return Text.from_markup(" · ".join(parts))
+
+    def _left_s(self, rows: Sequence[Row]) -> float | None:
+        """Until the wave's end, when each trial takes as long as those that have ended."""
+        ended = sum(self._ended.values())
+        if not (ended and rows):
+            return None
+        each_s = self._seconds / ended
+        waiting = self._n - self._reused - ended - len(rows)
+        running = (row.left_s(self._epochs) for row in rows)
+        work_s = waiting * each_s + sum(each_s if s is None else s for s in running)
+        return work_s / len(rows)
 
     def _progress(self) -> str:
         return f"{self._stage} {self._ended_so_far()}/{self._n}"
@@ -293,7 +349,7 @@ class Display:
 
 def _rank(metric: str) -> int:
     """The lower, the more a person wants to see it."""
-    return HEADLINES.index(metric) if metric in HEADLINES else len(HEADLINES)
+    return [*HEADLINES].index(metric) if metric in HEADLINES else len(HEADLINES)
 
 
 def _reached(row: Row, epoch: int) -> str:

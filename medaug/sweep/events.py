@@ -51,6 +51,9 @@ class Listener(Protocol):
     def on_trial_start(self, config: TrialConfig) -> None:
         """A trial got its resources, for the first time or again after a restart."""
 
+    def on_place(self, config: TrialConfig, device: str) -> None:
+        """The trial's ranks compute on ``device``: told with its first epoch, and when it moves."""
+
     def on_epoch(self, config: TrialConfig, epoch: int, metrics: Mapping[str, float]) -> None:
         """Epoch number ``epoch`` (from 1) is finished and its checkpoint is safe."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,11 @@ class RankGroup:
                 for index, rank in enumerate(self._ranks)
             ]
         )
+
+    @property
+    def device(self) -> str:
+        """What its ranks compute on, in a few words."""
+        return devices_of(self.places)
 
     def begin(self, config: TrialConfig, experiment: Path, storage: Path, work: str) -> int:
         """Make all ranks ready for a trial; returns the epoch it goes on from."""
@@ -136,3 +142,20 @@ class RankGroup:
         if lost or error.preempted:
             return Failure("lost node", f"a rank's node {', '.join(lost)} is gone", text)
         return Failure("rank died", "a rank's process ended unexpectedly", text)
+
+
+def devices_of(places: Sequence[Place]) -> str:
+    """``cpu``, ``cuda:3 @ 10.0.0.7``, ``cuda:0,1 @ 10.0.0.7``, ``8 cuda @ 2 nodes``; a node is not
+    named where it is the machine itself."""
+    hosts = sorted({place.host for place in places})
+    kind = places[0].device.partition(":")[0]
+    if len(places) == 1:
+        what = places[0].device
+    elif kind == "cuda" and len(hosts) == 1:
+        numbers = sorted(int(place.device.partition(":")[2]) for place in places)
+        what = f"cuda:{','.join(map(str, numbers))}"
+    else:
+        what = f"{len(places)} {kind}"
+    if hosts == ["127.0.0.1"]:
+        return what
+    return f"{what} @ {hosts[0] if len(hosts) == 1 else f'{len(hosts)} nodes'}"

@@ -45,6 +45,8 @@ class Place:
     host: str
     port: int
     pid: int
+    device: str
+    """``cpu``, or the GPU by the number that its node gives it: ``cuda:3``."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,10 @@ class Rank:
         with socket.socket() as probe:
             probe.bind((host, 0))
             port = probe.getsockname()[1]
-        return Place(ray.get_runtime_context().get_node_id(), host, port, os.getpid())
+        context = ray.get_runtime_context()
+        gpus = context.get_accelerator_ids().get("GPU", [])
+        device = f"cuda:{gpus[0]}" if gpus else "cpu"
+        return Place(context.get_node_id(), host, port, os.getpid(), device)
 
     def join(self, rank: int, size: int, host: str, port: int, timeout_s: float, gpu: bool) -> None:
         """Join the group whose rank 0 is at ``host:port``. Ray shows each rank only its own GPU."""

@@ -115,6 +115,7 @@ class Trial(tune.Trainable):
         return {
             "epoch": epoch.epoch,
             "metrics": epoch.metrics,
+            "device": self._group.device,
             "remark": epoch.remark,
             tune.result.DONE: epoch.finished,
         }

@@ -140,6 +140,7 @@ class Record(tune.Callback):
         self._outcomes: dict[str, Outcome] = {}
         self._begun: dict[str, float] = {}
         self._told: dict[str, int] = {}
+        self._devices: dict[str, str] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -152,10 +153,14 @@ class Record(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
+        key = key_of(trial.config)
         if remark := result.get("remark"):
-            log.warning("trial %s: %s", key_of(trial.config), remark)
+            log.warning("trial %s: %s", key, remark)
+        if (device := result.get("device")) and device != self._devices.get(key):
+            self._devices[key] = device
+            self._listeners.tell("on_place", self._trials[key], device)
         if result.get("metrics"):
-            key, epoch = key_of(trial.config), result["epoch"]
+            epoch = result["epoch"]
             if epoch > self._told.setdefault(key, epoch - 1) + 1:
                 self._tell_missed(key)
             if epoch == self._told[key] + 1:
@@ -197,6 +202,7 @@ class Record(tune.Callback):
     def _end(self, key: str, error: str | None) -> None:
         if key in self._told:
             self._tell_missed(key)
+        self._devices.pop(key, None)
         folder = TrialFolder(self._experiment, key)
         result = folder.result()
         stopped = folder.stopped()

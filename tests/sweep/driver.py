@@ -28,6 +28,8 @@ class Announcer:
     def on_trial_start(self, config: TrialConfig) -> None:
         print("start", config.settings["name"], flush=True)
 
+    def on_place(self, config: TrialConfig, device: str) -> None: ...
+
     def on_epoch(self, config: TrialConfig, epoch: int, metrics: Mapping[str, float]) -> None:
         print("epoch", config.settings["name"], epoch, flush=True)
 

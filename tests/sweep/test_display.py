@@ -24,6 +24,7 @@ def run(display: Display) -> None:
         display.on_trial_start(config)
     for epoch in (3, 4):  # resumed after epoch 2
         display.on_epoch(done, epoch, {"train/loss": 1.0, "val/fd": 9.0 - epoch})
+    display.on_place(running, "cuda:3 @ 10.0.0.7")
     display.on_epoch(running, 1, {"val/fd": 2.0})
     display.on_trial_end(Outcome(done.key, "done", 4, {}, None, 75.0))
     display.on_trial_end(Outcome(bad.key, "failed", 0, None, "hang: [rank 1]; look", 3.0))
@@ -38,9 +39,9 @@ def test_plain_lines_without_a_terminal() -> None:
     lines = text.getvalue().splitlines()
     assert lines == [
         "generate: 5 trials, 2 done before",
-        "generate 3/5 done acgan fold 1 seed 2: epoch 4 val/fd 5 (75 s)",
+        "generate 3/5 done acgan fold 1 seed 2: epoch 4 FD 5 (75 s)",
         "failed [bold]flow fold 1 seed 2: hang: [rank 1]; look",
-        "generate 5/5 stopped smote fold 1 seed 2: epoch 1 val/fd 2 (5.0 s)",
+        "generate 5/5 stopped smote fold 1 seed 2: epoch 1 FD 2 (5.0 s)",
         lines[-1],
     ]
     assert lines[-1].startswith("generate: 1 done, 1 failed, 1 stopped, 2 done before in ")
@@ -57,9 +58,51 @@ def test_table_on_a_terminal() -> None:
     assert "generate 4/5 · 1 running · 1 failed · " in shown
     assert "ETA" in shown
     assert "━" in shown
-    row = next(line for line in shown.splitlines() if "smote" in line and "val/fd 2" in line)
-    assert row.split()[:6] == ["generate", "smote", "1", "2", "running", "1"]
+    row = next(line for line in shown.splitlines() if "smote" in line and "FD 2" in line)
+    assert " ".join(row.split()) == "smote 1 2 running 1 FD 2 cuda:3 @ 10.0.0.7"
     assert "failed [bold]flow fold 1 seed 2: hang: [rank 1]; look" in shown
+
+
+def lines_of(display: Display) -> list[str]:
+    paper = Console(file=io.StringIO(), width=display.console.width)
+    with paper.capture() as shown:
+        paper.print(display._view())
+    return shown.get().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("width", "cells"),
+    [(80, "smote 1 2 1 FD 2 cuda:3"), (200, "smote 1 2 running 1 FD 2 cuda:3 @ 10.0.0.7")],
+)
+def test_the_table_fits_the_terminal(width: int, cells: str) -> None:
+    console = Console(
+        file=io.StringIO(), width=width, height=30, force_terminal=True, color_system=None
+    )
+    with Display(console) as display:
+        run(display)
+        shown = lines_of(display)
+        assert all(len(line) <= width for line in shown)
+        assert cells in [" ".join(line.split()) for line in shown]
+        assert not any("…" in line for line in shown)
+        display.on_wave_end()
+
+
+def test_trials_keep_their_lines_when_others_end() -> None:
+    console = Console(file=io.StringIO(), width=120, height=30, force_terminal=True)
+    trials = [trial(name) for name in ("first", "second", "third", "fourth")]
+    with Display(console) as display:
+        display.on_wave_start("generate", 4, 0)
+        for config in trials[:3]:
+            display.on_trial_start(config)
+        before = lines_of(display)
+        display.on_trial_end(Outcome(trials[0].key, "done", 1, {}, None, 1.0))
+        display.on_trial_end(Outcome(trials[1].key, "done", 1, {}, None, 1.0))
+        display.on_trial_start(trials[3])
+        after = lines_of(display)
+        display.on_wave_end()
+    assert len(before) == len(after)
+    assert after[-1] == before[-1]
+    assert [line.split()[:1] for line in after[-3:]] == [["fourth"], [], ["third"]]
 
 
 def test_many_trials_fit_the_screen() -> None:
@@ -114,7 +157,7 @@ def test_pace_counts_from_the_first_report(monkeypatch: pytest.MonkeyPatch) -> N
         row.update(epoch, {"val/iou": 0.5 if epoch == 8 else 0.3})
     assert row.epoch == 11
     assert row.seconds_per_epoch() == 2.0
-    assert row.headline() == "val/iou 0.5"
+    assert row.headline() == "IoU 0.5"
 
 
 def test_a_better_metric_takes_the_place_of_a_lesser_one() -> None:
@@ -122,7 +165,7 @@ def test_a_better_metric_takes_the_place_of_a_lesser_one() -> None:
     for epoch, metrics in enumerate(({"train/d_loss": 2.0}, {"train/d_loss": 1.0, "val/fd": 9.0})):
         row.update(epoch, metrics)
     row.update(3, {"train/d_loss": 0.5})
-    assert row.headline() == "val/fd 9"
+    assert row.headline() == "FD 9"
     rows = Row(trial("extract"))
     rows.update(1, {"rows": 301.0})
     assert rows.headline() == ""
@@ -151,3 +194,23 @@ def test_a_trial_that_starts_again_says_so() -> None:
     assert display._rows[config.key].state == "running"
     display.on_trial_start(config)
     assert display._rows[config.key].state == "try 2"
+
+
+def test_what_is_left_counts_waiting_trials_and_the_rest_of_running_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    display = Display(Console(file=io.StringIO(), width=100))
+    display.on_wave_start("classify", 6, 0)
+    settings = {"classifier": {"epochs": 10}}
+    done, half, new = (
+        TrialConfig(stage="classify", settings=settings, fold=fold) for fold in range(3)
+    )
+    for config in (done, half, new):
+        display.on_trial_start(config)
+    assert "ETA" not in display._title().plain
+    display.on_trial_end(Outcome(done.key, "done", 10, {}, None, 20.0))
+    for epoch, now in ((1, 100.0), (5, 108.0)):
+        monkeypatch.setattr("time.monotonic", lambda now=now: now)
+        display.on_epoch(half, epoch, {})
+    work_s = 3 * 20 + 5 * 2 + 20  # three wait, one has five epochs left, one has just begun
+    assert display._title().plain.endswith(f"ETA {work_s / 2:.0f} s")

@@ -27,6 +27,7 @@ class Diary:
     def __init__(self) -> None:
         self.waves: list[tuple[Any, ...]] = []
         self.started: list[str] = []
+        self.devices: dict[str, str] = {}
         self.epochs: dict[str, list[int]] = {}
         self.ended: dict[str, Outcome] = {}
 
@@ -35,6 +36,9 @@ class Diary:
 
     def on_trial_start(self, config: TrialConfig) -> None:
         self.started.append(config.key)
+
+    def on_place(self, config: TrialConfig, device: str) -> None:
+        self.devices[config.key] = device
 
     def on_epoch(self, config: TrialConfig, epoch: int, metrics: Mapping[str, float]) -> None:
         assert metrics["val/score"] == config.settings.get("score", 0.0) + epoch
@@ -89,6 +93,7 @@ def test_two_waves_of_mixed_trials_reuse_ranks_and_results(tmp_path: Path) -> No
     assert second[0].result == first[0].result
     assert diary.waves == [("generate", 8, 0), ("end",), ("generate", 9, 8), ("end",)]
     assert len(diary.started) == 9
+    assert {diary.devices[trial.key] for trial in trials} == {"cpu", "2 cpu"}
     await_free_cpus(2)
 
 

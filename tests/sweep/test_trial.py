@@ -32,6 +32,8 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         steps = iter(script)
 
         class Ranks:
+            device = "cpu"
+
             def __init__(self, size: int, resources: ResourceSpec) -> None: ...
             def begin(self, *what: object) -> int:
                 return 0

@@ -125,6 +125,9 @@ class Tracker:
         self._running.add(config.key)
         self._backlog.add(config.key)
 
+    def on_place(self, config: TrialConfig, device: str) -> None:
+        """Of interest while it runs only."""
+
     def on_epoch(self, config: TrialConfig, epoch: int, metrics: Mapping[str, float]) -> None:
         self._backlog.add(config.key)
 

@@ -1,0 +1,22 @@
+"""What a group of ranks computes on, in words."""
+
+from __future__ import annotations
+
+import pytest
+
+from medaug.sweep.group import devices_of
+from medaug.sweep.rank import Place
+
+
+@pytest.mark.parametrize(
+    ("places", "said"),
+    [
+        ([("127.0.0.1", "cpu")], "cpu"),
+        ([("127.0.0.1", "cpu")] * 2, "2 cpu"),
+        ([("10.0.0.7", "cuda:3")], "cuda:3 @ 10.0.0.7"),
+        ([("10.0.0.7", "cuda:10"), ("10.0.0.7", "cuda:2")], "cuda:2,10 @ 10.0.0.7"),
+        ([("10.0.0.7", "cuda:0"), ("10.0.0.8", "cuda:0")], "2 cuda @ 2 nodes"),
+    ],
+)
+def test_devices_in_a_few_words(places: list[tuple[str, str]], said: str) -> None:
+    assert devices_of([Place("n", host, 1, 2, device) for host, device in places]) == said
