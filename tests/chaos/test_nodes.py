@@ -1,90 +1,151 @@
-"""Rows 13, 14 and 15: nodes killed or drained under trials whose ranks sit on two of them."""
+"""Rows 14 and 16: hosts that are lost, or cut off, under a trial whose ranks sit on two of them."""
 
 from __future__ import annotations
 
-import os
 import random
+import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from toy_trials import begun, config, count, expected_total
+from toy_trials import begun, expected_total
 
-from medaug.spec import ResourceSpec
-from medaug.sweep import Sweep
-from medaug.sweep.cluster import _ENVIRONMENT
+from medaug.trial_folder import TrialFolder
 from tests.chaos.board import Fault
-from tests.chaos.strikes import Striker, account
+from tests.chaos.conftest import TOYS
+from tests.chaos.spread import spread_trial
+from tests.chaos.strikes import account
+from tests.cluster.head import Head, Node
+from tests.cluster.hosts import Host, hosts
 
-pytestmark = [pytest.mark.chaos, pytest.mark.ray]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 
 EPOCHS, EPOCH_S = 18, 0.4
 KILLS = 5
-NODES = 3
+CUTS = 2
+HANG_S = 10.0
+SILENT_S = 60.0
+"""How long Ray's head believes in a node that no longer answers, and some more."""
 
 
-class Nodes:
-    """Ray nodes of one CPU each beside a head that has none; one more than the trial needs."""
+class Spread:
+    """A cluster of hosts of one CPU each beside a head that has none, and a trial of two ranks
+    that must sit on different ones."""
 
-    def __init__(self) -> None:
-        from ray.cluster_utils import Cluster
-
-        self._cluster: Any = Cluster(
-            initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
+    def __init__(self, head: Head, places: list[Host], storage: Path) -> None:
+        self.head = head
+        self.nodes = [head.join(place, "--num-cpus=1") for place in places]
+        self.trial = spread_trial(EPOCHS, EPOCH_S)
+        self.storage = storage
+        script = str(Path(__file__).with_name("spread.py"))
+        command = [*head.host.enter, sys.executable, script, str(storage), head.address]
+        self._driver = subprocess.Popen(
+            [*command, str(EPOCHS), str(EPOCH_S), str(HANG_S)],
+            env=head.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
-        self._nodes = [self._cluster.add_node(num_cpus=1) for _ in range(NODES)]
 
-    @property
-    def address(self) -> str:
-        return self._cluster.address
+    def await_epochs(self, more: int = 2, timeout_s: float = 300) -> None:
+        """Wait until so many epochs have begun that nobody disturbed."""
+        first = len(begun(self.storage, self.trial))
+        deadline = time.monotonic() + timeout_s
+        while len(begun(self.storage, self.trial)) < first + more:
+            assert self._driver.poll() is None, self._driver.communicate()[0]
+            assert time.monotonic() < deadline, "the trial stands still"
+            time.sleep(0.02)
 
-    def kill(self, dice: random.Random) -> None:
-        """Kill one, without notice; another joins at once, as an autoscaler would bring it."""
-        node = self._nodes.pop(dice.randrange(len(self._nodes)))
-        self._cluster.remove_node(node, allow_graceful=False)
-        threading.Thread(target=self.add).start()
+    def busy(self) -> list[Node]:
+        """Nodes with a rank of the trial."""
+        return [node for node in self.nodes if _ranks(node)]
 
-    def add(self) -> None:
-        self._nodes.append(self._cluster.add_node(num_cpus=1))
+    def finish(self) -> None:
+        """The trial ends, with the result of one that nobody disturbed."""
+        output, _ = self._driver.communicate(timeout=300)
+        assert self._driver.returncode == 0, output
+        folder = TrialFolder(self.storage / "experiment", self.trial.key)
+        result = folder.result()
+        assert result is not None
+        assert result["scores"] == {"total": expected_total(EPOCHS, 2)}
 
-    def stop(self) -> None:
-        self._cluster.shutdown()
-
-
-@pytest.fixture
-def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
-    import ray
-
-    for name, value in _ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
-    nodes = Nodes()
-    ray.init(address=nodes.address, log_to_driver=False, logging_level="CRITICAL")
-    yield nodes
-    ray.shutdown()
-    nodes.stop()
+    def failures(self) -> list[dict[str, Any]]:
+        return TrialFolder(self.storage / "experiment", self.trial.key).failures()
 
 
-def test_killed_nodes(faults: Callable[[int, str], Fault], nodes: Nodes, tmp_path: Path) -> None:
+@contextmanager
+def spread(folder: Path, places: list[Host]) -> Iterator[Spread]:
+    """The first of ``places`` is the head's."""
+    path = f"{TOYS}:{Path(__file__).parents[2]}"
+    with Head(folder, cpus=0, host=places[0], dashboard=False, PYTHONPATH=path) as head:
+        yield Spread(head, places[1:], folder)
+
+
+def _ranks(node: Node) -> list[int]:
+    return [one.pid for one in node.processes() if one.name().startswith("ray::Rank")]
+
+
+def test_killed_nodes(faults: Callable[[int, str], Fault], tmp_path: Path) -> None:
     fault = faults(14, "a node killed")
     dice = random.Random(14)
-    victim = config("victim", ranks=2, epochs=EPOCHS, seconds=EPOCH_S)
+    strikes = []
+    with hosts(4) as places, spread(tmp_path, places) as cluster:
+        joining: list[threading.Thread] = []
+        for _ in range(KILLS):
+            cluster.await_epochs()
+            time.sleep(dice.uniform(0, EPOCH_S))
+            for thread in joining:
+                thread.join()
+            victim = dice.choice(cluster.busy())
+            fault.inject()
+            strikes.append(time.time())
+            victim.kill()
+            cluster.nodes.remove(victim)
 
-    def strike() -> bool:
-        fault.inject()
-        nodes.kill(dice)
-        return True
+            def join(place: Host = victim.host) -> None:  # as an autoscaler would bring one
+                cluster.nodes.append(cluster.head.join(place, "--num-cpus=1"))
 
-    striker = Striker(strike, KILLS, epoch_s=EPOCH_S, seed=14)
-    resources = ResourceSpec(strategy="STRICT_SPREAD", max_failures=2)
-    with Sweep(tmp_path / "experiment", tmp_path, resources, listeners=[striker]) as sweep:
-        (outcome,) = sweep.run([victim], work=count)
-    assert outcome.status == "done", outcome
-    assert outcome.result is not None
-    assert outcome.result["scores"] == {"total": expected_total(EPOCHS, 2)}
-    assert len(striker.when) == KILLS
-    account(fault, striker.when, tmp_path, [victim])
-    assert len(begun(tmp_path, victim)) <= EPOCHS + KILLS
+            joining = [threading.Thread(target=join)]
+            joining[0].start()
+        cluster.finish()
+        joining[0].join()
+    account(fault, strikes, tmp_path, [cluster.trial])
+    assert len(begun(tmp_path, cluster.trial)) <= EPOCHS + KILLS
+
+
+def test_hosts_cut_off(faults: Callable[[int, str], Fault], tmp_path: Path) -> None:
+    fault = faults(16, "a host cut off from the others")
+    dice = random.Random(16)
+    strikes = []
+    with hosts(4) as places:
+        if not places[0].enter:
+            pytest.skip("needs network namespaces: root, ip (iproute2) and MEDAUG_NETNS=1")
+        with spread(tmp_path, places) as cluster:
+            for _ in range(CUTS):
+                cluster.await_epochs()
+                time.sleep(dice.uniform(0, EPOCH_S))
+                victim = dice.choice(cluster.busy())
+                fault.inject()
+                strikes.append(time.time())
+                victim.host.cut()
+                cluster.await_epochs()
+                victim.host.heal()
+                _await_end_of_ranks(victim)  # the cluster has given it up, and tells it so
+                victim.kill()
+                cluster.nodes.remove(victim)
+                cluster.nodes.append(cluster.head.join(victim.host, "--num-cpus=1"))
+            cluster.finish()
+    account(fault, strikes, tmp_path, [cluster.trial], within_s=HANG_S + SILENT_S)
+    assert len(begun(tmp_path, cluster.trial)) <= EPOCHS + CUTS
+
+
+def _await_end_of_ranks(node: Node, timeout_s: float = 120) -> None:
+    deadline = time.monotonic() + timeout_s
+    while left := _ranks(node):
+        assert time.monotonic() < deadline, f"ranks {left} of a lost host live on"
+        time.sleep(0.2)

@@ -90,7 +90,7 @@ class Head:
             "MLFLOW_TRACKING_URI": "",
             **environment,
         }
-        self._host = host
+        self.host = host
         self._cpus = cpus
         self._dashboard = dashboard
         self._nodes: list[Node] = []
@@ -109,16 +109,16 @@ class Head:
         for _ in range(TRIES):
             self._temporary = tempfile.TemporaryDirectory(prefix="h", dir="/tmp")
             gcs, dashboard, client = free_ports(3)
-            self.address = f"{self._host.ip}:{gcs}"
-            self.url = f"http://{self._host.ip}:{dashboard}"
+            self.address = f"{self.host.ip}:{gcs}"
+            self.url = f"http://{self.host.ip}:{dashboard}"
             words = ["--head", f"--port={gcs}", f"--ray-client-server-port={client}"]
             words += [
                 f"--temp-dir={self._temporary.name}",
                 f"--include-dashboard={self._dashboard}",
             ]
-            words += [f"--dashboard-host={self._host.ip}", f"--dashboard-port={dashboard}"]
-            node = self._start(self._host, *words, f"--num-cpus={self._cpus}")
-            if node.came_up() and (not self._dashboard or await_port(self._host.ip, dashboard)):
+            words += [f"--dashboard-host={self.host.ip}", f"--dashboard-port={dashboard}"]
+            node = self._start(self.host, *words, f"--num-cpus={self._cpus}")
+            if node.came_up() and (not self._dashboard or await_port(self.host.ip, dashboard)):
                 return
             self.kill()
         raise AssertionError(node.log.read_text())
@@ -140,7 +140,7 @@ class Head:
 
     def command(self, *words: object) -> list[str]:
         """A medaug command line on the head's host."""
-        return [*self._host.enter, str(BIN / "medaug"), *map(str, words)]
+        return [*self.host.enter, str(BIN / "medaug"), *map(str, words)]
 
     def medaug(
         self, *words: object, timeout_s: float = 240, **environment: str

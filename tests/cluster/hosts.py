@@ -16,6 +16,16 @@ class Host:
 
     ip: str
     enter: tuple[str, ...] = ()
+    port: str = ""
+    """Its end of the cable, at the bridge."""
+    bridge: str = ""
+
+    def cut(self) -> None:
+        """No packet reaches it or leaves it from now on, and nobody is told."""
+        _ip(f"link set {self.port} nomaster")
+
+    def heal(self) -> None:
+        _ip(f"link set {self.port} master {self.bridge}")
 
 
 HERE = Host("127.0.0.1")
@@ -30,7 +40,10 @@ def hosts(n: int) -> Iterator[list[Host]]:
         return
     name = f"m{os.getpid()}"  # an interface's name has at most 15 characters
     net = f"10.{64 + os.getpid() // 250 % 64}.{os.getpid() % 250}"
-    made = [Host(f"{net}.{i + 1}", ("ip", "netns", "exec", f"{name}-{i}")) for i in range(n)]
+    made = [
+        Host(f"{net}.{i + 1}", ("ip", "netns", "exec", f"{name}-{i}"), f"{name}v{i}", name)
+        for i in range(n)
+    ]
     try:
         try:
             _ip(f"link add {name} type bridge")
