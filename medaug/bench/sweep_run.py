@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -23,7 +22,6 @@ def measure(kind: str, n: int, slots: int, seconds: float, storage: Path) -> dic
     packed = kind == "packed"
     cpus = CPUS / slots if packed else 1.0
     configs = trials(n, seconds)
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots)
     place = contextlib.nullcontext() if packed else simulated(slots, seconds)
     resources = ResourceSpec(cpus_per_rank=cpus)
     with Sweep(storage / "experiment", storage, resources, cpus=CPUS) as sweep, place:

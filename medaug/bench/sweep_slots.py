@@ -31,6 +31,8 @@ HOSTS = 2
 class StubGroup:
     """In place of a trial's ranks: one epoch, recorded as rank 0 records it."""
 
+    device = "cpu"
+
     def __init__(self, size: int, resources: Any) -> None:
         self._folder: TrialFolder | None = None
 

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.train._internal.storage import StorageContext
 
 from medaug.errors import EnvironmentFault
 from medaug.spec import AshaSpec, TrialConfig
+from medaug.sweep.controller import Controller, Feed, OfKind
 from medaug.sweep.events import Listeners, Outcome, Status
 from medaug.sweep.failures import Failure
 from medaug.sweep.halving import Halving
@@ -31,7 +33,7 @@ taken away says nothing about the trial."""
 
 
 class TuneRun:
-    """A fresh Tuner in a background thread, so that this process stays able to act on signals.
+    """A fresh controller in a background thread, so that this process stays able to act on signals.
 
     ``stop`` ends it: no further trial starts, running ones finish their epoch if they do so within
     15 seconds (how long Tune waits for them; Slurm and Kubernetes kill after 30).
@@ -77,36 +79,36 @@ class TuneRun:
     def _fit(self) -> None:
         private = Path(tempfile.mkdtemp(prefix="medaug-tune-"))
         try:
-            self._tuner(private).fit()
+            self._controller(private).run()
         except BaseException as error:
             self._error = error
         finally:
             shutil.rmtree(private, ignore_errors=True)
 
-    def _tuner(self, private: Path) -> tune.Tuner:
+    def _controller(self, private: Path) -> Controller:
+        """``private`` is a folder for what Tune insists on writing."""
         resources = self._wave.resources
-        trial = tune.with_resources(
-            tune.with_parameters(Trial, wave=self._wave),
-            lambda config: bundles(config["trial"], resources),
-        )
-        params = [as_param(config) for config in self._trials.values()]
-        return tune.Tuner(
-            trial,
-            param_space={"trial": tune.grid_search(params)},
-            tune_config=tune.TuneConfig(
-                scheduler=self._halving,
-                max_concurrent_trials=resources.max_concurrent,
-                reuse_actors=True,
-            ),
-            run_config=tune.RunConfig(
-                name="wave",
-                storage_path=str(private),
-                stop=StopAll(self._stop),
-                callbacks=[self._record],
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                failure_config=tune.FailureConfig(max_failures=MOVES),
-                verbose=0,
-            ),
+        kind = tune.with_parameters(Trial, wave=self._wave)
+        storage = StorageContext(private, "wave")
+
+        def tune_trial(config: TrialConfig) -> OfKind:
+            param = as_param(config)
+            return OfKind(
+                kind,
+                config={"trial": param},
+                trial_id=config.key,
+                storage=storage,
+                placement_group_factory=bundles(param, resources),
+                max_failures=MOVES,
+            )
+
+        return Controller(
+            search_alg=Feed(map(tune_trial, self._trials.values()), resources.max_concurrent),
+            scheduler=self._halving,
+            stopper=StopAll(self._stop),
+            callbacks=[self._record],
+            storage=storage,
+            reuse_actors=True,
         )
 
 
@@ -121,9 +123,6 @@ class StopAll(tune.Stopper):
 
     def stop_all(self) -> bool:
         return self._stop.is_set()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune pickles its settings into a file that nobody reads
 
 
 class Record(tune.Callback):
@@ -141,9 +140,6 @@ class Record(tune.Callback):
         self._begun: dict[str, float] = {}
         self._told: dict[str, int] = {}
         self._devices: dict[str, str] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         key = key_of(trial.config)
@@ -211,7 +207,9 @@ class Record(tune.Callback):
             status = "diverged" if result.get("status") == "diverged" else "done"
         else:
             status = "failed" if error else "stopped" if stopped else "interrupted"
-        seconds = time.monotonic() - self._begun.get(key, time.monotonic())
+        self._told.pop(key, None)
+        now = time.monotonic()
+        seconds = now - self._begun.pop(key, now)
         outcome = Outcome(key, status, folder.epoch(), result, error, seconds)
         self._outcomes[key] = outcome
         self._listeners.tell("on_trial_end", outcome)
