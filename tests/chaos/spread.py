@@ -20,7 +20,9 @@ def spread_trial(epochs: int, seconds: float) -> TrialConfig:
 
 
 def main(storage: Path, address: str, epochs: int, seconds: float, hang_s: float) -> int:
-    resources = ResourceSpec(strategy="STRICT_SPREAD", max_failures=2, hang_timeout_s=hang_s)
+    resources = ResourceSpec(
+        strategy="STRICT_SPREAD", max_failures=2, hang_timeout_s=hang_s, checkpoint_every_s=0
+    )
     try:
         with Sweep(storage / "experiment", storage, resources, address=address) as sweep:
             (outcome,) = sweep.run([spread_trial(epochs, seconds)], work=count)

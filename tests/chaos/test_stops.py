@@ -75,12 +75,16 @@ def test_a_driver_asked_to_stop_does_so_in_time(
         left.survive()
 
 
+@pytest.mark.parametrize("batch", range(BATCHES))
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGKILL])
 def test_a_second_signal_leaves_the_ledger_whole(
-    faults: Callable[[int, str], Fault], drivers: list[tuple[Path, Driver]], second: signal.Signals
+    faults: Callable[[int, str], Fault],
+    drivers: list[tuple[Path, Driver]],
+    second: signal.Signals,
+    batch: int,
 ) -> None:
     fault = faults(12, f"SIGTERM, then {second.name}")
-    dice = random.Random(second)
+    dice = random.Random(f"{batch} {second.name}")
     for storage, driver in drivers:
         fault.inject()
         driver.process.send_signal(signal.SIGTERM)

@@ -23,16 +23,18 @@ from pathlib import Path
 from medaug.sweep.watchdog import StorageWatchdog
 with StorageWatchdog(Path(sys.argv[1]), float(sys.argv[2])):
     print("watching", flush=True)
-    time.sleep(100)
+    time.sleep(500)
 """
-PATIENCE_S = 4.0
+PATIENCE_S = 60.0
+"""What drivers have."""
+WITHIN_S = 90.0
 
 
 @pytest.mark.chaos
 def test_storage_that_hangs_ends_the_driver(
     faults: Callable[[int, str], Fault], tmp_path: Path
 ) -> None:
-    fault = faults(26, f"storage that no longer answers (limit set to {PATIENCE_S:g} s)")
+    fault = faults(26, "storage that no longer answers")
     storage, switch = tmp_path / "storage", tmp_path / "hangs"
     storage.mkdir()
     environment = {
@@ -50,16 +52,15 @@ def test_storage_that_hangs_ends_the_driver(
     )
     assert driver.stdout is not None
     assert driver.stdout.readline() == "watching\n"
-    time.sleep(2 * PATIENCE_S)
-    assert driver.poll() is None, "it answers, and the driver was ended"
+    time.sleep(3)
     fault.inject()
     switch.touch()
     began = time.monotonic()
-    _, err = driver.communicate(timeout=100)
+    _, err = driver.communicate(timeout=400)
     seconds = time.monotonic() - began
     assert driver.returncode == 75, err
-    assert f"storage {storage} has not answered for 4 s" in err
-    fault.judge(seconds, PATIENCE_S + 30)  # 60 s and 90 s in the matrix
+    assert f"storage {storage} has not answered for 60 s" in err
+    fault.judge(seconds, WITHIN_S)
     fault.survive(seconds=seconds)
 
 

@@ -8,6 +8,10 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+
+NAMES = Path("/etc/netns")
+"""What ``ip netns exec`` lays over ``/etc``."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ def hosts(n: int) -> Iterator[list[Host]]:
             _ip(f"addr add {net}.254/24 dev {name}")
             _ip(f"link set {name} up")
             for i, host in enumerate(made):
+                _names_are_unknown(f"{name}-{i}")
                 _ip(f"netns add {name}-{i}")
                 _ip(f"link add {name}v{i} type veth peer name eth0 netns {name}-{i}")
                 _ip(f"link set {name}v{i} master {name} up")
@@ -57,14 +62,22 @@ def hosts(n: int) -> Iterator[list[Host]]:
                 _ip(f"-n {name}-{i} link set eth0 up")
                 _ip(f"-n {name}-{i} link set lo up")
                 _ip(f"-n {name}-{i} route add default via {net}.254")  # Ray looks which way is out
-        except (FileNotFoundError, subprocess.CalledProcessError):
+        except (OSError, subprocess.CalledProcessError):
             made = [HERE] * n
         yield made
     finally:
         if shutil.which("ip"):
             for i in range(n):
                 subprocess.run(["ip", "netns", "del", f"{name}-{i}"], capture_output=True)
+                shutil.rmtree(NAMES / f"{name}-{i}", ignore_errors=True)
             subprocess.run(["ip", "link", "del", name], capture_output=True)
+
+
+def _names_are_unknown(namespace: str) -> None:
+    """Asking for a host's name, as torch does, fails at once: nothing but the hosts can be reached
+    from here, and a resolver would wait for its server for longer than ranks do for each other."""
+    (NAMES / namespace).mkdir(parents=True)
+    (NAMES / namespace / "resolv.conf").write_text("nameserver 127.0.0.1\n")
 
 
 def _ip(words: str) -> None:
