@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import subprocess
@@ -12,6 +13,8 @@ from pathlib import Path
 
 NAMES = Path("/etc/netns")
 """What ``ip netns exec`` lays over ``/etc``."""
+_NUMBERS = itertools.count()
+"""The kernel takes its time to let go of what was deleted, so no name is used twice."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,9 @@ def hosts(n: int) -> Iterator[list[Host]]:
     if os.environ.get("MEDAUG_NETNS") != "1":
         yield [HERE] * n
         return
-    name = f"m{os.getpid()}"  # an interface's name has at most 15 characters
-    net = f"10.{64 + os.getpid() // 250 % 64}.{os.getpid() % 250}"
+    number = 1000 * (os.getpid() % 16_000) + next(_NUMBERS) % 1000
+    name = f"m{number}"  # an interface's name has at most 15 characters
+    net = f"10.{64 + number // 250 % 64}.{number % 250}"
     made = [
         Host(f"{net}.{i + 1}", ("ip", "netns", "exec", f"{name}-{i}"), f"{name}v{i}", name)
         for i in range(n)
