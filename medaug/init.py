@@ -95,6 +95,8 @@ def write(name: str, data: DataSpec, layout: Layout, found: Survey, missing: boo
     lines = [
         f"# {name}: {about} patients, {sum(found.slices.values())} slices.",
         "# Written by `medaug init`; `medaug show` on this file prints every key and its default.",
+        "# First `medaug run FILE --quick`: all of it in minutes, with scores that mean nothing.",
+        "# Then `medaug plan FILE`. If that is too long: fewer arms, epochs, folds or pixels.",
         f"name: {json.dumps(name)}",
         "data:",
         f"  layout: {data.layout}",

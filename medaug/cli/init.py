@@ -39,4 +39,7 @@ def init(study: str, folder: Path, out: Path | None) -> None:
     except UserError:
         out.unlink()
         raise
-    click.echo(f"wrote {out}; next: medaug plan {out}, then medaug run {out}")
+    click.echo(f"wrote {out}; read it, then:")
+    click.echo(f"  medaug run {out} --quick   # a first look in minutes")
+    click.echo(f"  medaug plan {out}          # what all of it takes")
+    click.echo(f"  medaug run {out}")

@@ -29,6 +29,11 @@ STORAGE = click.option(
     metavar="DIR",
     help="Where runs, stores and models live [default: the study's own, ./runs].",
 )
+QUICK = click.option(
+    "--quick",
+    is_flag=True,
+    help="A first look in minutes, as NAME-quick: few patients, epochs and rows, one seed.",
+)
 ADDRESS = click.option(
     "--address", metavar="HOST:PORT", help="A running Ray cluster [default: an embedded one]."
 )
@@ -51,9 +56,11 @@ def load(
     overrides: tuple[str, ...],
     storage: Path | None,
     name: str | None,
+    quick: bool = False,
 ) -> StudySpec:
     """The study in file ``spec`` with the command line's options put over it."""
     from medaug.spec import load_study
+    from medaug.spec.quick import quick as made_small
 
     options = list(overrides)
     if data is not None:
@@ -62,7 +69,11 @@ def load(
         options += [f"storage={json.dumps(str(storage))}"]
     if name is not None:
         options += [f"name={json.dumps(name)}"]
-    return load_study(spec, _arm_types, options, _choices)
+    study = load_study(spec, _arm_types, options, _choices)
+    if quick:
+        study = made_small(study)
+        return study.model_copy(update={"name": name}) if name else study
+    return study
 
 
 def _arm_types() -> Mapping[str, type[ArmSpec]]:

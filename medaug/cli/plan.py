@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from medaug.cli.options import ADDRESS, DATA, JSON, SET, SPEC, STORAGE, load
+from medaug.cli.options import ADDRESS, DATA, JSON, QUICK, SET, SPEC, STORAGE, load
 
 
 @click.command()
@@ -16,6 +16,7 @@ from medaug.cli.options import ADDRESS, DATA, JSON, SET, SPEC, STORAGE, load
 @SET
 @STORAGE
 @ADDRESS
+@QUICK
 @JSON
 def plan(
     spec: Path,
@@ -23,13 +24,14 @@ def plan(
     overrides: tuple[str, ...],
     storage: Path | None,
     address: str | None,
+    quick: bool,
     as_json: bool,
 ) -> None:
     """Say what the study SPEC will take: hours, memory, disk.
 
     Measured by a rehearsal in miniature.
     """
-    study = load(spec, data, overrides, storage, None)  # first: mistakes are told at once
+    study = load(spec, data, overrides, storage, None, quick)  # first: mistakes are told at once
     from medaug.estimate.forecast import forecast, render
     from medaug.sweep.display import make_display
 

@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from medaug.cli.cluster import FOLLOW, resume_there
-from medaug.cli.options import ADDRESS, DATA, NAME, SET, SPEC, STORAGE, load, storage_of
+from medaug.cli.options import ADDRESS, DATA, NAME, QUICK, SET, SPEC, STORAGE, load, storage_of
 from medaug.errors import EnvironmentFault, TrialsFailed
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 @STORAGE
 @ADDRESS
 @click.option("--name", help="Name of this run [default: the study's].")
+@QUICK
 @click.option("--wait", is_flag=True, help="Wait for the cluster to have the resources.")
 @click.option("--fork", is_flag=True, help="Beside another study of this name, under a new one.")
 @click.option("--mkdir", is_flag=True, help="Make the storage's parent folders too.")
@@ -33,6 +34,7 @@ def run(
     storage: Path | None,
     address: str | None,
     name: str | None,
+    quick: bool,
     wait: bool,
     fork: bool,
     mkdir: bool,
@@ -41,7 +43,7 @@ def run(
 
     SPEC is a YAML file such as jobs/demo.yaml.
     """
-    study = load(spec, data, overrides, storage, name)  # first: mistakes are told at once
+    study = load(spec, data, overrides, storage, name, quick)  # first: mistakes are told at once
     if not (mkdir or study.storage.absolute().parent.is_dir()):
         raise EnvironmentFault(
             f"storage {study.storage}: its parent folder does not exist; correct the path, mount "

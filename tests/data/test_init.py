@@ -66,7 +66,8 @@ def test_brats_folders(tmp_path: Path, write_cohort: Any) -> None:
         "masks: 11 scans have one, 1 have none",
         "spacing: 1 x 1 mm, 2 mm between slices (median); 1 volumes differ 1.5-fold or more",
         "folder unknown is left out: it names no class",
-        f"next: medaug plan {out}, then medaug run {out}",
+        f"medaug run {out} --quick ",
+        f"medaug plan {out} ",
     ):
         assert line in said.output
     assert "LGG_0" not in said.output
