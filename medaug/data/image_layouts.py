@@ -12,6 +12,7 @@ from medaug.data.cohort import Cohort, Reject, Scan, absent, folder_of
 from medaug.data.files import BadFile, check_name
 from medaug.data.image_patients import (
     PATIENT_COLUMNS,
+    apart_by_class,
     in_blocks,
     number,
     patient_in_name,
@@ -38,7 +39,8 @@ def class_folders(spec: DataSpec, progress: Progress | None = None) -> Cohort:
 
     The patient comes from ``DIR/patients.csv`` or ``DIR/groups.csv`` (columns ``file`` and
     ``patient`` or ``group``); without a table from names like those of Kermany's chest X-rays;
-    else every file stem is a patient of its own.
+    else every file stem is a patient of its own, and one of each class where stems only count the
+    images of a folder (:func:`medaug.data.image_patients.apart_by_class`).
     """
     root = folder_of(spec)
     parts: list[str | None] = [part for part in PARTS if _is_folder(root / part)]
@@ -57,6 +59,9 @@ def class_folders(spec: DataSpec, progress: Progress | None = None) -> Cohort:
             "and data.classes"
         )
     scans, notes, lines_left = patients_of_table(root, found, rejects)
+    if not lines_left:  # no table
+        scans, assumed = apart_by_class(scans, spec.classes)
+        notes += assumed
     notes += _absent(spec, lines_left)
     notes += published_leaks(scans)
     return Cohort(_renumbered(scans), spec.classes, tuple(rejects), tuple(notes))

@@ -22,6 +22,8 @@ _IN_NAME = (
     re.compile(r"(?P<patient>(NORMAL\d+-)?IM-\d+)-\d+(-\d+)?"),
 )
 
+_NUMBERED = re.compile(r"(?P<before>.*?)(?P<number>\d{1,9})")
+
 BLOCK, GUARD = 60, 15
 """Images without patients, numbered patient by patient, are grouped in blocks of about 60
 consecutive numbers; the 15 between two blocks are not used, as a patient may lie across."""
@@ -35,11 +37,51 @@ def patient_in_name(path: Path) -> str:
     return path.stem
 
 
+def apart_by_class(scans: Sequence[Scan], classes: Sequence[str]) -> tuple[list[Scan], list[str]]:
+    """The scans with patients of their own where several classes number their images alike, and a
+    note about them.
+
+    ``normal/1.png`` and ``ill/1.png`` are two people if numbers run on in each folder, because then
+    they count images. A name or a number with gaps around it is somebody's: equal ones in two
+    classes stay one patient, who is never on both sides of a split.
+    """
+    numbers: dict[tuple[str, int | None], set[int]] = defaultdict(set)
+    labels_of: dict[str, set[int | None]] = defaultdict(set)
+    for scan in scans:
+        labels_of[scan.patient].add(scan.label)
+        if match := _NUMBERED.fullmatch(scan.patient):
+            numbers[match["before"], scan.label].add(int(match["number"]))
+    running = {key for key, n in numbers.items() if max(n) - min(n) + 1 < 2 * len(n)}
+
+    def counts_images(patient: str) -> bool:
+        match = _NUMBERED.fullmatch(patient)
+        return match is not None and all(
+            (match["before"], label) in running for label in labels_of[patient]
+        )
+
+    alike = {p for p, labels in labels_of.items() if len(labels) > 1 and counts_images(p)}
+    if not alike:
+        return list(scans), []
+    apart = [
+        replace(scan, patient=f"{classes[scan.label or 0]} {scan.patient}")
+        if scan.patient in alike
+        else scan
+        for scan in scans
+    ]
+    return apart, [
+        f"{len(alike)} numbers are file names in the folders of several classes: they seem to "
+        "count images, so equal ones are taken for different people; if they are one person's, "
+        "add patients.csv (file,patient) or scores leak"
+    ]
+
+
 def patients_of_table(
     root: Path, scans: Sequence[Scan], rejects: list[Reject]
 ) -> tuple[list[Scan], list[str], dict[str, int]]:
     """The scans with the patients of ``patients.csv`` or ``groups.csv``, where there is one; notes
     for the user; table -> number of its lines without an image.
+
+    ``file`` is an image's name, with its folder (``normal/1.png``) where several have it.
 
     Images that the table lacks go to ``rejects``.
 
@@ -48,7 +90,7 @@ def patients_of_table(
     """
     name = next((name for name in PATIENT_TABLES if os.path.lexists(root / name)), None)
     if name is None:
-        alone = sum(scan.patient == scan.path.stem for scan in scans)
+        alone = sum(patient_in_name(scan.path) == scan.path.stem for scan in scans)
         if not alone:
             return list(scans), ["patients are read off the file names"], {}
         note = (
@@ -67,14 +109,17 @@ def patients_of_table(
             raise UserError(f"{name}:{line}: {column} is empty; name who is on the image")
         if patient_of.setdefault(row["file"], patient) != patient:
             raise UserError(f"{name}:{line}: this file has another {column} further up")
-    listed = []
+    listed, used = [], set()
     for scan in scans:
-        if scan.path.name in patient_of:
-            listed.append(replace(scan, patient=patient_of[scan.path.name]))
+        parts = scan.path.relative_to(root).parts
+        names = ("/".join(parts[i:]) for i in range(len(parts)))
+        if (file := next((name for name in names if name in patient_of), None)) is not None:
+            used.add(file)
+            listed.append(replace(scan, patient=patient_of[file]))
         else:
             reason = f"has no line in {name}; add one"
             rejects.append(Reject(scan.path, reason, unlabelled=True))
-    lines_left = len(patient_of.keys() - {scan.path.name for scan in scans})
+    lines_left = len(patient_of.keys() - used)
     return listed, [f"patients are those of {name}, column {column}"], {name: lines_left}
 
 

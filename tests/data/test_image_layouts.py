@@ -55,6 +55,42 @@ def test_class_folders_without_patients(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("normal", "ill", "patients"),
+    [
+        (range(1, 6), range(1, 4), 8),  # numbers count the images of a folder
+        (range(1, 9, 2), range(1, 9), 12),  # also with gaps
+        ([4711, 5203, 6120], [4711, 9007, 9950], 5),  # numbers of people: 4711 is one of them
+        ([4711, 5203, 6120], range(4709, 4713), 6),
+    ],
+)
+def test_equal_numbers_in_two_classes(tmp_path, normal, ill, patients):
+    touch(tmp_path, *(f"normal/{n}.png" for n in normal), *(f"ill/{n}.png" for n in ill))
+    cohort = load("class_folders", tmp_path, "normal", "ill")
+    images = len(normal) + len(ill)
+    assert len({scan.patient for scan in cohort.scans}) == patients
+    labels = defaultdict(set)
+    for scan in cohort.scans:
+        labels[scan.patient].add(scan.label)
+    assert sum(len(found) for found in labels.values()) == images
+    told = [note for note in cohort.notes if "taken for different people" in note]
+    assert len(told) == (patients == images)
+    several = [note for note in cohort.notes if "images of several classes" in note]
+    assert len(several) == (patients < images)
+
+
+def test_equal_names_with_the_patients_that_a_table_gives(tmp_path):
+    touch(tmp_path, "normal/1.png", "normal/2.png", "ill/1.png", "ill/2.png")
+    table = tmp_path / "patients.csv"
+    table.write_text("file,patient\n1.png,p1\n2.png,p2\n")
+    cohort = load("class_folders", tmp_path, "normal", "ill")
+    assert Counter(scan.patient for scan in cohort.scans) == {"p1": 2, "p2": 2}
+    table.write_text("file,patient\nnormal/1.png,p1\nill/1.png,p2\n2.png,p3\n")
+    cohort = load("class_folders", tmp_path, "normal", "ill")
+    assert Counter(scan.patient for scan in cohort.scans) == {"p1": 1, "p2": 1, "p3": 2}
+    assert not any("no image" in note for note in cohort.notes)
+
+
+@pytest.mark.parametrize(
     ("stem", "patient"),
     [
         ("person123_bacteria_4", "person123"),
