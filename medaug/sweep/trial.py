@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
 
 from medaug.spec import ResourceSpec, TrialConfig
 from medaug.sweep.failures import Failure, GroupFailed
 from medaug.sweep.group import RankGroup
+from medaug.sweep.notice import leaving
 from medaug.sweep.stopwatch import Stopwatch
 from medaug.trial_folder import TrialFolder
 
@@ -103,6 +105,7 @@ class Trial(tune.Trainable):
             self._running = True
         assert self._group is not None
         self._watch.lap("idle")  # until Tune asked for the next epoch
+        self._heed_notice(self._group)
         epoch = self._group.advance()
         self._watch.lap("idle", epoch=epoch.epoch, **epoch.seconds)
         if epoch.epoch > self._furthest:  # an epoch done again is no progress: it may fail again
@@ -119,6 +122,16 @@ class Trial(tune.Trainable):
             "remark": epoch.remark,
             tune.result.DONE: epoch.finished,
         }
+
+    def _heed_notice(self, group: RankGroup) -> None:
+        """Leave nodes that will be taken away while there is time to save the last epoch."""
+        places = {place.node_id: f"node {place.host}" for place in group.places}
+        places.setdefault(ray.get_runtime_context().get_node_id(), "the trial's own node")
+        if going := leaving(places):
+            group.end()
+            self._running = False
+            names = ", ".join(sorted(places[node] for node in going))
+            raise GroupFailed(Failure("lost node", f"{names} is being drained"))
 
     def _account(self, failure: Failure) -> None:
         """Where the time since the last epoch went: what was computed has to be computed again."""

@@ -115,8 +115,6 @@ ELSEWHERE: dict[int, tuple[str, ...]] = {
 }
 
 NOT_TESTED: dict[int, str] = {
-    15: "not tested: every epoch is safe when it ends, so a drained node is a killed one, row 14",
-    16: "needs network namespaces: root, iproute2 and MEDAUG_NETNS=1",
     17: "not tested: needs shaped links; collectives have no limit but hang_timeout_s",
     42: "as row 14: the same kill",
 }

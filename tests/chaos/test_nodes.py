@@ -1,4 +1,4 @@
-"""Rows 14 and 16: hosts that are lost, or cut off, under a trial whose ranks sit on two of them."""
+"""Rows 14, 15 and 16: hosts that are lost, drained, or cut off under a trial whose ranks sit on two of them."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 
 EPOCHS, EPOCH_S = 18, 0.4
 KILLS = 5
+NOTICE_S = 60
 HANG_S = 10.0
 SILENT_S = 60.0
 """How long Ray's head believes in a node that no longer answers, and some more."""
@@ -80,8 +81,11 @@ class Spread:
 @contextmanager
 def spread(folder: Path, places: list[Host]) -> Iterator[Spread]:
     """The first of ``places`` is the head's."""
-    path = f"{TOYS}:{Path(__file__).parents[2]}"
-    with Head(folder, cpus=0, host=places[0], dashboard=False, PYTHONPATH=path) as head:
+    environment = {
+        "PYTHONPATH": f"{TOYS}:{Path(__file__).parents[2]}",
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(NOTICE_S),
+    }
+    with Head(folder, cpus=0, host=places[0], dashboard=False, **environment) as head:
         yield Spread(head, places[1:], folder)
 
 
@@ -115,6 +119,26 @@ def test_killed_nodes(faults: Callable[[int, str], Fault], tmp_path: Path) -> No
         joining[0].join()
     account(fault, strikes, tmp_path, [cluster.trial])
     assert len(begun(tmp_path, cluster.trial)) <= EPOCHS + KILLS
+
+
+def test_a_drained_node(faults: Callable[[int, str], Fault], tmp_path: Path) -> None:
+    """The trial is elsewhere before the node is gone, and does no epoch again."""
+    fault = faults(15, f"a node drained with {NOTICE_S} s of notice")
+    with hosts(4) as places, spread(tmp_path, places) as cluster:
+        cluster.await_epochs()
+        victim = cluster.busy()[1]
+        fault.inject()
+        when = time.time()
+        victim.ask_to_leave()
+        while _ranks(victim):
+            assert not victim.left(), "the node went with the trial on it"
+            time.sleep(0.05)
+        cluster.await_epochs()
+        cluster.finish()
+        (failure,) = cluster.failures()
+    assert "is being drained" in failure["error"]
+    account(fault, [when], tmp_path, [cluster.trial])
+    assert len(begun(tmp_path, cluster.trial)) == EPOCHS, "an epoch was trained twice"
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -53,6 +53,13 @@ class Node:
             return [root, *root.children(recursive=True)]
         return []
 
+    def ask_to_leave(self) -> None:
+        """SIGTERM, as a pod gets it that will be moved: Ray drains the node, then ends it."""
+        self._process.terminate()
+
+    def left(self) -> bool:
+        return self._process.poll() is not None
+
     def kill(self) -> None:
         """End all of its processes at once, as a power cut does."""
         processes = self.processes()
