@@ -32,6 +32,7 @@ class StubGroup:
     """In place of a trial's ranks: one epoch, recorded as rank 0 records it."""
 
     device = "cpu"
+    places = ()
 
     def __init__(self, size: int, resources: Any) -> None:
         self._folder: TrialFolder | None = None

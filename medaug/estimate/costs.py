@@ -162,7 +162,10 @@ def trial_seconds(
             )
     else:
         epochs = int(settings["segmenter"]["epochs"]) if trial.stage == "segment" else kind.epochs
-    return kind.first_s + epochs * (kind.epoch_s * share + kind.save_s) + last_s
+    trained_s = epochs * kind.epoch_s * share
+    every_s = study.resources.checkpoint_every_s
+    saves = min(epochs, 1 + trained_s / every_s) if every_s else epochs
+    return kind.first_s + trained_s + saves * kind.save_s + last_s
 
 
 def trial_bytes(

@@ -85,8 +85,9 @@ class _Work:
         progress = Progress(0, {})
         history = list(resume.state.get("history", ())) if resume else []
         for progress in fit:
-            history.append(progress.metrics)
-            yield replace(progress, result=None)
+            if resume is None or progress.epoch > resume.epoch:
+                history.append(progress.metrics)
+            yield replace(progress, result=None, save=progress.result is not None)
         epoch = progress.epoch + 1
         if not self.context.world.is_main:
             yield Progress(epoch, {}, result={})
@@ -154,6 +155,7 @@ def _write_rows(
                     mask=np.zeros((len(x[fresh]), *mask_shape), np.uint8) if mask_shape else None,
                 )
         writer.extra["remarks"] = arm.remarks
+    shelf.share_store(output_name(config))
 
 
 def _quality(rows: Store, context: ArmContext) -> dict[str, float]:

@@ -322,6 +322,9 @@ class ResourceSpec(Spec):
     one rank, with equal results up to rounding. Pays on GPUs, which one small network leaves idle;
     a CPU is filled better by separate trials side by side."""
 
+    checkpoint_every_s: Annotated[float, Field(ge=0)] = 30.0
+    """A finished epoch is saved when the last saved one is so many seconds old, and at a trial's
+    end or stop; 0: every epoch. A trial that is killed loses that much and the epoch it was in."""
     @model_validator(mode="after")
     def _replicates_share_a_rank(self) -> ResourceSpec:
         if self.replicates == "fused" and self.ranks > 1:

@@ -20,7 +20,8 @@ from medaug.train.pace import Laggard
 
 START_TIMEOUT_S = 600.0
 """For the processes of a group to start: importing torch from a cold network disk takes long."""
-END_TIMEOUT_S = 5.0
+END_TIMEOUT_S = 10.0
+"""For the ranks to leave a trial, its last epoch saved: Tune waits for 15 seconds in all."""
 PEERS_S = 2.0
 """How long to wait, after one rank failed, for what the others have to say."""
 
@@ -46,7 +47,7 @@ class RankGroup:
                 scheduling_strategy=PlacementGroupSchedulingStrategy(
                     group, placement_group_bundle_index=index
                 ),
-            ).remote(resources.cpus_per_rank)
+            ).remote(resources.cpus_per_rank, resources.checkpoint_every_s)
             for index in range(size)
         ]
         self.places: list[Place] = self._start([rank.place.remote() for rank in self._ranks])

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from medaug.spec import TrialConfig
 from medaug.sweep.failures import Failure, triage
-from medaug.sweep.record import record
+from medaug.sweep.record import Recorder
 from medaug.train.allocator import give_back, keep_freed_memory
 from medaug.trial_folder import TrialFolder
 
@@ -72,7 +72,7 @@ class Rank:
     and exceptions of any library need not survive pickling.
     """
 
-    def __init__(self, cpus: float) -> None:
+    def __init__(self, cpus: float, checkpoint_every_s: float) -> None:
         threads = max(1, int(cpus))
         os.environ["OMP_NUM_THREADS"] = str(threads)  # before anything loads OpenMP
         import torch
@@ -81,9 +81,9 @@ class Rank:
         keep_freed_memory()
         self._world: World | None = None
         self._epochs: Iterator[Progress] | None = None
-        self._folder: TrialFolder | None = None
-        self._logged = 0
-        """Last epoch in ``epochs.jsonl``: a Progress that only brings the result repeats it."""
+        self._checkpoint_every_s = checkpoint_every_s
+        self._recorder: Recorder | None = None
+        """Of rank 0, which writes for all."""
         self._thread: int | None = None
         """Identity of the thread that works; Ray answers :meth:`pulse` in another."""
 
@@ -122,18 +122,19 @@ class Rank:
         from medaug.train.checkpoint import Ledger
 
         assert self._world is not None
-        self.end()
-        self._folder = TrialFolder(experiment, config.key)
-        self._logged = self._folder.epoch()
+        folder = TrialFolder(experiment, config.key)
         try:
-            resume = Ledger(self._folder.path).latest(config.key)
+            self.end()
+            resume = Ledger(folder.path).latest(config.key)
+            if self._world.is_main:
+                self._recorder = Recorder(folder, self._checkpoint_every_s)
             self._epochs = pkgutil.resolve_name(work)(config, self._world, storage, resume)
         except Exception as error:
             return triage(error)
         return resume.epoch if resume else 0
 
     def advance(self) -> Epoch | Failure:
-        """Train one epoch. Rank 0 makes its checkpoint durable before anybody hears of it."""
+        """Train one epoch. Rank 0 writes it down before anybody hears of it."""
         from medaug.store.waiting import waited_s
         from medaug.train.pace import PACE
 
@@ -142,7 +143,8 @@ class Rank:
         try:
             progress = next(self._epochs)
             trained = time.perf_counter()
-            self._record(progress, seconds=trained - started)
+            if self._recorder is not None:
+                self._recorder.record(progress, seconds=trained - started)
         except StopIteration:
             return Failure("error", "the trial ended without a result")
         except Exception as error:
@@ -157,16 +159,21 @@ class Rank:
         return Epoch(progress.epoch, progress.metrics, finished, seconds, PACE.take())
 
     def end(self) -> None:
-        """Leave the trial, finished or not; the process is as ready as before it."""
+        """Leave the trial, finished or not: its last epoch is durable, the process as ready as
+        before it."""
+        recorder, self._recorder = self._recorder, None
         epochs, self._epochs = self._epochs, None
-        if epochs is not None:
-            epochs.close()  # type: ignore[attr-defined]
-            del epochs
-            gc.collect()
-            give_back()
-            torch = sys.modules["torch"]
-            if torch.cuda.is_initialized():
-                torch.cuda.empty_cache()
+        try:
+            if recorder is not None:
+                recorder.save()
+        finally:
+            if epochs is not None:
+                epochs.close()  # type: ignore[attr-defined]
+                gc.collect()
+                give_back()
+                torch = sys.modules["torch"]
+                if torch.cuda.is_initialized():
+                    torch.cuda.empty_cache()
 
     def pulse(self) -> float:
         """CPU seconds that the working thread has used: it stands still in a rank that hangs."""
@@ -179,13 +186,6 @@ class Rank:
         """Where the working thread is just now."""
         frame = sys._current_frames().get(self._thread or threading.main_thread().ident or 0)
         return "".join(traceback.format_stack(frame)) if frame else "no such thread\n"
-
-    def _record(self, progress: Progress, seconds: float) -> None:
-        assert self._world is not None
-        assert self._folder is not None
-        if self._world.is_main:
-            record(self._folder, progress, seconds, repeated=progress.epoch <= self._logged)
-            self._logged = max(self._logged, progress.epoch)
 
 
 def interface_of(address: str) -> str | None:

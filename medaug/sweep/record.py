@@ -1,4 +1,4 @@
-"""What one finished epoch leaves in its trial's folder, in the order that survives a kill."""
+"""What a trial's epochs leave in its folder, in the order that survives a kill."""
 
 from __future__ import annotations
 
@@ -8,32 +8,58 @@ from typing import TYPE_CHECKING
 from medaug.trial_folder import TrialFolder
 
 if TYPE_CHECKING:
-    from medaug.train.checkpoint import Progress
+    from medaug.train.checkpoint import Checkpoint, Progress
 
 
-def record(folder: TrialFolder, progress: Progress, seconds: float, *, repeated: bool) -> None:
-    """Make ``progress`` durable: its checkpoint, then its line, at the end the result.
+class Recorder:
+    """Writes a trial's epochs into its folder; one process does.
 
-    ``seconds`` were spent on training it. ``repeated``: its line is there already, it only brings
-    the result. A finished trial keeps its newest checkpoint, for opening the sealed test set; one
-    that has published what it made keeps none.
+    A checkpoint is made durable when the last one that was is ``every_s`` seconds old, where the
+    trial says so, and at its end: :meth:`save` is for whoever leaves it before.
     """
-    from medaug.train.checkpoint import Ledger
 
-    ledger = Ledger(folder.path)
-    started = time.perf_counter()
-    if progress.checkpoint is not None:
-        ledger.commit(progress.checkpoint, fingerprint=folder.key)
-    if progress.checkpoint is not None or not repeated:
-        folder.log_epoch(
-            {
-                "epoch": progress.epoch,
-                "metrics": progress.metrics,
-                "seconds": round(seconds, 4),
-                "save_seconds": round(time.perf_counter() - started, 4),
-                "time": round(time.time(), 3),
-            }
-        )
-    if progress.result is not None:
-        folder.finish(progress.result)
-        ledger.prune(keep=0 if "output" in progress.result else 1)
+    def __init__(self, folder: TrialFolder, every_s: float) -> None:
+        from medaug.train.checkpoint import Ledger
+
+        self._folder = folder
+        self._ledger = Ledger(folder.path)
+        self._every_s = every_s
+        self._logged = folder.epoch()
+        """Last epoch in ``epochs.jsonl``: a Progress that only brings the result repeats it."""
+        self._saved_at = time.monotonic()
+        self._unsaved: Checkpoint | None = None
+
+    def record(self, progress: Progress, seconds: float) -> None:
+        """Write ``progress`` down: its checkpoint if it is time, then its line, at the end the
+        result.
+
+        ``seconds`` were spent on training it. A finished trial keeps its newest checkpoint, for
+        opening the sealed test set; one that has published what it made keeps none.
+        """
+        started, save_seconds = time.perf_counter(), 0.0
+        self._unsaved = progress.checkpoint or self._unsaved
+        due = time.monotonic() - self._saved_at >= self._every_s
+        if self._unsaved is not None and (due or progress.save or progress.result is not None):
+            self.save()
+            save_seconds = time.perf_counter() - started
+        if progress.checkpoint is not None or progress.epoch > self._logged:
+            self._folder.log_epoch(
+                {
+                    "epoch": progress.epoch,
+                    "metrics": progress.metrics,
+                    "seconds": round(seconds, 4),
+                    "save_seconds": round(save_seconds, 4),
+                    "time": round(time.time(), 3),
+                }
+            )
+            self._logged = max(self._logged, progress.epoch)
+        if progress.result is not None:
+            self._folder.finish(progress.result)
+            self._ledger.prune(keep=0 if "output" in progress.result else 1)
+
+    def save(self) -> None:
+        """Make the newest epoch durable, if it is not. What fails is not tried again."""
+        checkpoint, self._unsaved = self._unsaved, None
+        if checkpoint is not None:
+            self._ledger.commit(checkpoint, fingerprint=self._folder.key)
+            self._saved_at = time.monotonic()

@@ -7,6 +7,7 @@ is for the sweep to run as any other trial, from wherever it stands.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medaug.spec import TrialConfig, signature
-from medaug.sweep.record import record
+from medaug.sweep.record import Recorder
 from medaug.trial_folder import TrialFolder
 
 if TYPE_CHECKING:
@@ -92,25 +93,36 @@ def run_replicates(
     resumes = [Ledger(folder.path).latest(folder.key) for folder in folders]
     configs = [config, *(folder.config() for folder in folders)]
     first, *others = experiment.run_together(configs, world, storage, [resume, *resumes])
-    going = [_Other(*each) for each in zip(folders, others, strict=True)]
-    for progress in first:
-        going = [other for other in going if other.advance()]
-        while progress.result is not None and going:  # once it is told, the trial is over
+    recorders = [Recorder(folder, math.inf) for folder in folders]
+    going = [_Other(*each) for each in zip(recorders, others, strict=True)]
+    ledger = Ledger(TrialFolder(storage / name, config.key).path)
+    try:
+        for progress in first:
             going = [other for other in going if other.advance()]
-        yield progress
+            while progress.result is not None and going:  # once it is told, the trial is over
+                going = [other for other in going if other.advance()]
+            yield progress
+            if ledger.epoch() == progress.epoch:  # at the same epoch, to go on together from there
+                _save(recorders)
+    finally:
+        _save(recorders)
+
+
+def _save(recorders: Iterable[Recorder]) -> None:
+    for recorder in recorders:
+        recorder.save()
 
 
 @dataclass(frozen=True)
 class _Other:
     """A replicate besides the first, written down as :class:`medaug.sweep.rank.Rank` would."""
 
-    folder: TrialFolder
+    recorder: Recorder
     epochs: Iterator[Progress]
 
     def advance(self) -> bool:
         """One epoch; whether there is another."""
         started = time.perf_counter()
         progress = next(self.epochs)
-        seconds = time.perf_counter() - started
-        record(self.folder, progress, seconds, repeated=progress.checkpoint is None)
+        self.recorder.record(progress, time.perf_counter() - started)
         return progress.result is None

@@ -58,7 +58,8 @@ class Progress:
 
     ``epoch`` counts finished epochs. All ``metrics`` are finite. ``checkpoint`` may lie on the
     device and is shared with the loop: read or commit it, do not change it. ``result`` is set on
-    the last one.
+    the last one. ``save`` says that the checkpoint is to be made durable however young the last
+    one is: what follows takes long and is no epoch.
     """
 
     epoch: int
@@ -68,6 +69,7 @@ class Progress:
 
 
 class Ledger:
+    save: bool = False
     """The checkpoints of one trial in ``directory``. One process writes; any may read."""
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
@@ -105,6 +107,11 @@ class Ledger:
         """The newest checkpoint that verifies, or None. Damaged ones are set aside and logged.
 
         Raises UserError when it belongs to another configuration or data (naming both), or was
+    def epoch(self) -> int:
+        """Of the newest checkpoint here, whether it verifies or not; 0 without any."""
+        committed = self._committed()
+        return int(committed[-1].name[3:]) if committed else 0
+
         written by a version of medaug with another schema.
         """
         for path in reversed(self._committed()):

@@ -18,6 +18,7 @@ from medaug.sweep import Outcome, Sweep, runner
 from medaug.sweep.watchdog import StorageWatchdog
 
 runner.LOST_AFTER_S = 3.0  # so that a test need not wait
+SAVE_S = float(os.environ.get("MEDAUG_TEST_SAVE_S", "0"))
 PATIENCE_S = float(os.environ.get("MEDAUG_TEST_STORAGE_S", "60"))
 
 
@@ -48,7 +49,7 @@ def main(storage: Path, address: str, epochs: int, seconds: float, names: list[s
             Sweep(
                 storage / "experiment",
                 storage,
-                ResourceSpec(),
+                ResourceSpec(checkpoint_every_s=SAVE_S),
                 address=None if address == "local" else address,
                 listeners=[Announcer()],
                 cpus=2,

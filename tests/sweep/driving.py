@@ -30,12 +30,18 @@ class Driver:
         address: str = "local",
         epochs: int = EPOCHS,
         seconds: float = SECONDS,
+        save_s: float = 0.0,
     ) -> None:
         command = [HERE / "driver.py", storage, address, epochs, seconds, *names]
         self.temporary = temporary
         self.process = subprocess.Popen(
             [sys.executable, *map(str, command)],
-            env={**os.environ, "PYTHONPATH": str(HERE), "TMPDIR": str(temporary)},
+            env={
+                **os.environ,
+                "PYTHONPATH": str(HERE),
+                "TMPDIR": str(temporary),
+                "MEDAUG_TEST_SAVE_S": str(save_s),
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

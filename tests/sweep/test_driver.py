@@ -29,7 +29,7 @@ def test_sigterm_then_sigkill_then_to_the_end(
     tmp_path: Path, temporary: Path, ray_address: str
 ) -> None:
     names = ("quick", "slow")
-    stopped = Driver(tmp_path, temporary, *names, address=ray_address)
+    stopped = Driver(tmp_path, temporary, *names, address=ray_address, save_s=3600)
     stopped.await_line("epoch slow 2")
     asked = time.monotonic()
     stopped.process.send_signal(signal.SIGTERM)

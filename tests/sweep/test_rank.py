@@ -23,7 +23,7 @@ def rank(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rank]:
     monkeypatch.setenv("OMP_NUM_THREADS", "")
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "")
     threads = torch.get_num_threads()
-    rank = Rank(cpus=1.0)
+    rank = Rank(cpus=1.0, checkpoint_every_s=0)
     place = rank.place()
     rank.join(0, 1, place.host, place.port, timeout_s=60, gpu=False)
     yield rank
@@ -65,6 +65,22 @@ def test_it_goes_on_from_the_ledger_and_can_leave_at_any_epoch(rank: Rank, tmp_p
     result = folder.result()
     assert result is not None
     assert result["scores"] == {"total": 6.0}
+
+
+def test_leaving_a_trial_saves_its_last_epoch(rank: Rank, tmp_path: Path) -> None:
+    rank._checkpoint_every_s = 3600
+    trial = config("one", epochs=4)
+    folder = claimed(tmp_path, trial)
+    rank.begin(trial, folder.experiment, tmp_path, "toy_trials:count")
+    rank.advance()
+    rank.advance()
+    assert Ledger(folder.path).latest(trial.key) is None
+    rank.end()
+    assert rank.begin(trial, folder.experiment, tmp_path, "toy_trials:count") == 2
+    assert [rank.advance().epoch for _ in range(2)] == [3, 4]  # type: ignore[union-attr]
+    result = folder.result()
+    assert result is not None
+    assert result["scores"] == {"total": 10.0}
 
 
 def test_failures_come_back_as_values(rank: Rank, tmp_path: Path) -> None:

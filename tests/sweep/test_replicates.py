@@ -63,7 +63,7 @@ def test_each_replicate_has_its_ledger_and_result_and_goes_on_from_there(
     assert last.result is not None
     assert last.result["status"] == "done"
     for folder, config in zip(folders, trials[1:], strict=True):
-        assert _epochs(folder) == [1, 2]
+        assert _epochs(folder) == [1, 2, 3]
         result = folder.result()
         assert result is not None
         assert result["n"] == 20
@@ -80,6 +80,22 @@ def test_what_is_left_of_a_replicate_runs_by_itself(storage: Path) -> None:
     rest = list(run_trial(pair[1], World.single(), storage, begun))
 
     assert [progress.epoch for progress in rest] == [2, 3]
+
+
+def test_the_others_are_saved_where_the_first_is_so_that_they_go_on_together(storage: Path) -> None:
+    pair = [trial(ACGAN | {"epochs": 4}, 0, seed) for seed in range(2)]
+    (first,) = folded(pair, storage / "study")
+    one, other = (Ledger(TrialFolder(storage / "study", each.key).path) for each in pair)
+
+    epochs = run_replicates(first, ALONE, storage, None)
+    begun = next(epochs)
+    assert other.epoch() == 0, "saved before the first"
+    assert begun.checkpoint is not None
+    one.commit(begun.checkpoint, fingerprint=first.key)
+    next(epochs)
+    assert (one.epoch(), other.epoch()) == (1, 1)
+    epochs.close()  # type: ignore[attr-defined]
+    assert other.epoch() == 2, "a stop saves what is unsaved"
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,8 @@ class Diary:
 
 
 def sweep(path: Path, *listeners: Any, **resources: Any) -> Sweep:
-    return Sweep(path / "experiment", path, ResourceSpec(**resources), listeners=listeners)
+    spec = ResourceSpec(**{"checkpoint_every_s": 0, **resources})
+    return Sweep(path / "experiment", path, spec, listeners=listeners)
 
 
 def logged(path: Path, trial: TrialConfig) -> list[int]:
@@ -177,10 +178,23 @@ def test_a_killed_trial_actor_is_started_again_from_the_ledger(tmp_path: Path) -
     assert len(logged(tmp_path, trial)) <= 5, "more than one epoch was done twice"
 
 
+def test_a_killed_rank_costs_the_epochs_since_the_last_save_and_changes_nothing(
+    tmp_path: Path,
+) -> None:
+    trial = config("unsaved", epochs=4, ranks=2, fault="kill", fault_epoch=3, fault_rank=1)
+    diary = Diary()
+    with sweep(tmp_path, diary, checkpoint_every_s=3600) as running:
+        (outcome,) = running.run([trial], work=count)
+    assert outcome.result is not None
+    assert outcome.result["scores"] == {"total": expected_total(4, 2)}
+    assert logged(tmp_path, trial) == [1, 2, 1, 2, 3, 4]
+    assert diary.epochs[trial.key] == [1, 2, 3, 4], "an epoch was told twice"
+
+
 def test_halving_stops_trials_which_give_everything_back(tmp_path: Path) -> None:
     trials = [config(f"h{i}", epochs=5, score=-10.0 * i) for i in range(6)]
     asha = AshaSpec(metric="val/score", mode="max", grace_period=2, reduction_factor=2)
-    with sweep(tmp_path) as running:
+    with sweep(tmp_path, checkpoint_every_s=3600) as running:  # a stop saves what is unsaved
         outcomes = running.run(trials, work=count, asha=asha)
         await_free_cpus(2)
         again = running.run(trials, work=count, asha=asha)

@@ -1,0 +1,103 @@
+"""What is written down of an epoch, and when its checkpoint becomes durable."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from toy_trials import config
+
+from medaug.errors import EnvironmentFault
+from medaug.sweep.record import Recorder
+from medaug.train.checkpoint import Checkpoint, Ledger, Progress
+from medaug.trial_folder import TrialFolder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> TrialFolder:
+    trial = config("x")
+    folder = TrialFolder(tmp_path, trial.key)
+    folder.claim(trial)
+    return folder
+
+
+def progress(epoch: int, **more: object) -> Progress:
+    state = Checkpoint(epoch, epoch, {"w": torch.full((3,), float(epoch))})
+    return Progress(epoch, {"val/score": float(epoch)}, state, **more)  # type: ignore[arg-type]
+
+
+def saved(folder: TrialFolder) -> int:
+    checkpoint = Ledger(folder.path).latest(folder.key)
+    assert (checkpoint.epoch if checkpoint else 0) == Ledger(folder.path).epoch()
+    return checkpoint.epoch if checkpoint else 0
+
+
+def epochs(folder: TrialFolder) -> list[int]:
+    return [row["epoch"] for row in folder.epochs()]
+
+
+def test_an_epoch_is_saved_when_the_last_save_is_old_enough(
+    folder: TrialFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("medaug.sweep.record.time.monotonic", lambda: now[0])
+    recorder = Recorder(folder, every_s=30)
+    for epoch, at, newest in [(1, 129, 0), (2, 131, 2), (3, 160, 2), (4, 161, 4)]:
+        now[0] = at
+        recorder.record(progress(epoch), seconds=1.0)
+        assert saved(folder) == newest
+    assert epochs(folder) == [1, 2, 3, 4]
+    assert [row["save_seconds"] > 0 for row in folder.epochs()] == [False, True, False, True]
+
+
+def test_the_end_a_milestone_and_a_stop_are_saved_however_young_the_last_save(
+    folder: TrialFolder,
+) -> None:
+    recorder = Recorder(folder, math.inf)
+    recorder.record(progress(1), seconds=1.0)
+    assert saved(folder) == 0
+    recorder.save()
+    assert saved(folder) == 1
+    recorder.record(progress(2, save=True), seconds=1.0)
+    assert saved(folder) == 2
+    recorder.record(progress(3), seconds=1.0)
+    recorder.record(Progress(3, {}, result={"status": "done"}), seconds=1.0)
+    assert saved(folder) == 3
+    assert epochs(folder) == [1, 2, 3]
+    assert folder.result() == {"status": "done"}
+
+
+def test_what_was_published_needs_no_checkpoint(folder: TrialFolder) -> None:
+    recorder = Recorder(folder, 0)
+    recorder.record(progress(1), seconds=1.0)
+    assert saved(folder) == 1
+    recorder.record(Progress(2, {}, result={"output": "rows"}), seconds=1.0)
+    assert saved(folder) == 0
+    assert epochs(folder) == [1, 2]
+
+
+def test_an_epoch_done_again_is_written_again_and_a_result_alone_is_not(
+    folder: TrialFolder,
+) -> None:
+    Recorder(folder, math.inf).record(progress(1), seconds=1.0)
+    again = Recorder(folder, math.inf)
+    again.record(progress(1), seconds=1.0)
+    again.record(Progress(1, {}, result={"status": "diverged"}), seconds=1.0)
+    assert epochs(folder) == [1, 1]
+
+
+def test_a_save_that_failed_is_not_tried_again(
+    folder: TrialFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise EnvironmentFault("full")
+
+    recorder = Recorder(folder, 0)
+    with monkeypatch.context() as broken:
+        broken.setattr(Ledger, "_write", full)
+        with pytest.raises(EnvironmentFault, match="full"):
+            recorder.record(progress(1), seconds=1.0)
+    recorder.save()
+    assert saved(folder) == 0
