@@ -115,6 +115,5 @@ ELSEWHERE: dict[int, tuple[str, ...]] = {
 }
 
 NOT_TESTED: dict[int, str] = {
-    17: "not tested: needs shaped links; collectives have no limit but hang_timeout_s",
     42: "as row 14: the same kill",
 }

@@ -1,4 +1,4 @@
-"""Rows 14, 15 and 16: hosts that are lost, drained, or cut off under a trial whose ranks sit on two of them."""
+"""Rows 14 to 17: hosts that are lost, drained, cut off, or far away, under a trial whose ranks sit on two of them."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 EPOCHS, EPOCH_S = 18, 0.4
 KILLS = 5
 NOTICE_S = 60
+LAG_S = 0.1
 HANG_S = 10.0
 SILENT_S = 60.0
 """How long Ray's head believes in a node that no longer answers, and some more."""
@@ -162,6 +163,21 @@ def test_a_host_cut_off(faults: Callable[[int, str], Fault], tmp_path: Path, see
     account(fault, [when], tmp_path, [cluster.trial], within_s=HANG_S + SILENT_S)
     assert len(begun(tmp_path, cluster.trial)) <= EPOCHS + 1
     print([row["error"] for row in cluster.failures()])
+
+
+def test_a_host_far_away(faults: Callable[[int, str], Fault], tmp_path: Path) -> None:
+    fault = faults(17, f"{2000 * LAG_S:.0f} ms from one host to the others and back")
+    with hosts(3, last_lags_s=LAG_S) as places:
+        if not places[0].enter:
+            pytest.skip("needs network namespaces: root, ip (iproute2) and MEDAUG_NETNS=1")
+        fault.inject()
+        with spread(tmp_path, places) as cluster:
+            cluster.finish()
+            assert cluster.failures() == []
+    starts = begun(tmp_path, cluster.trial)
+    assert len(starts) == EPOCHS, "the trial was begun again though nothing had failed"
+    assert (starts[-1].time - starts[0].time) / (EPOCHS - 1) > EPOCH_S + LAG_S, "nothing was slow"
+    fault.survive()
 
 
 def _await_end_of_ranks(node: Node, timeout_s: float = 120) -> None:

@@ -7,6 +7,7 @@ import itertools
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,9 +40,12 @@ HERE = Host("127.0.0.1")
 
 
 @contextlib.contextmanager
-def hosts(n: int) -> Iterator[list[Host]]:
+def hosts(n: int, *, last_lags_s: float = 0.0) -> Iterator[list[Host]]:
     """``n`` hosts: this one ``n`` times, or, with ``MEDAUG_NETNS=1`` and the right to make them,
-    network namespaces on one bridge, which this process reaches, too."""
+    network namespaces on one bridge, which this process reaches, too.
+
+    What the last one sends or is sent takes ``last_lags_s`` to arrive.
+    """
     if os.environ.get("MEDAUG_NETNS") != "1":
         yield [HERE] * n
         return
@@ -53,28 +57,49 @@ def hosts(n: int) -> Iterator[list[Host]]:
         for i in range(n)
     ]
     try:
-        try:
-            _ip(f"link add {name} type bridge")
-            _ip(f"addr add {net}.254/24 dev {name}")
-            _ip(f"link set {name} up")
-            for i, host in enumerate(made):
-                _names_are_unknown(f"{name}-{i}")
-                _ip(f"netns add {name}-{i}")
-                _ip(f"link add {name}v{i} type veth peer name eth0 netns {name}-{i}")
-                _ip(f"link set {name}v{i} master {name} up")
-                _ip(f"-n {name}-{i} addr add {host.ip}/24 dev eth0")
-                _ip(f"-n {name}-{i} link set eth0 up")
-                _ip(f"-n {name}-{i} link set lo up")
-                _ip(f"-n {name}-{i} route add default via {net}.254")  # Ray looks which way is out
-        except (OSError, subprocess.CalledProcessError):
-            made = [HERE] * n
-        yield made
+        with contextlib.ExitStack() as cables:
+            try:
+                _ip(f"link add {name} type bridge")
+                _ip(f"addr add {net}.254/24 dev {name}")
+                _ip(f"link set {name} up")
+                for i, host in enumerate(made):
+                    space = f"{name}-{i}"
+                    _names_are_unknown(space)
+                    _ip(f"netns add {space}")
+                    if last_lags_s and host is made[-1]:
+                        cables.enter_context(_slow_cable(host.port, space, last_lags_s))
+                    else:
+                        _ip(f"link add {host.port} type veth peer name eth0 netns {space}")
+                    _ip(f"link set {host.port} master {name} up")
+                    _ip(f"-n {space} addr add {host.ip}/24 dev eth0")
+                    _ip(f"-n {space} link set eth0 up")
+                    _ip(f"-n {space} link set lo up")
+                    _ip(f"-n {space} route add default via {net}.254")  # Ray looks which is out
+            except (OSError, subprocess.CalledProcessError):
+                made = [HERE] * n
+            yield made
     finally:
         if shutil.which("ip"):
             for i in range(n):
                 subprocess.run(["ip", "netns", "del", f"{name}-{i}"], capture_output=True)
                 shutil.rmtree(NAMES / f"{name}-{i}", ignore_errors=True)
             subprocess.run(["ip", "link", "del", name], capture_output=True)
+
+
+@contextlib.contextmanager
+def _slow_cable(port: str, namespace: str, lag_s: float) -> Iterator[None]:
+    """From ``port`` here to ``eth0`` there."""
+    script = Path(__file__).with_name("lag.py")
+    command = [sys.executable, str(script), port, f"{port}e", str(lag_s)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as cable:
+        try:
+            assert cable.stdout is not None
+            if cable.stdout.readline() != "up\n":
+                raise OSError("no such interfaces here")
+            _ip(f"link set {port}e netns {namespace} name eth0")
+            yield
+        finally:
+            cable.kill()
 
 
 def _names_are_unknown(namespace: str) -> None:
