@@ -23,6 +23,7 @@ from medaug.errors import IntegrityError, UserError
 from medaug.experiment import ARM_CONFIGS
 from medaug.plan import ArmVariant, Plan, expand_arms, plan_study
 from medaug.room import bytes_to_write
+from medaug.run_folder import refresh_run, refresh_runs, share_run
 from medaug.shelf import Shelf
 from medaug.spec import DataSpec, SplitSpec, StudySpec, TrialConfig, build_study, signature
 from medaug.sweep.display import Display, make_display
@@ -63,6 +64,7 @@ def run_study(study: StudySpec, *, address: str | None = None, wait: bool = Fals
     """
     if study.data.layout != "phantom":
         folder_of(study.data)  # before any device is taken
+    refresh_runs(study.storage)  # a trial may have been run in another one
     check_storage(study.storage)
     folder = free_folder(study)
     with ExitStack() as stack:
@@ -78,6 +80,7 @@ def run_study(study: StudySpec, *, address: str | None = None, wait: bool = Fals
                 wait=wait,
             )
         )
+        refresh_run(folder)  # the last writer may have ended just now
         claim_folder(study)  # after the lease, which says who the one writer is
         stack.enter_context(tracker)
         slices, pretrain_slices = make_slices(study, display)
@@ -91,6 +94,7 @@ def run_study(study: StudySpec, *, address: str | None = None, wait: bool = Fals
         outcomes = run_waves(plan, study, sweep, display)
         board = leaderboard_of(folder)
         report = write_report(folder)
+        share_run(folder)
         tracker.finish(board, report)
     failed = [outcome.error or outcome.key for outcome in outcomes if outcome.status == "failed"]
     left_out = Shelf(study.storage).open_store(slices).manifest["extra"]["ingest"]["rejects"]
@@ -275,12 +279,13 @@ def _ingest(
     title: str,
     tell: bool = True,
 ) -> str:
+    shelf = Shelf(storage)
     with display.progress(title) as progress:
         cohort = read_cohort(data, progress)
         name = f"slices-{ingest_signature(cohort, data, split)}"
-        report = ingest(
-            data, split, Shelf(storage).store_path(name), progress=progress, cohort=cohort
-        )
+        shelf.fetch_store(name)  # another machine may have made it
+        report = ingest(data, split, shelf.store_path(name), progress=progress, cohort=cohort)
+        shelf.share_store(name)
     if tell:
         display.note_ingest(report)
     return name

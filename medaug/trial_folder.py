@@ -4,7 +4,8 @@
 finished epoch in ``epochs.jsonl``, one per failed try in ``failures.jsonl``, where its time went in
 ``times.jsonl``, and at the end one of
 ``result.json`` (done or diverged), ``stopped.json`` (ended early by successive halving) or
-``failure.json`` (tried again on resume).
+``failure.json`` (tried again on resume). In the copy of a bucket, the bucket has each of them too
+before anybody hears of it.
 """
 
 from __future__ import annotations
@@ -19,8 +20,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medaug import bucket
 from medaug.errors import EnvironmentFault, IntegrityError
 from medaug.spec import TrialConfig
+
+FILES = (
+    "config.json", "epochs.jsonl", "failures.jsonl", "times.jsonl",
+    "result.json", "stopped.json", "failure.json",
+)  # fmt: skip
+
+MANIFEST = "MANIFEST.json"
+"""Of a checkpoint: the last of its files to be there."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +44,11 @@ class TrialFolder:
     def path(self) -> Path:
         return self.experiment / "trials" / self.key
 
+    def refresh(self) -> None:
+        """Bring this node's copy up to date, where the folder is one of a bucket's."""
+        here = [self.path / name for name in FILES]
+        bucket.mirror(self.path, FILES.__contains__, here)
+
     def claim(self, config: TrialConfig) -> None:
         """Make the folder and write ``config.json`` (labels and ranks may change on resume)."""
         assert config.key == self.key
@@ -41,6 +56,8 @@ class TrialFolder:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             value = config.model_dump(mode="json")
             write_json(self.path / "config.json", value, durable=False)  # rewritten by every run
+        except bucket.BucketFault:
+            raise
         except OSError as fault:
             raise EnvironmentFault(f"{self.path}: {fault.strerror}; check the storage") from None
 
@@ -58,12 +75,20 @@ class TrialFolder:
     def adopt(self, other: TrialFolder) -> None:
         """Take over what the same trial, finished in another experiment, has left."""
         assert other.key == self.key
+        other.fetch_checkpoints()
         for checkpoint in other.path.glob("ep_*"):
             shutil.copytree(checkpoint, self.path / checkpoint.name, dirs_exist_ok=True)
+            bucket.send_folder(self.path / checkpoint.name, MANIFEST)
         # The result last: it says that all is here.
         for name in ("epochs.jsonl", "times.jsonl", "result.json"):
             if (content := _content(other.path / name)) is not None:
                 _write(self.path / name, content)
+
+    def fetch_checkpoints(self) -> None:
+        """Have all of its checkpoints in this node's copy, where it is one of a bucket's."""
+        if bucket.carries(self.path):
+            for name in bucket.folders(self.path):
+                bucket.fetch_folder(self.path / name, MANIFEST)
 
     def stopped(self) -> dict[str, Any] | None:
         return read_json(self.path / "stopped.json")
@@ -82,8 +107,11 @@ class TrialFolder:
 
     def reopen(self) -> None:
         """Forget an earlier failure or early stop: the trial runs on."""
-        for name in ("failure.json", "stopped.json"):
-            (self.path / name).unlink(missing_ok=True)
+        for path in (self.path / "failure.json", self.path / "stopped.json"):
+            if path.exists():
+                path.unlink()
+                if bucket.carries(path):
+                    bucket.remove(path)
 
     def log_epoch(self, row: Mapping[str, Any]) -> None:
         """Append a line to ``epochs.jsonl``; an epoch that had to be redone appears twice."""
@@ -125,6 +153,11 @@ def write_json(path: Path, value: Mapping[str, Any], *, durable: bool = True) ->
 
 
 def _write(path: Path, content: bytes, *, durable: bool = True) -> None:
+    with bucket.kept(path):
+        _write_here(path, content, durable)
+
+
+def _write_here(path: Path, content: bytes, durable: bool) -> None:
     temporary = path.with_name(f".tmp_{path.name}_{uuid.uuid4().hex[:8]}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
@@ -146,7 +179,7 @@ def _write(path: Path, content: bytes, *, durable: bool = True) -> None:
 
 
 def _append(path: Path, row: Mapping[str, Any]) -> None:
-    with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "rb+") as file:
+    with bucket.kept(path), open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "rb+") as file:
         end = file.seek(0, os.SEEK_END)
         file.seek(max(end - 1, 0))
         torn = end > 0 and file.read(1) != b"\n"  # a writer was killed in the middle of a line

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from medaug.cli.options import JSON, NAME, SET, SPEC, STORAGE, load, storage_of
+from medaug.cli.options import JSON, NAME, PLACE, SET, SPEC, STORAGE, load, run_in, storage_of
 from medaug.errors import UserError
+from medaug.place import told
 
 if TYPE_CHECKING:
     from medaug.sweep.jobs import Job, Jobs
@@ -27,8 +28,10 @@ FOLLOW = click.option("--follow", is_flag=True, help="Print its log until it end
 @SET
 @click.option(
     "--storage",
+    type=PLACE,
     metavar="DIR",
-    help="A folder that all of its nodes see [default: MEDAUG_STORAGE there].",
+    help="A folder that all of its nodes see, or s3://bucket/prefix [default: MEDAUG_STORAGE "
+    "there].",
 )
 @click.option(
     "--address", required=True, metavar="URL", help="http://HOST:8265, Ray's dashboard there."
@@ -40,7 +43,7 @@ def submit(
     spec: Path,
     data: str | None,
     overrides: tuple[str, ...],
-    storage: str | None,
+    storage: Path | None,
     address: str,
     name: str | None,
     wait: bool,
@@ -53,19 +56,18 @@ def submit(
     The resolved study is sent, and nothing else: medaug and the scans are on the cluster.
     """
     study = load(spec, Path(data) if data else None, overrides, None, name)
-    if storage is not None:
-        storage_of(Path(storage))
-    elif study.storage.is_absolute():
-        storage = str(study.storage)
+    if storage is None and study.storage.is_absolute():
+        storage = study.storage
     folders = {"--storage": storage, "data.root": study.data.root}
     for key, folder in folders.items():
-        if folder is not None and not Path(folder).is_absolute():
+        if folder is not None and not folder.is_absolute():
             raise UserError(f"{key}: '{folder}' means nothing there; give the cluster's own path")
     from medaug.sweep.jobs import run_command
 
     jobs = _connect(address)
-    command = run_command(study, storage=storage, wait=wait)
-    _see_it_run(jobs, jobs.submit(study.name, command, storage), follow)
+    place = told(storage) if storage else None
+    command = run_command(study, storage=place, wait=wait)
+    _see_it_run(jobs, jobs.submit(study.name, command, place), follow)
 
 
 def resume_there(name: str, storage: str | None, address: str, wait: bool, follow: bool) -> None:
@@ -89,15 +91,20 @@ def resume_there(name: str, storage: str | None, address: str, wait: bool, follo
 @JSON
 def status(name: str | None, storage: Path | None, address: str | None, as_json: bool) -> None:
     """Say what is running, and how far it is."""
+    from medaug.run_folder import refresh_run
     from medaug.sweep.holding import runs_in, state_of
 
     folder = storage_of(storage)
     jobs = _connect(address).all() if address else []
     jobs = [job for job in jobs if name in (None, job.run)]
     known = runs_in(folder)
-    runs = [state_of(folder / run) for run in known if name in (None, run)]
+    runs = []
+    for run_name in known:
+        if name in (None, run_name):
+            refresh_run(folder / run_name)
+            runs.append(state_of(folder / run_name))
     if name is not None and not jobs and not runs:
-        place = f"{folder} and {address}" if address else str(folder)
+        place = f"{told(folder)} and {address}" if address else told(folder)
         have = f"; have {', '.join(known)}" if known else ""
         raise UserError(f"{name}: no such run in {place}{have} (--storage, --address)")
     if as_json:
@@ -109,7 +116,7 @@ def status(name: str | None, storage: Path | None, address: str | None, as_json:
     for run in runs:
         click.echo(run)
     if not jobs and not runs:
-        click.echo(f"no runs in {folder}" + (f", no jobs at {address}" if address else ""))
+        click.echo(f"no runs in {told(folder)}" + (f", no jobs at {address}" if address else ""))
 
 
 @click.command()
@@ -133,13 +140,13 @@ def stop(name: str, storage: Path | None, address: str | None) -> None:
     from medaug.sweep.holding import stop as stop_here
     from medaug.tracking.records import read_study
 
-    folder = storage_of(storage) / name
+    folder = run_in(storage, name)
     read_study(folder)  # a name that was mistyped is an error
     if (holder := stop_here(folder)) is None:
         click.echo(f"{name} is not running")
         return
     click.echo(f"stopped {name} ({holder})")
-    click.echo(f"go on:  medaug resume {name}" + (f" --storage {storage}" if storage else ""))
+    click.echo(f"go on:  medaug resume {name}" + (f" --storage {told(storage)}" if storage else ""))
 
 
 def _connect(address: str) -> Jobs:

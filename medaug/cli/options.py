@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from medaug.errors import UserError
+from medaug.place import local, told
 
 if TYPE_CHECKING:
     from medaug.spec import ArmSpec, StudySpec
@@ -22,12 +23,28 @@ SET = click.option(
 DATA = click.option(
     "--data", type=click.Path(path_type=Path), metavar="DIR", help="The folder of scans."
 )
+
+
+class _Place(click.ParamType[Path]):
+    """A folder, or a bucket: then the path of this machine's copy of it."""
+
+    name = "place"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Path:
+        try:
+            return local(value)
+        except ValueError as error:
+            raise UserError(f"--storage: {error}") from None
+
+
+PLACE = _Place()
 STORAGE = click.option(
     "--storage",
-    type=click.Path(path_type=Path),
+    type=PLACE,
     envvar="MEDAUG_STORAGE",
     metavar="DIR",
-    help="Where runs, stores and models live [default: the study's own, ./runs].",
+    help="Where runs, stores and models live: a folder, or s3://bucket/prefix [default: the "
+    "study's own, ./runs].",
 )
 QUICK = click.option(
     "--quick",
@@ -41,13 +58,22 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable ou
 
 
 def storage_of(storage: Path | None) -> Path:
-    """The storage folder, ``runs`` by default; UserError if it is no folder's path."""
-    from medaug.spec.study import mounted
+    """The storage, ``runs`` by default; of a bucket, this machine's copy with the names of its
+    runs."""
+    from medaug.run_folder import refresh_names
 
-    try:
-        return mounted(storage or Path("runs"))
-    except ValueError as error:
-        raise UserError(f"--storage: {error}") from None
+    storage = storage or Path("runs")
+    refresh_names(storage)
+    return storage
+
+
+def run_in(storage: Path | None, name: str) -> Path:
+    """The folder of run ``name``; of a bucket, this machine's copy of it, up to date."""
+    from medaug.run_folder import refresh_run
+
+    folder = storage_of(storage) / name
+    refresh_run(folder)
+    return folder
 
 
 def load(
@@ -66,7 +92,7 @@ def load(
     if data is not None:
         options += [f"data.root={json.dumps(str(data))}"]
     if storage is not None:
-        options += [f"storage={json.dumps(str(storage))}"]
+        options += [f"storage={json.dumps(told(storage))}"]
     if name is not None:
         options += [f"name={json.dumps(name)}"]
     study = load_study(spec, _arm_types, options, _choices)

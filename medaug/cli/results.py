@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from medaug.cli.options import JSON, NAME, STORAGE, storage_of
+from medaug.cli.options import JSON, NAME, STORAGE, run_in, storage_of
 from medaug.errors import UserError
 
 
@@ -30,7 +30,7 @@ def leaderboard(name: str | None, published: bool, storage: Path | None, as_json
     from medaug.tracking.leaderboard import leaderboard_of
     from medaug.tracking.table import render
 
-    board = leaderboard_of(storage_of(storage) / name)
+    board = leaderboard_of(run_in(storage, name))
     click.echo(json.dumps(board.to_json(), indent=1) if as_json else render(board))
 
 
@@ -57,9 +57,12 @@ def report(name: str, storage: Path | None) -> None:
 
     Prints where it is.
     """
+    from medaug.run_folder import share_run
     from medaug.tracking.report.document import write_report
 
-    click.echo(write_report(storage_of(storage) / name))
+    folder = run_in(storage, name)
+    click.echo(write_report(folder))
+    share_run(folder)
 
 
 @click.command()
@@ -74,7 +77,7 @@ def unseal(name: str, storage: Path | None, as_json: bool) -> None:
     from medaug import unseal as opening
     from medaug.sweep.display import make_display
 
-    folder = storage_of(storage) / name
+    folder = run_in(storage, name)
     with make_display().progress("reading the sealed patients") as progress:
         record = opening.unseal(folder, progress)
     click.echo(json.dumps(record, indent=1) if as_json else opening.render(folder, record))
@@ -105,7 +108,7 @@ def export(
     from medaug.export import export as write
 
     out = out or Path(f"{name}-generator")
-    click.echo(write(storage_of(storage) / name, out, arm=arm, allow_near_copies=allow_near_copies))
+    click.echo(write(run_in(storage, name), out, arm=arm, allow_near_copies=allow_near_copies))
 
 
 @click.command()

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
+from medaug.bucket import carries
 from medaug.cli.cluster import FOLLOW, resume_there
-from medaug.cli.options import ADDRESS, DATA, NAME, QUICK, SET, SPEC, STORAGE, load, storage_of
+from medaug.cli.options import ADDRESS, DATA, NAME, QUICK, SET, SPEC, STORAGE, load, run_in
 from medaug.errors import EnvironmentFault, TrialsFailed
+from medaug.place import told
 
 if TYPE_CHECKING:
     from medaug.study import Finished
@@ -44,7 +46,7 @@ def run(
     SPEC is a YAML file such as jobs/demo.yaml.
     """
     study = load(spec, data, overrides, storage, name, quick)  # first: mistakes are told at once
-    if not (mkdir or study.storage.absolute().parent.is_dir()):
+    if not (mkdir or carries(study.storage) or study.storage.absolute().parent.is_dir()):
         raise EnvironmentFault(
             f"storage {study.storage}: its parent folder does not exist; correct the path, mount "
             "the disk, or give --mkdir"
@@ -81,12 +83,12 @@ def resume(
     """
     if address and address.startswith(("http://", "https://")):
         typed = ctx.get_parameter_source("storage") is ParameterSource.COMMANDLINE
-        resume_there(name, str(storage) if storage and typed else None, address, wait, follow)
+        resume_there(name, told(storage) if storage and typed else None, address, wait, follow)
         return
     from medaug.study import resume_study
     from medaug.sweep.watchdog import StorageWatchdog
 
-    folder = storage_of(storage) / name
+    folder = run_in(storage, name)
     with StorageWatchdog(folder.parent):
         _tell(resume_study(folder, address=address, wait=wait))
 
@@ -111,7 +113,7 @@ def sync(name: str, storage: Path | None) -> None:
     """Send to MLflow what it missed of run NAME."""
     from medaug.tracking.mlflow.tracker import sync as send
 
-    click.echo(f"{send(storage_of(storage) / name)} trials sent")
+    click.echo(f"{send(run_in(storage, name))} trials sent")
 
 
 def _tell(finished: Finished) -> None:
@@ -119,7 +121,7 @@ def _tell(finished: Finished) -> None:
     from medaug.tracking.table import render
 
     storage = finished.folder.parent
-    elsewhere = "" if storage == Path("runs") else f" --storage {storage}"
+    elsewhere = "" if storage == Path("runs") else f" --storage {told(storage)}"
     click.echo(render(finished.board))
     click.echo(f"report:      {finished.report}")
     click.echo(f"MLflow:      medaug ui{elsewhere}")

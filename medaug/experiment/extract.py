@@ -39,6 +39,9 @@ def extract(
         unet, spec, slices, tuple(about["normalisation"]), out, world, provenance=provenance
     ):
         if progress.result is not None:
+            if world.is_main:
+                shelf.share_store(out.name)
+            world.barrier()
             shape = shelf.open_store(out.name).schema.shape
             result = {"output": out.name, "rows": len(slices), "shape": list(shape), "scores": {}}
             progress = replace(progress, result=result)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializeAsAny, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializeAsAny,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
+from medaug.place import local, told
 from medaug.spec.base import Spec
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -316,15 +322,15 @@ class ResourceSpec(Spec):
     hang_timeout_s: PositiveFloat = 120.0
     max_failures: Annotated[int, Field(ge=0)] = 2
     """Tries that one epoch of a trial may fail before the trial does; lost nodes do not count."""
+    checkpoint_every_s: Annotated[float, Field(ge=0)] = 30.0
+    """A finished epoch is saved when the last saved one is so many seconds old, and at a trial's
+    end or stop; 0: every epoch. A trial that is killed loses that much and the epoch it was in."""
     max_concurrent: Positive | None = None
     replicates: Literal["separate", "fused"] = "separate"
     """``fused``: seeds and folds of one GAN configuration are trained in shared passes, up to 16 on
     one rank, with equal results up to rounding. Pays on GPUs, which one small network leaves idle;
     a CPU is filled better by separate trials side by side."""
 
-    checkpoint_every_s: Annotated[float, Field(ge=0)] = 30.0
-    """A finished epoch is saved when the last saved one is so many seconds old, and at a trial's
-    end or stop; 0: every epoch. A trial that is killed loses that much and the epoch it was in."""
     @model_validator(mode="after")
     def _replicates_share_a_rank(self) -> ResourceSpec:
         if self.replicates == "fused" and self.ranks > 1:
@@ -343,22 +349,6 @@ class TrackingSpec(Spec):
     """MLflow tracking URI; None is a SQLite database in the storage folder."""
     required: bool = False
     """Stop with exit code 2 when MLflow cannot be reached at the start."""
-
-
-def mounted(storage: Path) -> Path:
-    """``storage`` if it is a folder's path.
-
-    Checkpoints and leases live by rename, link and fsync, which object stores do not have.
-
-    Raises:
-        ValueError: it is an address such as ``s3://bucket``.
-    """
-    if scheme := re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", str(storage)):
-        raise ValueError(
-            f"{scheme[1]}:// is not a folder; give a path that all nodes see (a disk, NFS, Lustre, "
-            "or the bucket mounted as one)"
-        )
-    return storage
 
 
 class StudySpec(Spec):
@@ -381,10 +371,16 @@ class StudySpec(Spec):
     tracking: TrackingSpec = TrackingSpec()
     storage: Path = Path("runs")
 
+    """A folder, or ``s3://bucket/prefix``: then the path of this node's copy of it."""
+
     @field_validator("storage")
     @classmethod
-    def _storage_is_a_folder(cls, storage: Path) -> Path:
-        return mounted(storage)
+    def _storage_is_a_place(cls, storage: Path) -> Path:
+        return local(storage)
+
+    @field_serializer("storage", when_used="json")
+    def _storage_as_told(self, storage: Path) -> str:
+        return told(storage)
 
     @model_validator(mode="after")
     def _features_need_segmenter(self) -> StudySpec:

@@ -13,8 +13,9 @@ import pyarrow as pa
 from pyarrow import fs
 
 from medaug.errors import EnvironmentFault, UserError
+from medaug.locks import one_at_a_time
 from medaug.store.assemble import assembled
-from medaug.store.files import one_at_a_time, parse_sealed, private_folder, storage_faults
+from medaug.store.files import parse_sealed, private_folder, storage_faults
 from medaug.store.manifest import MANIFEST
 
 FETCH_THREADS = 4
@@ -45,14 +46,7 @@ class NodeCache:
         """
         if not (folder := os.environ.get("MEDAUG_STORE_CACHE")):
             return None
-        text = os.environ.get("MEDAUG_STORE_CACHE_GB", "100")
-        try:
-            limit_bytes = int(float(text) * 1e9)
-        except (ValueError, OverflowError):
-            limit_bytes = 0
-        if limit_bytes <= 0:
-            raise UserError(f"MEDAUG_STORE_CACHE_GB: '{text}'; give a number above 0, such as 100")
-        return NodeCache(Path(folder), limit_bytes)
+        return NodeCache(Path(folder), limit_from_environment())
 
     def fetch(self, uri: str | Path) -> Path:
         """The local copy of the store at ``uri``: a path, or a URI that pyarrow knows (s3://...).
@@ -79,14 +73,19 @@ class NodeCache:
                 if not (final / MANIFEST).exists():
                     manifest = parse_sealed(content, str(uri))
                     names = [shard["file"] for shard in manifest["shards"]]
-                    self._make_room(manifest["bytes"], str(uri))
+                    self.make_room(manifest["bytes"], str(uri))
                     with assembled(final) as folder:
                         _copy(source, root, names, folder)
                         (folder / MANIFEST).write_bytes(content)
                 os.utime(final)
         return final
 
-    def _make_room(self, n_bytes: int, uri: str) -> None:
+    def make_room(self, n_bytes: int, uri: str) -> None:
+        """Let stores give way until ``n_bytes`` more keep within the limit.
+
+        Raises:
+            EnvironmentFault: the store at ``uri``, which has so many, is larger than the limit.
+        """
         if n_bytes > self.limit_bytes:
             raise EnvironmentFault(
                 f"{uri}: has {n_bytes / 1e9:.1f} GB, the cache {self.folder} may hold "
@@ -100,6 +99,18 @@ class NodeCache:
             del sizes[oldest]
             (oldest / MANIFEST).unlink()  # first: half a store must not look like one
             shutil.rmtree(oldest)
+
+
+def limit_from_environment() -> int:
+    """Bytes that ``MEDAUG_STORE_CACHE_GB`` says (100 GB). Raises UserError when it is no number."""
+    text = os.environ.get("MEDAUG_STORE_CACHE_GB", "100")
+    try:
+        limit_bytes = int(float(text) * 1e9)
+    except (ValueError, OverflowError):
+        limit_bytes = 0
+    if limit_bytes <= 0:
+        raise UserError(f"MEDAUG_STORE_CACHE_GB: '{text}'; give a number above 0, such as 100")
+    return limit_bytes
 
 
 def _absolute(uri: str | Path) -> str:

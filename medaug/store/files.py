@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -15,9 +14,9 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from medaug.errors import EnvironmentFault, IntegrityError
+from medaug.errors import EnvironmentFault, IntegrityError, MedaugError
 
 ABANDONED_AFTER_S = 3600.0
 
@@ -145,21 +144,12 @@ def sha256_of(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def one_at_a_time(lock: Path) -> Iterator[IO[str]]:
-    """Wait until no other process of this node holds ``lock``; yields the open file.
-
-    The kernel frees it when its holder ends, however it ends.
-    """
-    with open(os.open(lock, os.O_RDWR | os.O_CREAT, 0o600), "r+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield file
-
-
-@contextlib.contextmanager
 def storage_faults(path: Path, need_bytes: int = 0) -> Iterator[None]:
     """Turn an OSError into an EnvironmentFault that says where, and how much room is needed."""
     try:
         yield
+    except MedaugError:  # has said where already
+        raise
     except OSError as fault:
         if fault.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             reason = fault.strerror or str(fault)

@@ -13,7 +13,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from medaug.errors import IntegrityError
-from medaug.store.files import one_at_a_time, sha256_of
+from medaug.locks import one_at_a_time
+from medaug.store.files import sha256_of
 from medaug.store.sidecar import check_schema
 
 

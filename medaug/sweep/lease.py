@@ -3,7 +3,8 @@
 Leases are files ``lease-000001.json``, ``lease-000002.json``, …; the highest number counts. A new
 one is made with ``link``, which fails when the name exists: of several processes that find the
 last lease released or expired, one makes the next. This needs no file locks, which network file
-systems have or have not.
+systems have or have not. In a bucket they are objects, and the next one is made by a write that
+succeeds only where there is none yet (``If-None-Match``).
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ import socket
 import threading
 import time
 import uuid
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import psutil
 
+from medaug import bucket
 from medaug.errors import EnvironmentFault, UserError
 
 STALE_S = 90.0
@@ -38,6 +41,8 @@ class Holder:
     started: float
     """When the process began: a pid alone may belong to a later one."""
     released: bool = False
+    nonce: str = ""
+    """Nobody else's."""
 
     def is_dead(self) -> bool:
         """Certainly dead: a process of this machine that is no more."""
@@ -65,10 +70,12 @@ class Lease:
     def __init__(
         self, experiment: Path, *, stale_s: float = STALE_S, renew_s: float = RENEW_S
     ) -> None:
-        self._folder = experiment
+        self._experiment = experiment
+        self._slots = _Objects(experiment) if bucket.carries(experiment) else _Files(experiment)
         self._stale_s = stale_s
         self._renew_s = renew_s
         self._number = 0
+        self._me = _me()
         self._done = threading.Event()
         self._thread: threading.Thread | None = None
         self.lost = threading.Event()
@@ -89,14 +96,16 @@ class Lease:
             EnvironmentFault: the experiment's folder cannot be written.
         """
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._experiment.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._number = self._take(self._newest())
+            for number in self._slots.numbers():
+                if number < self._number:
+                    self._slots.remove(number)
+        except EnvironmentFault:
+            raise
         except OSError as fault:
-            what = f"{self._folder}: {fault.strerror}; check the storage"
+            what = f"{self._experiment}: {fault.strerror}; check the storage"
             raise EnvironmentFault(what) from None
-        for number in self._numbers():
-            if number < self._number:
-                self._path(number).unlink(missing_ok=True)
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._thread.start()
 
@@ -108,8 +117,7 @@ class Lease:
             self._thread = None
             if not self.lost.is_set():
                 with contextlib.suppress(OSError):  # it expires by itself
-                    temporary = self._write_aside(released=True)
-                    os.replace(temporary, self._path(self._number))
+                    self._slots.replace(self._number, replace(self._me, released=True))
 
     def holder(self) -> Holder | None:
         """Who holds it now, or None. Where nothing can be written, who held it last."""
@@ -132,21 +140,16 @@ class Lease:
     def _take(self, newest: int) -> int:
         if (holder := self._active(newest)) is not None:
             raise self._refusal(holder)
-        temporary = self._write_aside(released=False)
-        try:
-            os.link(temporary, self._path(newest + 1))
-        except FileExistsError:
-            raise self._refusal(self._holder(newest + 1)) from None
-        finally:
-            temporary.unlink()
+        if not self._slots.make(newest + 1, self._me):
+            raise self._refusal(self._holder(newest + 1))
         if (higher := self._newest()) > newest + 1:  # we were slow: others came and went meanwhile
-            self._path(newest + 1).unlink(missing_ok=True)
+            self._slots.remove(newest + 1)
             raise self._refusal(self._holder(higher))
         return newest + 1
 
     def _refusal(self, holder: Holder | None) -> UserError:
         return UserError(
-            f"experiment {self._folder.name} is running ({holder or 'another process'}); "
+            f"experiment {self._experiment.name} is running ({holder or 'another process'}); "
             "wait for it, stop it, or choose another name"
         )
 
@@ -156,52 +159,136 @@ class Lease:
                 if self._newest() > self._number:
                     self.lost.set()
                     return
-                os.utime(self._path(self._number))
+                self._slots.renew(self._number, self._me)
 
     def _expired(self, number: int) -> bool:
         """Not renewed for ``stale_s``, by the storage's clock: those of the hosts may differ."""
-        probe = self._write_aside(released=False)
-        try:
-            os.utime(probe)
-            age_s = probe.stat().st_mtime - self._path(number).stat().st_mtime
-        except FileNotFoundError:
-            return False
-        finally:
-            probe.unlink(missing_ok=True)
-        return age_s > self._stale_s
-
-    def _numbers(self) -> list[int]:
-        found = (re.fullmatch(r"lease-(\d+)\.json", path.name) for path in self._folder.iterdir())
-        return [int(name[1]) for name in found if name]
+        age_s = self._slots.age_s(number)
+        return age_s is not None and age_s > self._stale_s
 
     def _newest(self) -> int:
-        return max(self._numbers(), default=0)
-
-    def _path(self, number: int) -> Path:
-        return self._folder / f"lease-{number:06d}.json"
+        return max(self._slots.numbers(), default=0)
 
     def _holder(self, number: int) -> Holder | None:
         try:
-            return Holder(**json.loads(self._path(number).read_text()))
+            return Holder(**json.loads(self._slots.read(number)))
         except (FileNotFoundError, ValueError, TypeError):
             return None
 
-    def _write_aside(self, *, released: bool) -> Path:
+
+class _Files:
+    """Leases as files of a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def numbers(self) -> list[int]:
+        return _numbers_of(path.name for path in self._folder.iterdir())
+
+    def read(self, number: int) -> bytes:
+        return self._path(number).read_bytes()
+
+    def make(self, number: int, holder: Holder) -> bool:
+        """False when there is one."""
+        temporary = self._write_aside(holder)
+        try:
+            os.link(temporary, self._path(number))
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink()
+        return True
+
+    def replace(self, number: int, holder: Holder) -> None:
+        os.replace(self._write_aside(holder), self._path(number))
+
+    def renew(self, number: int, holder: Holder) -> None:
+        os.utime(self._path(number))
+
+    def remove(self, number: int) -> None:
+        self._path(number).unlink(missing_ok=True)
+
+    def age_s(self, number: int) -> float | None:
+        probe = self._write_aside(_me())
+        try:
+            os.utime(probe)
+            return probe.stat().st_mtime - self._path(number).stat().st_mtime
+        except FileNotFoundError:
+            return None
+        finally:
+            probe.unlink(missing_ok=True)
+
+    def _path(self, number: int) -> Path:
+        return self._folder / _name_of(number)
+
+    def _write_aside(self, holder: Holder) -> Path:
         path = self._folder / f".lease-{uuid.uuid4().hex}"
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(descriptor, "w") as file:
-            json.dump(asdict(_me(released)), file)
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(_content(holder))
         return path
 
 
-def _me(released: bool) -> Holder:
+class _Objects:
+    """Leases as objects of the bucket that ``folder`` is copied from."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def numbers(self) -> list[int]:
+        return _numbers_of(bucket.objects(self._folder))
+
+    def read(self, number: int) -> bytes:
+        if (content := bucket.read(self._path(number))) is None:
+            raise FileNotFoundError
+        return content
+
+    def make(self, number: int, holder: Holder) -> bool:
+        """False when there is one."""
+        return bucket.create(self._path(number), _content(holder))
+
+    def replace(self, number: int, holder: Holder) -> None:
+        bucket.write(self._path(number), _content(holder))
+
+    def renew(self, number: int, holder: Holder) -> None:
+        self.replace(number, holder)
+
+    def remove(self, number: int) -> None:
+        bucket.remove(self._path(number))
+
+    def age_s(self, number: int) -> float | None:
+        probe = self._folder / f".lease-{uuid.uuid4().hex}"
+        bucket.write(probe, b"")
+        try:
+            now, then = bucket.written(probe), bucket.written(self._path(number))
+        finally:
+            bucket.remove(probe)
+        return None if now is None or then is None else now - then
+
+    def _path(self, number: int) -> Path:
+        return self._folder / _name_of(number)
+
+
+def _name_of(number: int) -> str:
+    return f"lease-{number:06d}.json"
+
+
+def _numbers_of(names: Iterable[str]) -> list[int]:
+    found = (re.fullmatch(r"lease-(\d+)\.json", name) for name in names)
+    return [int(name[1]) for name in found if name]
+
+
+def _content(holder: Holder) -> bytes:
+    return json.dumps(asdict(holder)).encode()
+
+
+def _me() -> Holder:
     return Holder(
         host=socket.gethostname(),
         pid=os.getpid(),
         since=time.strftime("%Y-%m-%d %H:%M:%S %Z"),
         machine=_machine(),
         started=psutil.Process().create_time(),
-        released=released,
+        nonce=uuid.uuid4().hex,
     )
 
 

@@ -25,6 +25,8 @@ def note_version(experiment: Path) -> None:
         note = read_json(experiment / NOTE)
         if note is None:
             write_json(experiment / NOTE, {"medaug": now})
+    except EnvironmentFault:
+        raise
     except OSError as fault:
         raise EnvironmentFault(f"{experiment}: {fault.strerror}; check the storage") from None
     if note is not None and note["medaug"] != now:

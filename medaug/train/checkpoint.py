@@ -3,7 +3,8 @@
 A checkpoint is a directory ``ep_000007/{weights.safetensors, state.pt, MANIFEST.json}``. It is
 written under a temporary name, synced, and renamed when complete; the manifest holds the size and
 SHA-256 of each file and of itself. What does not match is never loaded, and nothing is unpickled
-(``torch.load(weights_only=True)``, after the hash check).
+(``torch.load(weights_only=True)``, after the hash check). In the copy of a bucket, a checkpoint is
+committed when the bucket has its manifest, which is sent last.
 """
 
 from __future__ import annotations
@@ -19,19 +20,21 @@ import pickle
 import re
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from medaug import bucket
 from medaug.errors import EnvironmentFault, IntegrityError, UserError
+from medaug.locks import one_at_a_time
+from medaug.trial_folder import MANIFEST
 
 log = logging.getLogger(__name__)
 
 SCHEMA = 1
-MANIFEST = "MANIFEST.json"
 WEIGHTS = "weights.safetensors"
 STATE = "state.pt"
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -66,10 +69,10 @@ class Progress:
     metrics: dict[str, float]
     checkpoint: Checkpoint | None = None
     result: Any | None = None
+    save: bool = False
 
 
 class Ledger:
-    save: bool = False
     """The checkpoints of one trial in ``directory``. One process writes; any may read."""
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
@@ -100,21 +103,22 @@ class Ledger:
         except OSError as fault:
             self._clean()
             raise _storage_fault(fault, self.directory, sum(map(len, files.values()))) from fault
+        bucket.send_folder(final, MANIFEST)
         self.prune(keep=keep_last)
         return final
 
-    def latest(self, fingerprint: str) -> Checkpoint | None:
-        """The newest checkpoint that verifies, or None. Damaged ones are set aside and logged.
-
-        Raises UserError when it belongs to another configuration or data (naming both), or was
     def epoch(self) -> int:
         """Of the newest checkpoint here, whether it verifies or not; 0 without any."""
         committed = self._committed()
         return int(committed[-1].name[3:]) if committed else 0
 
+    def latest(self, fingerprint: str) -> Checkpoint | None:
+        """The newest checkpoint that verifies, or None. Damaged ones are set aside and logged.
+
+        Raises UserError when it belongs to another configuration or data (naming both), or was
         written by a version of medaug with another schema.
         """
-        for path in reversed(self._committed()):
+        for path in self._newest_first():
             try:
                 return _load(path, fingerprint)
             except IntegrityError as fault:
@@ -123,6 +127,32 @@ class Ledger:
                     path.rename(aside)
                 log.warning("%s; set aside as %s, going back one checkpoint", fault, aside.name)
         return None
+
+    def _newest_first(self) -> Iterator[Path]:
+        """Committed checkpoints; of a bucket's, each is fetched when it is asked for."""
+        if not bucket.carries(self.directory):
+            yield from reversed(self._committed())
+            return
+        names = {each.name for each in bucket.listing(self.directory)}
+        whole = [name for name in names if re.fullmatch(rf"ep_\d{{6,}}/{MANIFEST}", name)]
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with one_at_a_time(self.directory / ".ledger.lock"):
+            for path in self._committed():
+                if f"{path.name}/{MANIFEST}" not in whole:
+                    self._remove(path)  # not what other nodes see
+        for name in sorted(whole, key=lambda name: int(Path(name).parent.name[3:]), reverse=True):
+            if self._fetch((self.directory / name).parent):
+                yield (self.directory / name).parent
+
+    def _fetch(self, path: Path) -> bool:
+        """Have this checkpoint of the bucket's here; ranks of a node do it one after the other."""
+        with one_at_a_time(self.directory / ".ledger.lock"):
+            manifest = path / MANIFEST
+            if path.exists() and not (
+                manifest.exists() and manifest.read_bytes() == bucket.read(manifest)
+            ):
+                self._remove(path)  # half a copy, or that of another try
+            return bucket.fetch_folder(path, MANIFEST)
 
     def _committed(self) -> list[Path]:
         """Checkpoint directories, oldest epoch first."""
@@ -157,10 +187,19 @@ class Ledger:
         self._clean()
         committed = self._committed()
         for path in committed[: max(0, len(committed) - keep)]:
-            # Renamed first: a half-deleted directory must not have a checkpoint's name.
-            doomed = path.with_name(f".tmp_{path.name}_{uuid.uuid4().hex[:8]}")
+            self._remove(path)
+        if bucket.carries(self.directory):
+            kept = {path.name for path in self._committed()}
+            for name in bucket.folders(self.directory):
+                if name not in kept:
+                    bucket.remove_folder(self.directory / name, first=MANIFEST)
+
+    def _remove(self, path: Path) -> None:
+        # Renamed first: a half-deleted directory must not have a checkpoint's name.
+        doomed = path.with_name(f".tmp_{path.name}_{uuid.uuid4().hex[:8]}")
+        with contextlib.suppress(FileNotFoundError):  # another rank was first
             path.rename(doomed)
-            shutil.rmtree(doomed, ignore_errors=True)
+        shutil.rmtree(doomed, ignore_errors=True)
 
 
 def _private(path: str, flags: int) -> int:

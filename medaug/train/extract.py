@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from medaug import bucket
 from medaug.models.unet import UNet, tap_shape
 from medaug.spec.study import FeatureSpec
 from medaug.store import Provenance, Store, StoreSchema, StoreWriter, publish
@@ -75,6 +76,7 @@ def extract_features(
     image_size = slices.schema.shape[-1]
     schema = StoreSchema(tap_shape(spec.tap, _base(unet), image_size), spec.dtype)
     encode = encoder(unet, spec, normalisation, world)
+    part = f"part-{world.rank:03d}*"
     about: dict[str, Any] = {
         "provenance": provenance,
         "classes": slices.classes,
@@ -87,10 +89,12 @@ def extract_features(
     # Batches begin at fixed rows, whatever is done already: a row's value could depend, in its
     # last bit, on its place in a batch.
     n_batches = -(-len(mine) // spec.batch_size)
+    bucket.fetch_new(out, part)  # what another node has done of it
     with StoreWriter(out, schema, part=world.rank, **about) as writer:
         done = writer.rows_done
         for report in range(REPORTS):
             if report:
+                bucket.send_new(out, part, content_named=True)
                 yield Progress(report, {"rows": float(len(slices) * report // REPORTS)})
             for i in range(n_batches * report // REPORTS, n_batches * (report + 1) // REPORTS):
                 start = i * spec.batch_size
@@ -99,8 +103,10 @@ def extract_features(
                     features = encode(slices.read(rows).x)
                     skip = max(0, done - start)
                     _write(features[skip:], slices, rows[skip:], writer)
+    bucket.send_new(out, part, content_named=True)
     world.barrier()
     if world.size > 1 and world.is_main:  # a single part completes its store itself
+        bucket.fetch_new(out, "part-*")
         publish(out, schema, **about)
     world.barrier()
     yield Progress(REPORTS, {"rows": float(len(slices))}, result=out)
