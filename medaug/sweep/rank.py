@@ -125,6 +125,7 @@ class Rank:
         folder = TrialFolder(experiment, config.key)
         try:
             self.end()
+            folder.refresh()
             resume = Ledger(folder.path).latest(config.key)
             if self._world.is_main:
                 self._recorder = Recorder(folder, self._checkpoint_every_s)

@@ -41,6 +41,7 @@ def share_passes(sweep: Sweep, trials: Sequence[TrialConfig], experiment: Path) 
     sweep.run(firsts, work=run_replicates)
     keys = {first.key for first in firsts}
     for trial in trials:
+        TrialFolder(experiment, trial.key).refresh()
         if trial.key in keys:  # what it was run with is no part of what it is
             TrialFolder(experiment, trial.key).claim(trial)
 
@@ -89,6 +90,8 @@ def run_replicates(
 
     name, *keys = config.labels[LABEL]
     folders = [TrialFolder(storage / name, key) for key in keys]
+    for folder in folders:
+        folder.refresh()
     folders = [folder for folder in folders if folder.result() is None]
     resumes = [Ledger(folder.path).latest(folder.key) for folder in folders]
     configs = [config, *(folder.config() for folder in folders)]

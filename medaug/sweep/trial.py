@@ -66,6 +66,7 @@ class Trial(tune.Trainable):
     def _adopt(self, trial: dict[str, Any]) -> None:
         self._ranks = int(trial["ranks"])
         self._folder = TrialFolder(self._wave.experiment, trial["key"])
+        self._folder.refresh()
         self._epoch = self._furthest = 0
         self._running = False
         self._tries_left = self._wave.resources.max_failures

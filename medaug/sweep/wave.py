@@ -158,6 +158,7 @@ class Record(tune.Callback):
         if result.get("metrics"):
             epoch = result["epoch"]
             if epoch > self._told.setdefault(key, epoch - 1) + 1:
+                TrialFolder(self._experiment, key).refresh()
                 self._tell_missed(key)
             if epoch == self._told[key] + 1:
                 self._tell(key, epoch, result["metrics"])
@@ -166,6 +167,7 @@ class Record(tune.Callback):
         key = key_of(trial.config)
         last = trial.last_result
         folder = TrialFolder(self._experiment, key)
+        folder.refresh()
         if (error := last.get("failure")) is None and folder.result() is None:
             with suppress(OSError):  # it will run on after a resume
                 folder.stop(last["epoch"], last["metrics"])
@@ -196,10 +198,11 @@ class Record(tune.Callback):
                 self._tell(key, epoch, rows[epoch]["metrics"])
 
     def _end(self, key: str, error: str | None) -> None:
+        folder = TrialFolder(self._experiment, key)
+        folder.refresh()
         if key in self._told:
             self._tell_missed(key)
         self._devices.pop(key, None)
-        folder = TrialFolder(self._experiment, key)
         result = folder.result()
         stopped = folder.stopped()
         status: Status
