@@ -1,0 +1,22 @@
+"""Stage generate by itself: what it tells, and goes on from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from medaug.experiment import run_trial
+from tests.experiment.test_together import ACGAN, ALONE, storage, trial
+
+__all__ = ["storage"]
+
+
+def test_a_trial_resumed_after_any_epoch_ends_as_the_undisturbed_one(storage: Path) -> None:
+    config = trial(ACGAN)
+    *epochs, last = run_trial(config, ALONE, storage, None)
+    assert [progress.epoch for progress in epochs] == [1, 2]
+    assert [progress.save for progress in epochs] == [False, True], "rows come next, no epoch"
+    assert last.result is not None
+    assert last.result["history"] == [progress.metrics for progress in epochs]
+    for stopped in epochs:
+        *_, again = run_trial(config, ALONE, storage, stopped.checkpoint)
+        assert again == last
