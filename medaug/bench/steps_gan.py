@@ -17,6 +17,8 @@ from medaug.bench.result import Figure
 from medaug.bench.workbench import Bench, reference_step
 from medaug.models.acgan import AcganDiscriminator, AcganGenerator
 from medaug.models.dcgan import DCGANS
+from medaug.models.layers import Dropout
+from medaug.models.products import Conv2d, ConvTranspose2d
 from medaug.spec.gan import GanSpec
 from medaug.train.gan_run import GanTask, Run
 from medaug.train.gan_step import Step
@@ -28,6 +30,13 @@ WIDTHS = (64, 256, 512)
 TARGET_CPU = {64: 1.7, 256: 2.3, 512: 2.8}
 TARGET_GPU = 2.0
 SHARE_GPU = {64: 0.03, 256: 0.10, 512: 0.15}
+
+OF_TORCH: dict[type[nn.Module], type[nn.Module]] = {
+    Conv2d: nn.Conv2d,
+    ConvTranspose2d: nn.ConvTranspose2d,
+    Dropout: nn.Dropout,
+}
+"""The reference step has the layers that the public implementation has."""
 
 Build = Callable[[], tuple[nn.Module, nn.Module]]
 
@@ -96,6 +105,15 @@ def acgan_pair(
     return build
 
 
+def as_torch_has_it(network: nn.Module) -> nn.Module:
+    """``network`` with torch's layers in the place of our faster ones, in place: same weights."""
+    for layer in network.modules():
+        for own, plain in OF_TORCH.items():
+            if type(layer) is own:
+                layer.__class__ = plain
+    return network
+
+
 def acgan_figures(bench: Bench) -> list[Figure]:
     """Step time, ratio to the reference step, and share of the bf16 peak, by width."""
     figures = []
@@ -150,7 +168,7 @@ def _against_reference(
     rows = random_rows(shape, 4 * BATCH)
     ours = Ours(spec, build, [rows], bench.world)
     torch.manual_seed(0)
-    reference = reference_step()(*(network.to(device) for network in build()), 2)
+    reference = reference_step()(*(as_torch_has_it(network).to(device) for network in build()), 2)
     batches = cycle(
         [
             (rows.x[i : i + BATCH].to(device), torch.from_numpy(rows.labels[i : i + BATCH]))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from medaug.models.layers import (
     DiscriminatorOut,
+    Dropout,
     OutAct,
     PartedBatchNorm2d,
     PartedSequential,
@@ -24,6 +25,7 @@ from medaug.models.layers import (
     out_activation,
     spectrally_normalise,
 )
+from medaug.models.products import Conv2d, ConvTranspose2d
 
 WidthRule = Literal["flat", "pyramid"]
 Conditioning = Literal["ac", "adc", "proj"]
@@ -160,12 +162,12 @@ class AcganDiscriminator(nn.Module):
         self.trunk = PartedSequential()
         for i, stride in enumerate(strides):
             w, w_next = width[i], width[i + 1]
-            self.trunk.append(nn.Conv2d(w, w_next, 3, stride, 1, bias=norm != "bn"))
+            self.trunk.append(Conv2d(w, w_next, 3, stride, 1, bias=norm != "bn"))
             if norm == "bn" and i > 0:
                 self.trunk.append(PartedBatchNorm2d(w_next))
             self.trunk.append(nn.LeakyReLU(SLOPE, inplace=True))
             if dropout:
-                self.trunk.append(nn.Dropout(dropout))
+                self.trunk.append(Dropout(dropout))
         flat = width[-1] * path[0] ** 2
         self.adv = nn.Linear(flat, 1)
         n_cls = {"ac": n_classes, "adc": 2 * n_classes, "proj": 0}[cond]
@@ -211,12 +213,12 @@ class AcganDiscriminator(nn.Module):
         return out.cls
 
 
-def _up(channels_in: int, channels_out: int, size: int, size_out: int) -> nn.ConvTranspose2d:
+def _up(channels_in: int, channels_out: int, size: int, size_out: int) -> ConvTranspose2d:
     """The transposed convolution, without bias, that takes ``size`` to ``size_out``."""
     if size == 1:
-        return nn.ConvTranspose2d(channels_in, channels_out, size_out, bias=False)
+        return ConvTranspose2d(channels_in, channels_out, size_out, bias=False)
     kernel, padding = {2 * size - 1: (3, 1), 2 * size: (4, 1), 2 * size + 1: (3, 0)}[size_out]
-    return nn.ConvTranspose2d(channels_in, channels_out, kernel, 2, padding, bias=False)
+    return ConvTranspose2d(channels_in, channels_out, kernel, 2, padding, bias=False)
 
 
 def _strides(halvings: int) -> list[int]:

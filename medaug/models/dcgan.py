@@ -15,11 +15,13 @@ from medaug.models.layers import (
     KERAS_EPS,
     KERAS_MOMENTUM,
     DiscriminatorOut,
+    Dropout,
     PartedBatchNorm2d,
     PartedSequential,
     init_dcgan,
     init_keras,
 )
+from medaug.models.products import Conv2d, ConvTranspose2d
 
 
 class Dcgan32Generator(nn.Module):
@@ -44,15 +46,15 @@ class Dcgan32Generator(nn.Module):
             nn.Unflatten(1, (width, start, start)),
         )
         self.layers = nn.Sequential(
-            nn.Conv2d(width, width, 5, padding=2),
+            Conv2d(width, width, 5, padding=2),
             *_keras_bn_leaky(width),
-            nn.ConvTranspose2d(width, width, 4, 2, 1),
+            ConvTranspose2d(width, width, 4, 2, 1),
             *_keras_bn_leaky(width),
-            nn.Conv2d(width, width, 5, padding=2),
+            Conv2d(width, width, 5, padding=2),
             *_keras_bn_leaky(width),
-            nn.Conv2d(width, width, 5, padding=2),
+            Conv2d(width, width, 5, padding=2),
             *_keras_bn_leaky(width),
-            nn.Conv2d(width, channels, 5, padding=2),
+            Conv2d(width, channels, 5, padding=2),
             nn.Tanh(),
         )
         init_keras(self)
@@ -74,11 +76,11 @@ class Dcgan32Discriminator(nn.Module):
         super().__init__()
         _check_size(size, 8)
         self.trunk = PartedSequential(
-            nn.Conv2d(channels, width, 3, padding=1), *_keras_bn_leaky(width)
+            Conv2d(channels, width, 3, padding=1), *_keras_bn_leaky(width)
         )
         for _ in range(3):
-            self.trunk.extend((nn.Conv2d(width, width, 4, 2, 1), *_keras_bn_leaky(width)))
-        self.dropout = nn.Dropout(dropout)
+            self.trunk.extend((Conv2d(width, width, 4, 2, 1), *_keras_bn_leaky(width)))
+        self.dropout = Dropout(dropout)
         self.adv = nn.Linear(width * (size // 8) ** 2, 1)
         init_keras(self)
 
@@ -139,7 +141,7 @@ class Dcgan128Discriminator(nn.Module):
         widths = [channels, width, width * 2, width * 4, width * 8, width * 16]
         for i, (w, w_next) in enumerate(pairwise(widths)):
             padding = (kernel - 1) // 2
-            self.trunk.append(nn.Conv2d(w, w_next, kernel, 2, padding, bias=i == 0))
+            self.trunk.append(Conv2d(w, w_next, kernel, 2, padding, bias=i == 0))
             if i > 0:
                 self.trunk.append(PartedBatchNorm2d(w_next))
             self.trunk.append(nn.LeakyReLU(0.2, inplace=True))
@@ -165,10 +167,10 @@ def _keras_bn_leaky(width: int) -> tuple[nn.Module, nn.Module]:
     return norm, nn.LeakyReLU(0.01, inplace=True)
 
 
-def _double(channels_in: int, channels_out: int, kernel: int, bias: bool) -> nn.ConvTranspose2d:
+def _double(channels_in: int, channels_out: int, kernel: int, bias: bool) -> ConvTranspose2d:
     """Twice the size: kernel 5 needs one row of output padding, kernel 4 none."""
     padding, extra = (kernel - 1) // 2, kernel % 2
-    return nn.ConvTranspose2d(channels_in, channels_out, kernel, 2, padding, extra, bias=bias)
+    return ConvTranspose2d(channels_in, channels_out, kernel, 2, padding, extra, bias=bias)
 
 
 def _check_size(size: int, multiple: int) -> None:

@@ -176,7 +176,7 @@ class _Dropout(_Fused):
         if not (one.training and one.p):
             return x
         rows = zip(x.chunk(len(self.layers)), self.generators, strict=True)
-        return torch.cat([drawing_from(g, partial(F.dropout, x, one.p)) for x, g in rows])
+        return torch.cat([drawing_from(g, partial(one, x)) for x, g in rows])
 
 
 def drawing_from(generator: torch.Generator, draw: Callable[[], T]) -> T:

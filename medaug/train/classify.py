@@ -21,6 +21,7 @@ from medaug.models.losses import balanced_class_weight, focal_loss
 from medaug.seeding import seed_of
 from medaug.spec.study import ClassifierSpec
 from medaug.store import Store, balanced_weights
+from medaug.train.adam import FusedAdam
 from medaug.train.checkpoint import Checkpoint, Progress
 from medaug.train.feed import Feed, fit_scale, split_fixed
 from medaug.train.loop import Guard, Statistics, Training, autocast, part, run_epochs
@@ -266,7 +267,7 @@ def _build(spec: ClassifierSpec, shape: tuple[int, ...]) -> nn.Module:
 def _optimizer(spec: ClassifierSpec, network: nn.Module) -> torch.optim.Optimizer:
     parameters, lr, decay = network.parameters(), spec.lr, spec.weight_decay
     if spec.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=lr, weight_decay=decay, fused=True)
+        return FusedAdam(parameters, lr=lr, weight_decay=decay)
     if spec.optimizer == "rmsprop":
         # Only study B names it, with a rate only: the rest as in Keras, which it used.
         return torch.optim.RMSprop(parameters, lr=lr, alpha=0.9, eps=1e-7, weight_decay=decay)

@@ -11,7 +11,7 @@ from torch import nn
 
 from medaug.store import Store
 from medaug.store.sampler import epoch_batches
-from medaug.train.scaling import FeatureScale
+from medaug.train.scaling import FeatureScale, channels_last
 from medaug.train.world import World
 
 KEPT_BYTES = {"cpu": 256 << 20, "cuda": 8 << 30}
@@ -111,5 +111,4 @@ class Feed:
         """What is done each time."""
         if len(self._fixed):
             return x
-        x = self._scale.encode(x)
-        return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+        return channels_last(self._scale.encode(x))

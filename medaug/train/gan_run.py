@@ -16,13 +16,14 @@ from medaug.errors import UserError
 from medaug.seeding import generator, seed_of
 from medaug.spec.gan import GanSpec
 from medaug.store import Batch, balanced_weights
+from medaug.train.adam import FusedAdam
 from medaug.train.average import follow
 from medaug.train.checkpoint import Checkpoint
 from medaug.train.gan_step import Deal, Moved
 from medaug.train.loop import Guard, Training, compile_for, dropout_seed
 from medaug.train.objective import Draws, Objective
 from medaug.train.rows import RowSource
-from medaug.train.scaling import FeatureScale
+from medaug.train.scaling import FeatureScale, channels_last
 from medaug.train.tally import ClassSpread, Tally
 from medaug.train.world import World, check_batch_size, convert_batchnorm
 
@@ -123,7 +124,7 @@ class Run:
         modules = {"generator": self.generator, "discriminator": self.discriminator}
         if spec.ema:
             modules["average"] = copy.deepcopy(self.generator).requires_grad_(False)
-        adam = partial(torch.optim.Adam, betas=spec.betas, fused=True)
+        adam = partial(FusedAdam, betas=spec.betas)
         optimizers: dict[str, torch.optim.Optimizer] = {
             "discriminator": adam(self.discriminator.parameters(), lr=spec.lr_d),
             "generator": adam(self.generator.parameters(), lr=spec.lr_g),
@@ -170,8 +171,7 @@ class Run:
         draws = Draws(self.task.seed, self.training.step, self.batch_size, self.world)
         # Rows are kept as the first layer wants them: autocast would round them so in any case.
         dtype = torch.bfloat16 if spec.precision == "bf16" else torch.float32
-        layout = torch.channels_last if batch.x.ndim == 4 else torch.preserve_format
-        real = self.scale.encode(batch.x.to(device)).to(dtype, memory_format=layout)
+        real = channels_last(self.scale.encode(batch.x.to(device)), dtype)
         real_label = batch.label.to(device)
         same = spec.adv == "wgan_gp"
         fake_label = real_label if same else draws.labels("label", self.n_classes)

@@ -19,6 +19,7 @@ from medaug.models.unet import UNet
 from medaug.seeding import seed_of
 from medaug.spec.study import DiceSpec, SegmenterSpec
 from medaug.store import Batch, Store
+from medaug.train.adam import FusedAdam
 from medaug.train.checkpoint import Checkpoint, Progress
 from medaug.train.loop import Guard, Statistics, Training, autocast, run_epochs
 from medaug.train.world import World, check_batch_size, distribute
@@ -105,7 +106,7 @@ class Run:
         self.unet = unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model = distribute(self.unet, world)
         # Betas are torch's: the reference code sets beta1 = .9 and leaves the other at .999.
-        self.optimizer = torch.optim.Adam(self.unet.parameters(), lr=lr, fused=True)
+        self.optimizer = FusedAdam(self.unet.parameters(), lr=lr)
         self.training = Training({"unet": self.unet}, {"adam": self.optimizer}, Guard(world))
 
     def one_epoch(self, epoch: int) -> dict[str, float]:

@@ -19,7 +19,7 @@ from medaug.train.gan import Gan, GanTask, train_gan
 from medaug.train.loop import Diverged
 from medaug.train.objective import Draws, JointPass, Objective, Turn
 from medaug.train.rows import MemoryRows
-from medaug.train.scaling import ChannelStatistics, FeatureScale
+from medaug.train.scaling import ChannelStatistics, FeatureScale, channels_last
 from medaug.train.world import World, convert_batchnorm
 
 SHAPE = (6, 8, 8)
@@ -326,3 +326,16 @@ def test_channel_statistics_do_not_depend_on_ranks(two_ranks, n: int) -> None:
         for name in ("mean", "std", "low", "high"):
             torch.testing.assert_close(getattr(got, name), getattr(expected, name), msg=name)
     assert torch.allclose(expected.mean, rows(n).x.double().mean((0, 2, 3)))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rows_with_channels_innermost_are_the_same_rows(
+    layout: torch.memory_format, dtype: torch.dtype
+) -> None:
+    x = torch.randn(3, 5, 4, 6).to(memory_format=layout)
+    y = channels_last(x, dtype)
+    assert torch.equal(y, x.to(dtype))
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(channels_last(x[:, :, 1:]), x[:, :, 1:])
+    assert channels_last(x[0, 0]).shape == (4, 6)
