@@ -1,6 +1,6 @@
 """A sweep of one toy trial whose two ranks sit on different hosts of a cluster.
 
-spread.py STORAGE ADDRESS EPOCHS SECONDS HANG_S
+spread.py STORAGE ADDRESS EPOCHS SECONDS HANG_S SAVE_S
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ def spread_trial(epochs: int, seconds: float) -> TrialConfig:
     return config("spread", ranks=2, epochs=epochs, seconds=seconds)
 
 
-def main(storage: Path, address: str, epochs: int, seconds: float, hang_s: float) -> int:
+def main(
+    storage: Path, address: str, epochs: int, seconds: float, hang_s: float, save_s: float
+) -> int:
     resources = ResourceSpec(
-        strategy="STRICT_SPREAD", max_failures=2, hang_timeout_s=hang_s, checkpoint_every_s=0
+        strategy="STRICT_SPREAD", max_failures=2, hang_timeout_s=hang_s, checkpoint_every_s=save_s
     )
     try:
         with Sweep(storage / "experiment", storage, resources, address=address) as sweep:
@@ -34,5 +36,5 @@ def main(storage: Path, address: str, epochs: int, seconds: float, hang_s: float
 
 
 if __name__ == "__main__":
-    path, address, epochs, seconds, hang_s = sys.argv[1:]
-    sys.exit(main(Path(path), address, int(epochs), float(seconds), float(hang_s)))
+    path, address, epochs, *seconds = sys.argv[1:]
+    sys.exit(main(Path(path), address, int(epochs), *map(float, seconds)))

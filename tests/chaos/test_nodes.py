@@ -38,7 +38,7 @@ class Spread:
     """A cluster of hosts of one CPU each beside a head that has none, and a trial of two ranks
     that must sit on different ones."""
 
-    def __init__(self, head: Head, places: list[Host], storage: Path) -> None:
+    def __init__(self, head: Head, places: list[Host], storage: Path, save_s: float) -> None:
         self.head = head
         self.nodes = [head.join(place, "--num-cpus=1") for place in places]
         self.trial = spread_trial(EPOCHS, EPOCH_S)
@@ -46,7 +46,7 @@ class Spread:
         script = str(Path(__file__).with_name("spread.py"))
         command = [*head.host.enter, sys.executable, script, str(storage), head.address]
         self._driver = subprocess.Popen(
-            [*command, str(EPOCHS), str(EPOCH_S), str(HANG_S)],
+            [*command, str(EPOCHS), str(EPOCH_S), str(HANG_S), str(save_s)],
             env=head.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -80,14 +80,14 @@ class Spread:
 
 
 @contextmanager
-def spread(folder: Path, places: list[Host]) -> Iterator[Spread]:
-    """The first of ``places`` is the head's."""
+def spread(folder: Path, places: list[Host], save_s: float = 0.0) -> Iterator[Spread]:
+    """The first of ``places`` is the head's; epochs are saved when ``save_s`` have passed."""
     environment = {
         "PYTHONPATH": f"{TOYS}:{Path(__file__).parents[2]}",
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(NOTICE_S),
     }
     with Head(folder, cpus=0, host=places[0], dashboard=False, **environment) as head:
-        yield Spread(head, places[1:], folder)
+        yield Spread(head, places[1:], folder, save_s)
 
 
 def _ranks(node: Node) -> list[int]:
@@ -123,9 +123,9 @@ def test_killed_nodes(faults: Callable[[int, str], Fault], tmp_path: Path) -> No
 
 
 def test_a_drained_node(faults: Callable[[int, str], Fault], tmp_path: Path) -> None:
-    """The trial is elsewhere before the node is gone, and does no epoch again."""
+    """The trial saves its last epoch, and is elsewhere before the node is gone."""
     fault = faults(15, f"a node drained with {NOTICE_S} s of notice")
-    with hosts(4) as places, spread(tmp_path, places) as cluster:
+    with hosts(4) as places, spread(tmp_path, places, save_s=3600) as cluster:
         cluster.await_epochs()
         victim = cluster.busy()[1]
         fault.inject()
