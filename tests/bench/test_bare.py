@@ -18,12 +18,18 @@ CORE = ("spec", "store", "models", "train", "arms")
 _ONLY = """
 import sys
 
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in BLOCKED:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+class Without:
+    def __init__(self, finder):
+        self.finder = finder
 
-sys.meta_path.insert(0, Absent())
+    def find_spec(self, name, path=None, target=None):
+        absent = name.partition(".")[0] in BLOCKED
+        return None if absent else self.finder.find_spec(name, path, target)
+
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+sys.meta_path[:] = map(Without, sys.meta_path)
 """
 
 
@@ -93,3 +99,15 @@ def test_the_store_is_measured_there(tmp_path: Path) -> None:
     found = {figure["subject"]: figure for figure in json.loads(done.stdout)["figures"]}
     assert found["medaug"]["ratio"]["median"] > 0
     assert "not installed" in found["LMDB"]["note"]
+
+
+@pytest.mark.parametrize("name", ["steps", "ddp"])
+def test_steps_and_ranks_are_measured_there(name: str) -> None:
+    done = _on_a_bare_machine(
+        f"from medaug.bench.__main__ import main; main([{name!r}, '--size', 'tiny', '--json'])"
+    )
+
+    assert not done.returncode, done.stderr
+    figures = json.loads(done.stdout)["figures"]
+    assert figures
+    assert all(figure["value"] is not None for figure in figures)
