@@ -24,7 +24,7 @@ split: {folds: 2}
 arms: {none: {}, duplicate: {}}
 classifier: {kind: linear, epochs: 12, lr: 0.05}
 sweep: {n_synthetic: [12], seeds: [0, 1, 2]}
-resources: {ranks: 2, strategy: STRICT_SPREAD, hang_timeout_s: 300}
+resources: {ranks: 2, strategy: STRICT_SPREAD, hang_timeout_s: 300, checkpoint_every_s: 0}
 """
 
 
