@@ -17,6 +17,7 @@ from typing import Any
 from medaug.arms import ARMS, ResampleArm
 from medaug.errors import UserError
 from medaug.experiment import ARM_CONFIGS, output_name
+from medaug.models.unet import tap_shape
 from medaug.spec import ArmSpec, AugmentSpec, StudySpec, TrialConfig, build_arm
 from medaug.spec.axes import grid_points, inside
 
@@ -99,9 +100,11 @@ def plan_study(
     ``arms`` replaces the grid's variants (what a search has chosen).
 
     Raises:
-        UserError: the plan holds no trial or more than ``sweep.max_trials``.
+        UserError: the plan holds no trial or more than ``sweep.max_trials``, or an arm cannot make
+            rows of the features' size.
     """
     variants = arms if arms is not None else expand_arms(study)
+    _check_sides(study, variants)
     replicates = study.split.folds * len(study.sweep.seeds) * len(study.sweep.train_rows or (None,))
     # Counted before the trials of a sweep that nobody can run are written down one by one.
     _check_count(study, replicates * sum(len(_counts(study, variant)) for variant in variants))
@@ -114,6 +117,15 @@ def plan_study(
     plan = Plan(pretrain, segment, extract, _distinct(generate.values()), _distinct(classify))
     _check_count(study, len(plan))
     return plan
+
+
+def _check_sides(study: StudySpec, variants: Sequence[ArmVariant]) -> None:
+    """Now, rather than on a device when the U-Nets are trained."""
+    side = images = study.data.image_size
+    if study.features is not None and study.segmenter is not None:
+        side = tap_shape(study.features.tap, study.segmenter.base, images)[-1]
+    for variant in variants:
+        ARMS[variant.spec.kind](variant.spec).check_side(variant.name, side, images)
 
 
 def _check_count(study: StudySpec, n_trials: int) -> None:

@@ -12,7 +12,8 @@ from torch import nn
 from medaug.arms.adversarial import GanArm, latents
 from medaug.arms.base import ArmContext, Rows
 from medaug.arms.probe import Decode, probe
-from medaug.models.acgan import AcganDiscriminator, AcganGenerator
+from medaug.errors import UserError
+from medaug.models.acgan import AcganDiscriminator, AcganGenerator, sizes
 from medaug.spec.gan import GanSpec, per_preset
 from medaug.spec.study import Positive
 from medaug.train.checkpoint import Checkpoint
@@ -71,6 +72,14 @@ class AcganArm(GanArm):
     _tried = _passed = 0
     """Candidates of the last ``sample``, and those that passed the filter."""
 
+    def check_side(self, name: str, rows: int, images: int) -> None:
+        try:
+            sizes(rows, self.config.geometry)
+        except ValueError as error:
+            raise UserError(
+                f"arms.{name}: {error}, or rows of another size (features.tap, data.image_size)"
+            ) from None
+
     def task(self, ctx: ArmContext, resume: Checkpoint | None) -> GanTask:
         return self.task_on(ctx.train, ctx, resume)
 
@@ -83,6 +92,7 @@ class AcganArm(GanArm):
     ) -> GanTask:
         """Training on ``rows``; ``decode`` turns what is made into rows like ``ctx.train``'s."""
         self.n_classes, self.shape = len(rows.classes), rows.schema.shape
+        AcganArm.check_side(self, self.config.kind, self.shape[-1], self.shape[-1])
         for label in range(self.n_classes):
             ctx.rows_of_class(label)
         quality = probe(ctx.train, ctx.val, ctx.world, decode)

@@ -39,6 +39,9 @@ class AcganImageArm(AcganArm):
     needs_images = True
     portable = False
 
+    def check_side(self, name: str, rows: int, images: int) -> None:
+        super().check_side(name, min(images, self.config.image_size), images)
+
     def task(self, ctx: ArmContext, resume: Checkpoint | None) -> GanTask:
         def decode(images_NCHW: Tensor) -> Tensor:
             return torch.cat(list(as_rows(ctx, images_NCHW)))

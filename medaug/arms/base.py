@@ -68,6 +68,12 @@ class Arm(ABC):
     def __init__(self, config: Any) -> None:
         self.config = config
 
+    def check_side(self, name: str, rows: int, images: int) -> None:  # noqa: B027 - most take any
+        """Of square rows and images, in pixels; ``name`` is what the study calls the arm.
+
+        Raises UserError where the arm cannot make such rows.
+        """
+
 
 class ResampleArm(Arm):
     """Uses training rows again; nothing is written."""

@@ -1,6 +1,6 @@
 """Training steps against how they are commonly taken, in turns on the same rows.
 
-Parts: ``acgan`` (widths 64, 256, 512), ``dcgan``, ``unet`` (training and extraction),
+Parts: ``acgan`` (widths 64, 256, 512), ``dcgan``, ``unet_training``, ``unet_extraction``,
 ``classifier``, ``fused`` (replicates in shared passes against one after the other, K = 1, 4, 16).
 
 On a CPU everything has one thread and the ratios are of CPU time, which other processes disturb
@@ -15,13 +15,14 @@ from collections.abc import Callable
 from medaug.bench.result import Figure, Options, Result
 from medaug.bench.steps_fused import fused_figures
 from medaug.bench.steps_gan import acgan_figures, dcgan_figures
-from medaug.bench.steps_unet import classifier_figures, unet_figures
+from medaug.bench.steps_unet import classifier_figures, extraction_figures, training_figures
 from medaug.bench.workbench import Bench, one_thread
 
 PARTS: dict[str, Callable[[Bench], list[Figure]]] = {
     "acgan": acgan_figures,
     "dcgan": dcgan_figures,
-    "unet": unet_figures,
+    "unet_training": training_figures,
+    "unet_extraction": extraction_figures,
     "classifier": classifier_figures,
     "fused": fused_figures,
 }

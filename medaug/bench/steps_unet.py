@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import cycle
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from medaug.bench.result import Figure
 from medaug.bench.steps_gan import random_rows
+from medaug.bench.timing import Timing
 from medaug.bench.workbench import Bench
 from medaug.models.classifiers import CLASSIFIERS, class_logits
 from medaug.models.losses import soft_dice_loss
@@ -18,50 +19,76 @@ from medaug.models.unet import UNet
 from medaug.spec.study import ClassifierSpec, FeatureSpec, SegmenterSpec
 from medaug.train import classify, segment
 from medaug.train.extract import encoder
+from medaug.train.scaling import channels_last
 
 TRAINING, EXTRACTION = 2.4, 6.0
 MEAN, DEVIATION = 100.0, 30.0
 
 
-def unet_figures(bench: Bench) -> list[Figure]:
-    """Training steps in bf16, and extraction of conv5, against float32 in NCHW."""
-    base, side, n = bench.sized((64, 240, 10), (32, 128, 4), (2, 32, 2))
-    rounds = bench.sized(5, 3, 1)
-    device = bench.world.device
-    x = MEAN + DEVIATION * torch.randn(n, 1, side, side, device=device)
+def training_figures(bench: Bench) -> list[Figure]:
+    """Training steps in bf16 against float32 in NCHW with plain Adam."""
+    x, ours, naive = _unets(bench)
     mask = (x > MEAN + DEVIATION).float()
+    steps = {"ours": lambda: ours.learn(x, mask), "naive": lambda: naive.learn(x, mask)}
+    timing = bench.time(steps, bench.sized(3, 3, 1))
+    return _figures(bench, "training", x, timing, "fp32 NCHW, plain Adam", TRAINING, steps["ours"])
+
+
+def extraction_figures(bench: Bench) -> list[Figure]:
+    """Extraction of conv5 in bf16 against a hook on the whole network in float32."""
+    x, ours, naive = _unets(bench)
+    features = FeatureSpec(tap="conv5", precision="bf16")
+    encode = encoder(ours.unet, features, (MEAN, DEVIATION), bench.world)
+    steps = {"ours": lambda: encode(x), "naive": lambda: naive.extract(x)}
+    timing = bench.time(steps, bench.sized(5, 3, 1))
+    against = "whole network, fp32 NCHW"
+    return _figures(bench, "extraction", x, timing, against, EXTRACTION, steps["ours"])
+
+
+def _unets(bench: Bench) -> tuple[Tensor, segment.Run, _NaiveUNet]:
+    """Raw images, and a network of ours and a plain one."""
+    base, side, n = bench.sized((64, 240, 10), (32, 128, 4), (2, 32, 2))
+    x = MEAN + DEVIATION * torch.randn(n, 1, side, side, device=bench.world.device)
     spec = SegmenterSpec(base=base, batch_size=n, precision="bf16", init="kaiming", pretrain=None)
+    rows = random_rows((1, side, side), n)
     ours = segment.Run(
         spec,
-        random_rows((1, side, side), n),  # type: ignore[arg-type]
-        random_rows((1, side, side), n),  # type: ignore[arg-type]
+        rows,  # type: ignore[arg-type]
+        rows,  # type: ignore[arg-type]
         (MEAN, DEVIATION),
         bench.world,
         0,
         None,
         spec.lr,
     )
-    naive = _NaiveUNet(base, spec.lr, device)
-    training = bench.time(
-        {"ours": lambda: ours.learn(x, mask), "naive": lambda: naive.learn(x, mask)}, rounds
-    )
-    features = FeatureSpec(tap="conv5", precision="bf16")
-    encode = encoder(ours.unet, features, (MEAN, DEVIATION), bench.world)
-    extraction = bench.time({"ours": lambda: encode(x), "naive": lambda: naive.extract(x)}, rounds)
+    return x, ours, _NaiveUNet(base, spec.lr, bench.world.device)
+
+
+def _figures(
+    bench: Bench,
+    what: str,
+    x: Tensor,
+    timing: Mapping[str, Timing],
+    against: str,
+    target: float,
+    step: Callable[[], object],
+) -> list[Figure]:
+    """Time and ratio, and what share of the device's peak ours reaches."""
+    seconds = bench.seconds(timing["ours"])
+    flops = bench.flops(step)
+    part = f"unet {what} {x.shape[-1]}x{x.shape[-1]}"
     return [
         Figure(
-            part=f"unet {what} {side}x{side}",
+            part=part,
             subject="medaug bf16",
-            value=1e3 * bench.seconds(timing["ours"]) / n,
+            value=1e3 * seconds / len(x),
             unit="ms/image",
             ratio=bench.ratio(timing["ours"], timing["naive"]),
             against=against,
             target=target if bench.options.size == "full" else None,
-        )
-        for what, timing, against, target in (
-            ("training", training, "fp32 NCHW, plain Adam", TRAINING),
-            ("extraction", extraction, "whole network, fp32 NCHW", EXTRACTION),
-        )
+            note=f"{flops / len(x) / 1e9:.3g} GFLOP",
+        ),
+        Figure(part, "medaug bf16", flops / seconds / bench.peak_flops, "share of bf16 peak"),
     ]
 
 
@@ -140,7 +167,7 @@ def _classifier(
     run.network.train()
 
     def step(x: Tensor, label: Tensor) -> object:
-        return run.learn(run.scale.encode(x).contiguous(memory_format=torch.channels_last), label)
+        return run.learn(channels_last(run.scale.encode(x)), label)
 
     return step
 

@@ -42,7 +42,7 @@ def sizes(size: int, geometry: Literal["paper", "k3p0"] = "paper") -> list[int]:
         ValueError: S below 4, or one that ``k3p0`` cannot reach.
     """
     if size < 4:
-        raise ValueError(f"ACGAN blocks are at least 4x4, not {size}x{size}; use the mlp networks")
+        raise ValueError(f"ACGAN blocks are at least 4x4, not {size}x{size}; use wgan_gp or flow")
     if geometry not in ("paper", "k3p0"):
         raise ValueError(f"acgan.geometry: unknown '{geometry}'; use paper or k3p0")
     path = [size]

@@ -10,11 +10,20 @@ import numpy as np
 import pytest
 import torch
 
-from medaug.arms import ARMS, ArmContext, FittedArm, GeneratedArm, ResampleArm, load_arm
+from medaug.arms import (
+    ARM_CONFIGS,
+    ARMS,
+    ArmContext,
+    FittedArm,
+    GeneratedArm,
+    ResampleArm,
+    load_arm,
+)
 from medaug.arms.base import CHUNK_VALUES, balanced_rows, chunks, rows_per_chunk
 from medaug.data.augment import STUDY_A, STUDY_D, times_four
 from medaug.errors import UserError
-from medaug.spec import AugmentSpec, build_arm
+from medaug.plan import plan_study
+from medaug.spec import AugmentSpec, build_arm, build_study
 
 SMALL: dict[str, dict[str, Any]] = {
     "classical": {},
@@ -245,3 +254,37 @@ def test_chunks_cover_everything_and_fit_memory() -> None:
     large = (128, 120, 120)
     assert rows_per_chunk(large, 64) * np.prod(large) <= CHUNK_VALUES
     assert rows_per_chunk((1 << 24,), 64) == 1
+
+
+@pytest.mark.parametrize(
+    ("arm", "keys", "says"),
+    [
+        ({"acgan": {}}, {}, r"arms\.acgan: ACGAN blocks are at least 4x4, not 2x2; use wgan_gp or"),
+        ({"deep": {"kind": "infogan"}}, {}, r"arms\.deep: .* not 2x2; .*features\.tap"),
+        ({"acgan": {"geometry": "k3p0"}}, {"tap": "conv1"}, r"arms\.acgan: .*k3p0 cannot grow"),
+        ({"acgan": {}, "acgan_image": {}}, {"tap": "conv4"}, None),
+        ({"acgan_image": {}, "wgan_gp": {}}, {}, None),
+    ],
+)
+def test_features_too_small_for_an_arm_are_named_in_the_plan(
+    arm: dict[str, Any], keys: dict[str, Any], says: str | None
+) -> None:
+    body = {
+        "name": "x",
+        "data": {"image_size": 32},
+        "segmenter": {"pretrain": None},
+        "features": keys,
+        "arms": {"none": {}, **arm},
+    }
+    study = build_study(body, ARM_CONFIGS)
+    if says is None:
+        assert len(plan_study(study, "slices-0123456789ab"))
+        return
+    with pytest.raises(UserError, match=says):
+        plan_study(study, "slices-0123456789ab")
+
+
+def test_rows_too_small_for_an_arm_are_named_when_it_is_fitted(ctx: ArmContext, make_store) -> None:
+    small = replace(ctx, train=make_store(8, shape=(4, 2, 2)))
+    with pytest.raises(UserError, match=r"arms\.acgan: ACGAN blocks are at least 4x4, not 2x2"):
+        next(make("acgan").fit(small))

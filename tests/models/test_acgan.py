@@ -193,7 +193,7 @@ def test_channels_last_and_bfloat16_are_the_same_network() -> None:
 
 def test_bad_requests_name_the_fix() -> None:
     shape = (3, 15, 15)
-    with pytest.raises(ValueError, match="use the mlp networks"):
+    with pytest.raises(ValueError, match="use wgan_gp or flow"):
         AcganGenerator((3, 2, 2), 2, 4)
     with pytest.raises(ValueError, match="square, not 15x16"):
         AcganDiscriminator((3, 15, 16), 2, 4)
