@@ -322,9 +322,10 @@ class ResourceSpec(Spec):
     hang_timeout_s: PositiveFloat = 120.0
     max_failures: Annotated[int, Field(ge=0)] = 2
     """Tries that one epoch of a trial may fail before the trial does; lost nodes do not count."""
-    checkpoint_every_s: Annotated[float, Field(ge=0)] = 30.0
+    checkpoint_every_s: Annotated[float, Field(ge=0)] = 0.0
     """A finished epoch is saved when the last saved one is so many seconds old, and at a trial's
-    end or stop; 0: every epoch. A trial that is killed loses that much and the epoch it was in."""
+    end or stop; 0: every epoch. A trial that is killed loses that much and the epoch it was in, so
+    30 is a good choice where an epoch takes a second or less: saving it may take as long."""
     max_concurrent: Positive | None = None
     replicates: Literal["separate", "fused"] = "separate"
     """``fused``: seeds and folds of one GAN configuration are trained in shared passes, up to 16 on
