@@ -32,13 +32,13 @@ OF_LOADERS = 3.5
 @dataclass(frozen=True)
 class _Sizes:
     bytes: int
-    """Of the rows of each shape."""
+    """Of the rows of each shape: an epoch of a few batches would measure how epochs begin."""
     rounds: int
 
 
 _SIZES: Mapping[Size, _Sizes] = {
-    "full": _Sizes(384 << 20, 9),
-    "quick": _Sizes(64 << 20, 3),
+    "full": _Sizes(768 << 20, 9),
+    "quick": _Sizes(256 << 20, 3),
     "tiny": _Sizes(1 << 20, 1),
 }
 

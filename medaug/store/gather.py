@@ -123,8 +123,9 @@ def gather(
     """
     for i, (at_shard, row, x_at, mask_at) in enumerate(rows.place[index].tolist()):
         shard = shards[at_shard]
-        tensors = [x[i]] if mask is None else [x[i], mask[i]]
-        for tensor, at in zip(tensors, (x_at, mask_at), strict=False):
-            shard.read(at, tensor)
+        shard.read(x_at, x[i])
+        if mask is not None:
+            shard.read(mask_at, mask[i])
         if not shard.checked[row]:
+            tensors = [x[i]] if mask is None else [x[i], mask[i]]
             shard.check(row, int(rows.xxh3[index[i]]), *tensors)
