@@ -29,7 +29,7 @@ class FusedAdam(torch.optim.Adam):
                     state[name] = _lying_as(parameter, moment)
 
     def _init_group(self, group: dict[str, Any], *lists: list[Tensor]) -> bool:
-        has_complex: bool = super()._init_group(group, *lists)  # type: ignore[misc]
+        has_complex: bool = super()._init_group(group, *lists)
         parameters, gradients, *moments, _, _ = lists
         for i, parameter in enumerate(parameters):
             if parameter.device.type == "cpu":
