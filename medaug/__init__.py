@@ -50,8 +50,9 @@ def load_generator(
     from pathlib import Path
 
     from medaug.generator import find_generator
+    from medaug.place import local
 
-    return find_generator(Path(name_or_path), Path(storage))
+    return find_generator(Path(name_or_path), local(storage))
 
 
 def leaderboard(name: str, storage: str | PathLike[str] = "runs") -> DataFrame:
@@ -64,9 +65,9 @@ def leaderboard(name: str, storage: str | PathLike[str] = "runs") -> DataFrame:
     Raises:
         UserError: there is no such run.
     """
-    from pathlib import Path
-
+    from medaug.place import local
+    from medaug.run_folder import run_in
     from medaug.tracking.frame import as_frame
     from medaug.tracking.leaderboard import leaderboard_of
 
-    return as_frame(leaderboard_of(Path(storage) / name))
+    return as_frame(leaderboard_of(run_in(local(storage), name)))

@@ -196,8 +196,7 @@ def refresh(paths: Collection[Path]) -> None:
 
 def listing(folder: Path) -> list[Object]:
     """All objects below ``folder``, in the bucket."""
-    import obstore
-
+    obstore = _library(folder)
     bucket, prefix = _open(folder)
     prefix = f"{prefix}/" if prefix else ""
     with _faults(folder):
@@ -224,8 +223,7 @@ def objects(folder: Path) -> list[str]:
 
 
 def _inside(folder: Path, patience: datetime.timedelta = GIVE_UP_AFTER) -> Any:
-    import obstore
-
+    obstore = _library(folder)
     bucket, prefix = _open(folder, patience)
     with _faults(folder):
         return obstore.list_with_delimiter(bucket, f"{prefix}/" if prefix else None)
@@ -242,8 +240,7 @@ def holds(path: Path) -> bool:
 
 def written(path: Path) -> float | None:
     """When the object was written, by the store's clock; None when there is none."""
-    import obstore
-
+    obstore = _library(path)
     bucket, key = _open(path)
     with _faults(path), contextlib.suppress(FileNotFoundError):
         return obstore.head(bucket, key)["last_modified"].timestamp()
@@ -252,8 +249,7 @@ def written(path: Path) -> float | None:
 
 def read(path: Path) -> bytes | None:
     """The content of an object, or None."""
-    import obstore
-
+    obstore = _library(path)
     bucket, key = _open(path)
     with _faults(path), contextlib.suppress(FileNotFoundError):
         return bytes(obstore.get(bucket, key).bytes())
@@ -262,8 +258,7 @@ def read(path: Path) -> bytes | None:
 
 def write(path: Path, content: bytes) -> None:
     """Give an object this content, whatever it had."""
-    import obstore
-
+    obstore = _library(path)
     bucket, key = _open(path)
     with _faults(path):
         obstore.put(bucket, key, content, use_multipart=False)
@@ -274,24 +269,20 @@ def create(path: Path, content: bytes) -> bool:
 
     ``content`` is nobody else's: a try whose answer got lost is told from another's success by it.
     """
-    import obstore
-    from obstore.exceptions import AlreadyExistsError
-
+    obstore = _library(path)
     bucket, key = _open(path)
     try:
         with _faults(path):
             obstore.put(bucket, key, content, mode="create", use_multipart=False)
-    except AlreadyExistsError:
+    except obstore.exceptions.AlreadyExistsError:
         return read(path) == content
     return True
 
 
 def remove(*paths: Path) -> None:
     """Remove objects; those that are not there are no error."""
-    import obstore
-
     for path in paths:
-        bucket, key = _open(path)
+        obstore, (bucket, key) = _library(path), _open(path)
         with _faults(path), contextlib.suppress(FileNotFoundError):
             obstore.delete(bucket, key)
 
@@ -310,12 +301,17 @@ def reach(path: Path) -> None:
         UserError: the library that speaks to it is not installed.
         BucketFault: it is not, or may not.
     """
+    _inside(path, patience=datetime.timedelta(seconds=5))
+
+
+def _library(path: Path) -> Any:
     try:
         import boto3  # noqa: F401
-        import obstore  # noqa: F401
+        import obstore
+        import obstore.exceptions
     except ImportError:
         raise UserError(f"{address(path)}: wants pip install 'medaug[s3]'") from None
-    _inside(path, patience=datetime.timedelta(seconds=5))
+    return obstore
 
 
 def _open(path: Path, patience: datetime.timedelta = GIVE_UP_AFTER) -> tuple[S3Store, str]:
@@ -382,8 +378,7 @@ def _fault(path: Path, text: str) -> BucketFault:
 
 
 def _put(path: Path) -> None:
-    import obstore
-
+    obstore = _library(path)
     bucket, key = _open(path)
     with _faults(path):
         obstore.put(bucket, key, path, chunk_size=PIECE_BYTES, max_concurrency=2)
@@ -391,8 +386,7 @@ def _put(path: Path) -> None:
 
 def _get(path: Path, about: Object) -> None:
     """In pieces: a request that takes long is cut off."""
-    import obstore
-
+    obstore = _library(path)
     if path.exists() and _size(path) == about.n_bytes:
         return
     bucket, key = _open(path)
@@ -410,8 +404,7 @@ def _get(path: Path, about: Object) -> None:
 
 def _renew(path: Path) -> None:
     """Make one small file what it is in the bucket, now."""
-    import obstore
-
+    obstore = _library(path)
     bucket, key = _open(path)
     with one_at_a_time(path.parent / _LOCK):
         try:

@@ -11,6 +11,7 @@ import numpy as np
 from medaug.arms import FittedArm, load_arm
 from medaug.errors import UserError
 from medaug.experiment import generator_name
+from medaug.run_folder import run_in
 from medaug.shelf import MANIFEST, Shelf, verified
 from medaug.tracking.leaderboard import leaderboard_of
 from medaug.tracking.mlflow.generators import best_generator
@@ -64,7 +65,7 @@ def find_generator(name: Path, storage: Path) -> Generator:
     elif shelf.has_model(str(name)):
         folder = shelf.verified_model(str(name))
     else:
-        folder = shelf.verified_model(_of_run(storage / name))
+        folder = shelf.verified_model(_of_run(run_in(storage, str(name))))
     arm = load_arm(folder)
     if not isinstance(arm, FittedArm) or not arm.portable:
         raise UserError(f"{name}: {arm.config.kind} makes rows beside its training data only")

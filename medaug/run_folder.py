@@ -36,6 +36,13 @@ def refresh_run(folder: Path) -> None:
     bucket.mirror(folder, _is_record, here)
 
 
+def run_in(storage: Path, name: str) -> Path:
+    """The folder of run ``name``, up to date; raises as :func:`refresh_names`."""
+    refresh_names(storage)
+    refresh_run(storage / name)
+    return storage / name
+
+
 def refresh_runs(storage: Path) -> None:
     """:func:`refresh_run` for all runs in ``storage``; raises as :func:`refresh_names`."""
     refresh_names(storage)

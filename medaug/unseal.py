@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from medaug.audit.sealed import FILE, LOG, openings_of, unsealed_of
+from medaug.bucket import kept
 from medaug.errors import UserError
 from medaug.experiment.sealed import load_classifier, sealed_rows
 from medaug.metrics.predictions import Predictions
@@ -70,7 +71,8 @@ def unseal(folder: Path, progress: Progress | None = None) -> Record:
         for row in chosen
     ]
     record = {"run": folder.name, **opening, **about, "rows": rows}
-    write_whole(folder / FILE, json.dumps(record, indent=1).encode())
+    with kept(folder / FILE):
+        write_whole(folder / FILE, json.dumps(record, indent=1).encode())
     return record
 
 
@@ -230,7 +232,8 @@ def _log(folder: Path, board: Leaderboard) -> Record:
         "configurations_tried": board.tried,
     }
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
-    with open(os.open(folder / LOG, flags, 0o600), "a", encoding="utf-8") as file:
+    path = folder / LOG
+    with kept(path), open(os.open(path, flags, 0o600), "a", encoding="utf-8") as file:
         file.write(json.dumps(opening) + "\n")
         file.flush()
         os.fsync(file.fileno())

@@ -69,11 +69,9 @@ def storage_of(storage: Path | None) -> Path:
 
 def run_in(storage: Path | None, name: str) -> Path:
     """The folder of run ``name``; of a bucket, this machine's copy of it, up to date."""
-    from medaug.run_folder import refresh_run
+    from medaug import run_folder
 
-    folder = storage_of(storage) / name
-    refresh_run(folder)
-    return folder
+    return run_folder.run_in(storage or Path("runs"), name)
 
 
 def load(
