@@ -51,11 +51,18 @@ class Finished:
     """Input files that could not be used; ``stores/rejects.jsonl`` names them."""
 
 
-def run_study(study: StudySpec, *, address: str | None = None, wait: bool = False) -> Finished:
+def run_study(
+    study: StudySpec,
+    *,
+    address: str | None = None,
+    wait: bool = False,
+    allow_version_skew: bool = False,
+) -> Finished:
     """Run ``study`` to its leaderboard, or go on where an earlier run of it stopped.
 
     ``address`` is a running Ray cluster (default: an embedded one); with ``wait``, trials queue
-    until the cluster has grown to hold them.
+    until the cluster has grown to hold them. ``allow_version_skew``: another version of medaug may
+    have begun it.
 
     Raises:
         UserError: bad data, or the name belongs to another study or is running elsewhere.
@@ -78,6 +85,7 @@ def run_study(study: StudySpec, *, address: str | None = None, wait: bool = Fals
                 address=address,
                 listeners=(display, tracker),
                 wait=wait,
+                allow_version_skew=allow_version_skew,
             )
         )
         refresh_run(folder)  # the last writer may have ended just now
@@ -101,7 +109,13 @@ def run_study(study: StudySpec, *, address: str | None = None, wait: bool = Fals
     return Finished(folder, board, report, tuple(failed), len(left_out))
 
 
-def resume_study(folder: Path, *, address: str | None = None, wait: bool = False) -> Finished:
+def resume_study(
+    folder: Path,
+    *,
+    address: str | None = None,
+    wait: bool = False,
+    allow_version_skew: bool = False,
+) -> Finished:
     """Go on with the run in ``folder``; finished trials are not run again.
 
     Raises:
@@ -109,7 +123,7 @@ def resume_study(folder: Path, *, address: str | None = None, wait: bool = False
     """
     study = build_study(read_study(folder), ARM_CONFIGS)
     study = study.model_copy(update={"storage": folder.parent})
-    return run_study(study, address=address, wait=wait)
+    return run_study(study, address=address, wait=wait, allow_version_skew=allow_version_skew)
 
 
 def run_waves(plan: Plan, study: StudySpec, sweep: Sweep, display: Display) -> list[Outcome]:

@@ -37,7 +37,7 @@ class StubGroup:
     def __init__(self, size: int, resources: Any) -> None:
         self._folder: TrialFolder | None = None
 
-    def begin(self, config: Any, experiment: Any, storage: Any, work: str) -> int:
+    def begin(self, config: Any, experiment: Any, storage: Any, work: str, turn: Any) -> int:
         self._folder = TrialFolder(experiment, config.key)
         return 0
 

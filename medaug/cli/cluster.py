@@ -70,7 +70,15 @@ def submit(
     _see_it_run(jobs, jobs.submit(study.name, command, place), follow)
 
 
-def resume_there(name: str, storage: str | None, address: str, wait: bool, follow: bool) -> None:
+def resume_there(
+    name: str,
+    storage: str | None,
+    address: str,
+    *,
+    wait: bool,
+    allow_version_skew: bool,
+    follow: bool,
+) -> None:
     """Go on with run ``name`` on the cluster whose dashboard is at ``address``.
 
     Without ``storage`` it is where the run's last job there kept it.
@@ -80,7 +88,9 @@ def resume_there(name: str, storage: str | None, address: str, wait: bool, follo
     jobs = _connect(address)
     if storage is None and (before := jobs.of_run(name)):
         storage = before[-1].storage
-    command = resume_command(name, storage=storage, wait=wait)
+    command = resume_command(
+        name, storage=storage, wait=wait, allow_version_skew=allow_version_skew
+    )
     _see_it_run(jobs, jobs.submit(name, command, storage), follow)
 
 

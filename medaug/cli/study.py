@@ -67,6 +67,9 @@ def run(
     help="HOST:PORT of a running Ray cluster, or http://HOST:8265 to submit it there as a job.",
 )
 @click.option("--wait", is_flag=True, help="Wait for the cluster to have the resources.")
+@click.option(
+    "--allow-version-skew", is_flag=True, help="Also if another version of medaug began it."
+)
 @FOLLOW
 @click.pass_context
 def resume(
@@ -75,6 +78,7 @@ def resume(
     storage: Path | None,
     address: str | None,
     wait: bool,
+    allow_version_skew: bool,
     follow: bool,
 ) -> None:
     """Go on with run NAME after anything stopped it.
@@ -83,14 +87,24 @@ def resume(
     """
     if address and address.startswith(("http://", "https://")):
         typed = ctx.get_parameter_source("storage") is ParameterSource.COMMANDLINE
-        resume_there(name, told(storage) if storage and typed else None, address, wait, follow)
+        resume_there(
+            name,
+            told(storage) if storage and typed else None,
+            address,
+            wait=wait,
+            allow_version_skew=allow_version_skew,
+            follow=follow,
+        )
         return
     from medaug.study import resume_study
     from medaug.sweep.watchdog import StorageWatchdog
 
     folder = run_in(storage, name)
     with StorageWatchdog(folder.parent):
-        _tell(resume_study(folder, address=address, wait=wait))
+        finished = resume_study(
+            folder, address=address, wait=wait, allow_version_skew=allow_version_skew
+        )
+        _tell(finished)
 
 
 @click.command()

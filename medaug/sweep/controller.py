@@ -23,7 +23,7 @@ an autoscaler how much is wanted."""
 
 
 class OfKind(TuneTrial):
-    """A trial of the class ``kind``, which Tune would fetch from the cluster three times a trial."""
+    """A trial of the class ``kind``; Tune would fetch that from the cluster three times a trial."""
 
     def __init__(self, kind: type[Trainable], **how: Any) -> None:
         self._kind = kind

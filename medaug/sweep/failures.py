@@ -9,10 +9,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from medaug.errors import EnvironmentFault, IntegrityError
+from medaug.sweep.fence import Superseded
 
 Kind = Literal[
     "configuration", "damaged file", "storage", "out of memory", "collective", "device",
-    "rank died", "hang", "lost node", "error",
+    "rank died", "hang", "lost node", "superseded",
+    "error",
 ]  # fmt: skip
 
 _ADVICE: dict[Kind, str] = {
@@ -25,6 +27,7 @@ _ADVICE: dict[Kind, str] = {
     "rank died": "if the kernel's log says out of memory, lower the batch size; else resume",
     "hang": "failure.json has the stacks of all ranks; raise resources.hang_timeout_s if slow",
     "lost node": "resume when the cluster has its nodes back",
+    "superseded": "nothing to do: that one goes on with it",
     "error": "failure.json has the traceback; a bug, please report it",
 }
 assert set(_ADVICE) == set(get_args(Kind))
@@ -33,7 +36,7 @@ _ANOTHER_TRY: frozenset[Kind] = frozenset(
     {"out of memory", "collective", "device", "rank died", "hang", "lost node"}
 )
 _USUAL_CAUSE_FIRST: tuple[Kind, ...] = (
-    "out of memory", "device", "configuration", "damaged file", "storage", "error",
+    "superseded", "out of memory", "device", "configuration", "damaged file", "storage", "error",
     "lost node", "rank died", "hang", "collective",
 )  # fmt: skip
 
@@ -84,6 +87,8 @@ def triage(error: BaseException) -> Failure:
 
 
 def _kind(error: BaseException, name: str, text: str) -> Kind:
+    if isinstance(error, Superseded):
+        return "superseded"
     if isinstance(error, IntegrityError):
         return "damaged file"
     if isinstance(error, EnvironmentFault):

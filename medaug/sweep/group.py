@@ -14,6 +14,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from medaug.spec import ResourceSpec, TrialConfig
 from medaug.sweep.failures import Failure, GroupFailed, root_cause, triage
+from medaug.sweep.fence import Turn
 from medaug.sweep.rank import Epoch, Place, Rank
 from medaug.sweep.watch import Watch
 from medaug.train.pace import Laggard
@@ -65,9 +66,11 @@ class RankGroup:
         """What its ranks compute on, in a few words."""
         return devices_of(self.places)
 
-    def begin(self, config: TrialConfig, experiment: Path, storage: Path, work: str) -> int:
+    def begin(
+        self, config: TrialConfig, experiment: Path, storage: Path, work: str, turn: Turn
+    ) -> int:
         """Make all ranks ready for a trial; returns the epoch it goes on from."""
-        epochs = self._all("begin", config, experiment, storage, work)
+        epochs = self._all("begin", config, experiment, storage, work, turn)
         if len(set(epochs)) > 1:
             what = f"ranks see different checkpoints (epochs {epochs})"
             raise GroupFailed(Failure("collective", what))

@@ -250,9 +250,12 @@ def run_command(study: StudySpec, *, storage: str | None, wait: bool) -> str:
     return f"{_driver('run /dev/stdin', storage, wait)} <<'STUDY'\n{text}\nSTUDY"
 
 
-def resume_command(run: str, *, storage: str | None, wait: bool) -> str:
+def resume_command(
+    run: str, *, storage: str | None, wait: bool, allow_version_skew: bool = False
+) -> str:
     """The shell command that goes on with ``run`` on the cluster."""
-    return _driver(f"resume {shlex.quote(run)}", storage, wait)
+    skew = " --allow-version-skew" if allow_version_skew else ""
+    return _driver(f"resume {shlex.quote(run)}{skew}", storage, wait)
 
 
 def _driver(command: str, storage: str | None, wait: bool) -> str:

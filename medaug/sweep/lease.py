@@ -81,6 +81,11 @@ class Lease:
         self.lost = threading.Event()
         """Set when another process took over, which happens to one that was stopped for long."""
 
+    @property
+    def number(self) -> int:
+        """Larger than that of everybody who had it before."""
+        return self._number
+
     def __enter__(self) -> Lease:
         self.acquire()
         return self

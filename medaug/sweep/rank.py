@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import pkgutil
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from medaug.spec import TrialConfig
 from medaug.sweep.failures import Failure, triage
+from medaug.sweep.fence import Fence, Superseded, Turn
 from medaug.sweep.record import Recorder
 from medaug.train.allocator import give_back, keep_freed_memory
 from medaug.trial_folder import TrialFolder
@@ -113,7 +115,7 @@ class Rank:
         gc.freeze()  # libraries stay: collecting after each trial need not look at them
 
     def begin(
-        self, config: TrialConfig, experiment: Path, storage: Path, work: str
+        self, config: TrialConfig, experiment: Path, storage: Path, work: str, turn: Turn
     ) -> int | Failure:
         """Make ready to draw epochs of a trial, from its ledger on; returns the epoch there.
 
@@ -126,9 +128,10 @@ class Rank:
         try:
             self.end()
             folder.refresh()
+            if self._world.is_main:  # before it looks for the newest checkpoint: none comes after
+                fence = Fence(folder, turn)
+                self._recorder = Recorder(folder, self._checkpoint_every_s, fence)
             resume = Ledger(folder.path).latest(config.key)
-            if self._world.is_main:
-                self._recorder = Recorder(folder, self._checkpoint_every_s)
             self._epochs = pkgutil.resolve_name(work)(config, self._world, storage, resume)
         except Exception as error:
             return triage(error)
@@ -166,10 +169,12 @@ class Rank:
         epochs, self._epochs = self._epochs, None
         try:
             if recorder is not None:
-                recorder.save()
+                with contextlib.suppress(Superseded):
+                    recorder.save()
         finally:
             if epochs is not None:
-                epochs.close()  # type: ignore[attr-defined]
+                with contextlib.suppress(Superseded):
+                    epochs.close()  # type: ignore[attr-defined]
                 gc.collect()
                 give_back()
                 torch = sys.modules["torch"]

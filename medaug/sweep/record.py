@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from medaug.sweep.fence import Fence
 from medaug.trial_folder import TrialFolder
 
 if TYPE_CHECKING:
@@ -12,18 +13,20 @@ if TYPE_CHECKING:
 
 
 class Recorder:
-    """Writes a trial's epochs into its folder; one process does.
+    """Writes a trial's epochs into its folder, as long as ``fence`` lets it.
 
     A checkpoint is made durable when the last one that was is ``every_s`` seconds old, where the
-    trial says so, and at its end: :meth:`save` is for whoever leaves it before.
+    trial says so, and at its end: :meth:`save` is for whoever leaves it before. Both raise
+    Superseded, and leave all as it is, when another attempt has the trial.
     """
 
-    def __init__(self, folder: TrialFolder, every_s: float) -> None:
+    def __init__(self, folder: TrialFolder, every_s: float, fence: Fence) -> None:
         from medaug.train.checkpoint import Ledger
 
         self._folder = folder
         self._ledger = Ledger(folder.path)
         self._every_s = every_s
+        self._fence = fence
         self._logged = folder.epoch()
         """Last epoch in ``epochs.jsonl``: a Progress that only brings the result repeats it."""
         self._saved_at = time.monotonic()
@@ -36,6 +39,7 @@ class Recorder:
         ``seconds`` were spent on training it. A finished trial keeps its newest checkpoint, for
         opening the sealed test set; one that has published what it made keeps none.
         """
+        self._fence.check()
         started, save_seconds = time.perf_counter(), 0.0
         self._unsaved = progress.checkpoint or self._unsaved
         due = time.monotonic() - self._saved_at >= self._every_s
@@ -54,6 +58,7 @@ class Recorder:
             )
             self._logged = max(self._logged, progress.epoch)
         if progress.result is not None:
+            self._fence.check()
             self._folder.finish(progress.result)
             self._ledger.prune(keep=0 if "output" in progress.result else 1)
 
@@ -61,5 +66,7 @@ class Recorder:
         """Make the newest epoch durable, if it is not. What fails is not tried again."""
         checkpoint, self._unsaved = self._unsaved, None
         if checkpoint is not None:
-            self._ledger.commit(checkpoint, fingerprint=self._folder.key)
+            self._fence.check()
+            key, ours = self._folder.key, self._fence.check
+            self._ledger.commit(checkpoint, fingerprint=key, before_rename=ours)
             self._saved_at = time.monotonic()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medaug.spec import TrialConfig, signature
+from medaug.sweep.fence import Fence, newest_turn, next_turn
 from medaug.sweep.record import Recorder
 from medaug.trial_folder import TrialFolder
 
@@ -93,12 +94,16 @@ def run_replicates(
     for folder in folders:
         folder.refresh()
     folders = [folder for folder in folders if folder.result() is None]
+    own = TrialFolder(storage / name, config.key)
+    lease, _ = newest_turn(own)
+    recorders = [
+        Recorder(folder, math.inf, Fence(folder, next_turn(folder, lease))) for folder in folders
+    ]
     resumes = [Ledger(folder.path).latest(folder.key) for folder in folders]
     configs = [config, *(folder.config() for folder in folders)]
     first, *others = experiment.run_together(configs, world, storage, [resume, *resumes])
-    recorders = [Recorder(folder, math.inf) for folder in folders]
     going = [_Other(*each) for each in zip(recorders, others, strict=True)]
-    ledger = Ledger(TrialFolder(storage / name, config.key).path)
+    ledger = Ledger(own.path)
     try:
         for progress in first:
             going = [other for other in going if other.advance()]

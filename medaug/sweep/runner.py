@@ -40,7 +40,8 @@ class Sweep:
     and owns the stop signals.
 
     Raises, on entering:
-        UserError: another process runs this experiment.
+        UserError: another process runs this experiment, or another version of medaug began it
+            and ``allow_version_skew`` is not set.
         EnvironmentFault: the storage cannot be written.
     """
 
@@ -53,6 +54,7 @@ class Sweep:
         address: str | None = None,
         listeners: Iterable[Listener] = (),
         wait: bool = False,
+        allow_version_skew: bool = False,
         cpus: int | None = None,
     ) -> None:
         self._experiment = experiment.absolute()
@@ -60,6 +62,7 @@ class Sweep:
         self._resources = resources
         self._listeners = Listeners(listeners)
         self._wait = wait
+        self._allow_version_skew = allow_version_skew
         self._cluster = Cluster(address, cpus)
         self._lease = Lease(self._experiment)
         self._signals = StopRequests()
@@ -67,7 +70,11 @@ class Sweep:
     def __enter__(self) -> Sweep:
         check_storage(self._storage)
         self._lease.acquire()
-        note_version(self._experiment)
+        try:
+            note_version(self._experiment, allow_skew=self._allow_version_skew)
+        except BaseException:
+            self._lease.release()
+            raise
         self._signals.own()
         return self
 

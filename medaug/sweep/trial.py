@@ -18,6 +18,7 @@ from ray import tune
 
 from medaug.spec import ResourceSpec, TrialConfig
 from medaug.sweep.failures import Failure, GroupFailed
+from medaug.sweep.fence import next_turn
 from medaug.sweep.group import RankGroup
 from medaug.sweep.notice import leaving
 from medaug.sweep.stopwatch import Stopwatch
@@ -33,6 +34,8 @@ class Wave:
     resources: ResourceSpec
     work: str
     """``module:function``, so that only the ranks load it, and torch with it."""
+    lease: int = 0
+    """Number of the driver's lease: the later one wins a trial that two would write."""
     name: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
     """Tells the time of this run of a trial from that of another."""
 
@@ -70,6 +73,7 @@ class Trial(tune.Trainable):
         self._epoch = self._furthest = 0
         self._running = False
         self._tries_left = self._wave.resources.max_failures
+        self._turn = next_turn(self._folder, self._wave.lease)
         self._watch = Stopwatch(self._folder, self._wave.name)
         self._starting = "restart" if self._watch.restarts else "startup"
 
@@ -80,6 +84,9 @@ class Trial(tune.Trainable):
                 return self._advance()
             except GroupFailed as caught:
                 failure = caught.failure
+            if failure.kind == "superseded":  # its folder is another's
+                self._leave(failure)
+                return {"epoch": self._epoch, "failure": str(failure), tune.result.DONE: True}
             self._account(failure)
             self._leave(failure)
             self._note(failure)
@@ -100,7 +107,11 @@ class Trial(tune.Trainable):
             self._group = self._group or RankGroup(self._ranks, self._wave.resources)
             self._watch.lap(self._starting)
             self._epoch = self._group.begin(
-                self._folder.config(), self._wave.experiment, self._wave.storage, self._wave.work
+                self._folder.config(),
+                self._wave.experiment,
+                self._wave.storage,
+                self._wave.work,
+                self._turn,
             )
             self._watch.lap("ckpt_load")
             self._running = True

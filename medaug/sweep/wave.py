@@ -89,6 +89,7 @@ class TuneRun:
         """``private`` is a folder for what Tune insists on writing."""
         resources = self._wave.resources
         kind = tune.with_parameters(Trial, wave=self._wave)
+        kind.__qualname__ = Trial.__qualname__  # which its processes are shown as
         storage = StorageContext(private, "wave")
 
         def tune_trial(config: TrialConfig) -> OfKind:

@@ -20,7 +20,7 @@ import pickle
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,12 +78,19 @@ class Ledger:
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self.directory = Path(directory)
 
-    def commit(self, checkpoint: Checkpoint, *, fingerprint: str, keep_last: int = 2) -> Path:
+    def commit(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        fingerprint: str,
+        keep_last: int = 2,
+        before_rename: Callable[[], None] = lambda: None,
+    ) -> Path:
         """Write ``checkpoint`` durably, then delete all but the newest ``keep_last``.
 
         ``fingerprint`` names the configuration and data it belongs to. On a full disk, older
-        checkpoints give way once. Raises EnvironmentFault when storage cannot take it; what was
-        committed before stays valid.
+        checkpoints give way once. Raises EnvironmentFault when storage cannot take it, and what
+        ``before_rename`` raises; what was committed before stays valid.
         """
         assert keep_last >= 1
         files: dict[str, bytes | memoryview] = {
@@ -94,12 +101,12 @@ class Ledger:
         final = self.directory / f"ep_{checkpoint.epoch:06d}"
         try:
             try:
-                self._write(files, final)
+                self._write(files, final, before_rename)
             except OSError as fault:
                 if fault.errno not in _DISK_FULL:
                     raise
                 self.prune(keep=1)
-                self._write(files, final)
+                self._write(files, final, before_rename)
         except OSError as fault:
             self._clean()
             raise _storage_fault(fault, self.directory, sum(map(len, files.values()))) from fault
@@ -161,7 +168,12 @@ class Ledger:
         found = [p for p in self.directory.iterdir() if re.fullmatch(r"ep_\d{6,}", p.name)]
         return sorted(found, key=lambda path: int(path.name[3:]))
 
-    def _write(self, files: Mapping[str, bytes | memoryview], final: Path) -> None:
+    def _write(
+        self,
+        files: Mapping[str, bytes | memoryview],
+        final: Path,
+        before_rename: Callable[[], None],
+    ) -> None:
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._clean()
         temporary = self.directory / f".tmp_{final.name}_{uuid.uuid4().hex[:8]}"
@@ -172,6 +184,7 @@ class Ledger:
                 file.flush()
                 os.fsync(file.fileno())
         _sync_directory(temporary)
+        before_rename()
         if final.exists():  # the same epoch again, after a step back
             final.rename(self.directory / f".tmp_old_{uuid.uuid4().hex[:8]}")
         temporary.rename(final)

@@ -105,7 +105,7 @@ ELSEWHERE: dict[int, tuple[str, ...]] = {
     38: ("tests/cluster/test_submit.py::test_a_running_sweep_is_refused_then_stopped",),
     39: (
         _CHECKPOINT + "test_an_unknown_schema_is_refused",
-        "tests/sweep/test_version.py::test_another_version_is_told",
+        "tests/sweep/test_version.py::test_another_series_goes_on_only_when_it_is_allowed_to",
     ),
     40: ("tests/store/test_sampler.py::test_resume_is_exact_after_two_one_two_ranks",),
     41: (

@@ -88,7 +88,7 @@ def test_killed_trials(faults: Callable[[int, str], Fault], address: str, tmp_pa
 
     def strike() -> bool:
         fault.inject()
-        dice.choice(processes_named("ray::ResourceTrainable")).kill()  # Tune's name for a Trial
+        dice.choice(processes_named("ray::Trial")).kill()
         return True
 
     striker = Striker(strike, KILLS, epoch_s=EPOCH_S, seed=8)

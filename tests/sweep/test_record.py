@@ -10,6 +10,7 @@ import torch
 from toy_trials import config
 
 from medaug.errors import EnvironmentFault
+from medaug.sweep.fence import Fence
 from medaug.sweep.record import Recorder
 from medaug.train.checkpoint import Checkpoint, Ledger, Progress
 from medaug.trial_folder import TrialFolder
@@ -21,6 +22,10 @@ def folder(tmp_path: Path) -> TrialFolder:
     folder = TrialFolder(tmp_path, trial.key)
     folder.claim(trial)
     return folder
+
+
+def recorder_of(folder: TrialFolder, every_s: float) -> Recorder:
+    return Recorder(folder, every_s, Fence(folder, (1, 1)))
 
 
 def progress(epoch: int, **more: object) -> Progress:
@@ -43,7 +48,7 @@ def test_an_epoch_is_saved_when_the_last_save_is_old_enough(
 ) -> None:
     now = [100.0]
     monkeypatch.setattr("medaug.sweep.record.time.monotonic", lambda: now[0])
-    recorder = Recorder(folder, every_s=30)
+    recorder = recorder_of(folder, 30)
     for epoch, at, newest in [(1, 129, 0), (2, 131, 2), (3, 160, 2), (4, 161, 4)]:
         now[0] = at
         recorder.record(progress(epoch), seconds=1.0)
@@ -55,7 +60,7 @@ def test_an_epoch_is_saved_when_the_last_save_is_old_enough(
 def test_the_end_a_milestone_and_a_stop_are_saved_however_young_the_last_save(
     folder: TrialFolder,
 ) -> None:
-    recorder = Recorder(folder, math.inf)
+    recorder = recorder_of(folder, math.inf)
     recorder.record(progress(1), seconds=1.0)
     assert saved(folder) == 0
     recorder.save()
@@ -70,7 +75,7 @@ def test_the_end_a_milestone_and_a_stop_are_saved_however_young_the_last_save(
 
 
 def test_what_was_published_needs_no_checkpoint(folder: TrialFolder) -> None:
-    recorder = Recorder(folder, 0)
+    recorder = recorder_of(folder, 0)
     recorder.record(progress(1), seconds=1.0)
     assert saved(folder) == 1
     recorder.record(Progress(2, {}, result={"output": "rows"}), seconds=1.0)
@@ -81,8 +86,8 @@ def test_what_was_published_needs_no_checkpoint(folder: TrialFolder) -> None:
 def test_an_epoch_done_again_is_written_again_and_a_result_alone_is_not(
     folder: TrialFolder,
 ) -> None:
-    Recorder(folder, math.inf).record(progress(1), seconds=1.0)
-    again = Recorder(folder, math.inf)
+    recorder_of(folder, math.inf).record(progress(1), seconds=1.0)
+    again = recorder_of(folder, math.inf)
     again.record(progress(1), seconds=1.0)
     again.record(Progress(1, {}, result={"status": "diverged"}), seconds=1.0)
     assert epochs(folder) == [1, 1]
@@ -94,7 +99,7 @@ def test_a_save_that_failed_is_not_tried_again(
     def full(*_: object, **__: object) -> None:
         raise EnvironmentFault("full")
 
-    recorder = Recorder(folder, 0)
+    recorder = recorder_of(folder, 0)
     with monkeypatch.context() as broken:
         broken.setattr(Ledger, "_write", full)
         with pytest.raises(EnvironmentFault, match="full"):
