@@ -188,7 +188,7 @@ class Sweep:
         from medaug.sweep.wave import TuneRun
 
         name = f"{work.__module__}:{work.__qualname__}"
-        wave = Wave(self._experiment, self._storage, self._resources, name)
+        wave = Wave(self._experiment, self._storage, self._resources, name, self._lease.number)
         run = TuneRun(wave, todo, asha, ended, self._listeners, self._signals.asked)
         run.start()
         while not run.wait(seconds=0.5):
