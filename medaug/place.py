@@ -25,7 +25,7 @@ class BucketPath(PosixPath):
     """
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
-        return (local, (told(self),))
+        return (_arrived, (told(self),))
 
 
 def local(storage: str | os.PathLike[str]) -> Path:
@@ -54,6 +54,10 @@ def local(storage: str | os.PathLike[str]) -> Path:
     if not _BUCKET.fullmatch(bucket) or hidden or re.search(r"[?#%\\]", key):
         raise ValueError("this address names no bucket; write s3://bucket/prefix, and no more")
     return BucketPath(_root() / bucket, *parts)
+
+
+def _arrived(uri: str) -> BucketPath:
+    return BucketPath(_root() / uri.removeprefix("s3://"))
 
 
 def told(path: Path) -> str:

@@ -8,9 +8,12 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from medaug import bucket
+from medaug.bucket import carries
 from medaug.doctor.finding import Finding, Place, failed, passed, warned
 from medaug.doctor.limits import free_disk
 from medaug.errors import EnvironmentFault
+from medaug.place import told
 from medaug.sweep.runner import check_storage
 
 
@@ -24,8 +27,11 @@ def examine(place: Place) -> Iterator[Finding]:
         yield failed("storage", what, fix)
         return
     try:
-        yield _private(storage)
-        yield _links(storage)
+        if carries(storage):
+            yield _bucket(storage)
+        else:
+            yield _private(storage)
+            yield _links(storage)
         disk = os.statvfs(storage)
         yield free_disk("disk", f"at {storage}", disk.f_bavail * disk.f_frsize)
     finally:
@@ -39,6 +45,24 @@ def _private(storage: Path) -> Finding:
         what = f"{storage} can be written here, but everybody may look into it ({mode:04o})"
         return warned("storage", what, f"chmod o-rwx {storage}")
     return passed("storage", f"{storage} can be written")
+
+
+def _bucket(storage: Path) -> Finding:
+    """A run's lease is made with a write that succeeds only once: of two that try, one gets it."""
+    probe = storage / f".doctor-{uuid.uuid4().hex}"
+    try:
+        first, second = bucket.create(probe, b"first"), bucket.create(probe, b"second")
+        content = bucket.read(probe)
+        bucket.remove(probe)
+    except EnvironmentFault as fault:
+        what, _, fix = str(fault).partition("; ")
+        return failed("storage", what, fix)
+    if (first, second, content) != (True, False, b"first"):
+        what = (
+            f"{told(storage)}: a conditional write replaced another: two runs could write at once"
+        )
+        return failed("storage", what, "use a store that knows If-None-Match (S3, MinIO, Ceph)")
+    return passed("storage", f"{told(storage)} can be written, and keeps two writers apart")
 
 
 def _links(storage: Path) -> Finding:

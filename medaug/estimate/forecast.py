@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from medaug.bucket import carries
 from medaug.data.cohort import Cohort
 from medaug.data.layouts import read_cohort
 from medaug.data.nifti_header import Limits
@@ -66,6 +67,11 @@ def forecast(study: StudySpec, display: Display, *, address: str | None = None) 
         if address is None:
             temporary = tempfile.TemporaryDirectory(prefix="medaug-")
             storage = Path(stack.enter_context(temporary))
+        elif carries(storage):
+            raise UserError(
+                "plan: a rehearsal on a cluster wants a folder that its nodes see, not a bucket; "
+                "give --storage DIR, or leave --address away"
+            )
         else:
             display.note(f"rehearsing below {storage}/.plan-…, which is removed at the end")
         small = rehearse(study, arms, patients, masks, storage, display, address=address)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import platform
@@ -17,7 +18,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from medaug import bucket
 from medaug.errors import EnvironmentFault
+from medaug.place import address
 from medaug.sweep.cluster import Cluster
 
 VERSIONS = ("medaug", "torch", "ray", "mlflow")
@@ -87,12 +90,9 @@ def describe(folder: Path, name: str) -> Answer:
     seen = wrote = None
     error = ""
     try:
-        seen = _sha256((folder / "driver").read_bytes())
+        seen = _sha256(_read(folder / "driver"))
         body = secrets.token_bytes(PROBE_BYTES)
-        with open(folder / name, "xb") as file:
-            file.write(body)
-            file.flush()
-            os.fsync(file.fileno())
+        _write(folder / name, body)
         wrote = _sha256(body)
     except OSError as fault:
         error = fault.strerror or str(fault)
@@ -151,10 +151,29 @@ def _ask(node: dict[str, Any], folder: Path, timeout_s: float) -> Node:
 
 def _same(folder: Path, name: str, answer: Answer) -> bool:
     try:
-        theirs = _sha256((folder / name).read_bytes())
+        theirs = _sha256(_read(folder / name))
     except OSError:
         return False
-    return answer.seen == _sha256((folder / "driver").read_bytes()) and answer.wrote == theirs
+    return answer.seen == _sha256(_read(folder / "driver")) and answer.wrote == theirs
+
+
+def _read(file: Path) -> bytes:
+    """As the storage has it: not this node's copy of a bucket, but the bucket."""
+    if not address(file):
+        return file.read_bytes()
+    if (content := bucket.read(file)) is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    return content
+
+
+def _write(file: Path, body: bytes) -> None:
+    if address(file):
+        bucket.write(file, body)
+        return
+    with open(file, "xb") as opened:
+        opened.write(body)
+        opened.flush()
+        os.fsync(opened.fileno())
 
 
 @contextlib.contextmanager
@@ -164,7 +183,9 @@ def _probe_folder(storage: Path) -> Iterator[Path]:
     folder = storage / f".doctor-{uuid.uuid4().hex}"
     try:
         folder.mkdir(parents=True, mode=0o700)
-        (folder / "driver").write_bytes(secrets.token_bytes(PROBE_BYTES))
+        _write(folder / "driver", secrets.token_bytes(PROBE_BYTES))
+    except EnvironmentFault:
+        raise
     except OSError as fault:
         what = f"storage {storage}: {fault.strerror}; make it writable or choose another storage"
         raise EnvironmentFault(what) from None
@@ -172,6 +193,8 @@ def _probe_folder(storage: Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        if address(folder):
+            bucket.remove_folder(folder, first="driver")
         if made:
             with contextlib.suppress(OSError):
                 storage.rmdir()

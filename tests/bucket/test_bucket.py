@@ -16,6 +16,8 @@ from click.testing import CliRunner
 
 from medaug import bucket
 from medaug.cli import main
+from medaug.doctor.finding import Place
+from medaug.doctor.storage import examine
 from medaug.errors import EnvironmentFault, UserError
 from medaug.place import local
 from medaug.run_folder import refresh_run, share_run
@@ -338,3 +340,10 @@ def test_the_library_is_missing(
     monkeypatch.setitem(sys.modules, "obstore", None)
     code, said = outcome(*words)
     assert (code, said) == (2, f"error: {URI}: wants pip install 'medaug[s3]'")
+
+
+def test_doctor_sees_that_a_bucket_keeps_two_writers_apart(node: Node) -> None:
+    node("one")
+    findings = list(examine(Place(local(URI), None)))
+    assert [f.status for f in findings][:1] == ["pass"]
+    assert findings[0].what == f"{URI} can be written, and keeps two writers apart"
