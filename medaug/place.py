@@ -76,10 +76,8 @@ def address(path: Path) -> str | None:
 
 def _root() -> Path:
     """Above the copies of all buckets of one endpoint: names are unique there, not everywhere."""
-    copies = os.environ.get(COPIES_ENV)
-    if not copies:
-        cache = os.environ.get("XDG_CACHE_HOME")
-        copies = str(Path(cache) if cache else Path.home() / ".cache") + "/medaug/buckets"
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    copies = os.environ.get(COPIES_ENV) or f"{cache}/medaug/buckets"
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     where = urlsplit(endpoint).netloc.rpartition("@")[2] if endpoint else ""
     return Path(os.path.abspath(copies)) / (f"s3@{where}" if where else "s3")
