@@ -47,7 +47,7 @@ lock: $(VENV)/.installed-dev
 	{ echo "# The image's packages with their hashes; 'make lock' writes this file. Not torch, nor what"; \
 	  echo "# its CUDA builds want: their wheels differ by index, so the Dockerfile pins a version only."; \
 	  echo "setuptools>=77" | $(BIN)/uv pip compile --quiet --no-header --no-annotate \
-	  --generate-hashes --constraint constraints.txt --extra server --extra dicom \
+	  --generate-hashes --constraint constraints.txt --extra server --extra dicom --extra s3 \
 	  --python-version 3.11 --python-platform linux pyproject.toml - \
 	  | awk '/^[a-z]/ { ours = !/^(torch=|triton=|cuda-|nvidia-)/ } ours'; } > docker/requirements.txt.new
 	mv docker/requirements.txt.new docker/requirements.txt
