@@ -347,3 +347,27 @@ def test_doctor_sees_that_a_bucket_keeps_two_writers_apart(node: Node) -> None:
     findings = list(examine(Place(local(URI), None)))
     assert [f.status for f in findings][:1] == ["pass"]
     assert findings[0].what == f"{URI} can be written, and keeps two writers apart"
+
+
+def test_a_trial_that_another_run_has_finished_is_taken_over_with_its_checkpoint(
+    node: Node, client: boto3.client
+) -> None:
+    theirs = trial_in(node("one"))
+    theirs.claim(TRIAL)
+    theirs.log_epoch({"epoch": 1})
+    Ledger(theirs.path).commit(checkpoint(1), fingerprint=TRIAL.key)
+    theirs.finish({"status": "done"})
+
+    storage = node("two")
+    refresh_run(storage / "run")
+    mine = TrialFolder(storage / "mine", TRIAL.key)
+    mine.claim(TRIAL)
+    mine.adopt(trial_in(storage))
+    assert f"a/b/mine/trials/{TRIAL.key}/ep_000001/MANIFEST.json" in keys(client)
+
+    mine = TrialFolder(node("three") / "mine", TRIAL.key)
+    mine.refresh()
+    assert mine.result() == {"status": "done"}
+    found = Ledger(mine.path).latest(TRIAL.key)
+    assert found is not None
+    assert found.epoch == 1
