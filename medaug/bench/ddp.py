@@ -24,6 +24,7 @@ from medaug.bench.steps_gan import BATCH, Ours, acgan_pair, random_rows
 from medaug.bench.timing import Spread
 from medaug.bench.workbench import Bench, one_thread
 from medaug.errors import MedaugError
+from medaug.train.allocator import keep_freed_memory
 from medaug.train.world import World, init_group, leave_group
 
 RANKS = 2
@@ -178,6 +179,7 @@ def _rank(
     pipe: Connection, rank: int, size: int, port: int, function: Any, arguments: tuple[Any, ...]
 ) -> None:
     torch.set_num_threads(1)
+    keep_freed_memory()  # as the ranks of a sweep do
     os.environ |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
     gpu = torch.cuda.device_count() >= RANKS
     device = f"cuda:{rank}" if gpu else "cpu"
