@@ -67,12 +67,12 @@ class Dropout(nn.Dropout):
 def _coins(x: Tensor) -> Tensor:
     """0 or 1 with equal probability, in the shape, dtype and layout of ``x``."""
     n = x.numel()
-    drawn = torch.empty(-(-n // 64), dtype=torch.int64).random_(-(2**63), None)
+    drawn = torch.empty(-(-n // 64), dtype=torch.int64, device="cpu").random_(-(2**63), None)
     coins = (drawn.view(torch.uint8)[:, None] & _BITS).ne_(0).flatten()[:n].to(x.dtype)
     return coins.as_strided(x.shape, torch.empty_like(x).stride())
 
 
-_BITS = 2 ** torch.arange(8, dtype=torch.uint8)
+_BITS = 2 ** torch.arange(8, dtype=torch.uint8, device="cpu")
 
 
 def one_hot(label_N: Tensor, n_classes: int, dtype: torch.dtype) -> Tensor:
