@@ -74,7 +74,7 @@ class Machine:
 def without_times(board: Any) -> Any:
     """What of a leaderboard does not depend on how long it took."""
     if isinstance(board, dict):
-        return {k: without_times(v) for k, v in board.items() if "seconds" not in k}
+        return {k: without_times(v) for k, v in board.items() if k != "device_hours"}
     return [without_times(each) for each in board] if isinstance(board, list) else board
 
 
