@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -24,20 +23,16 @@ ALIGNMENT = 64
 
 
 class ShardFile:
-    """A shard being written; its SHA-256 follows in a thread, reading what reached the file."""
+    """A shard being written."""
 
     def __init__(self, path: Path, arrow: pa.Schema) -> None:
         self.path, self.rows = path, 0
         self._arrow = arrow
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        self._sink = pa.BufferedOutputStream(pa.OSFile(str(path), "wb"), WRITE_BYTES)
+        self._file = HashedFile(path)
+        self._sink = pa.PythonFile(self._file, "w")
         self._writer = pa.ipc.new_file(self._sink, arrow)
         self._pads = _alignment_pads("mask" in arrow.names)
         self._end = len(b"ARROW1\0\0") + arrow.serialize().size
-        self._sha256 = hashlib.sha256()
-        self._hashed = 0
-        self._hasher = ThreadPoolExecutor(1, "shard-sha256")
-        self._on_disk = 0
 
     def append(self, block: Block) -> None:
         """Write ``block`` as one record batch."""
@@ -45,41 +40,80 @@ class ShardFile:
         self._writer.write_batch(block.record_batch(self._arrow), custom_metadata={"pad": pad})
         self._end = self._sink.tell()
         self.rows += len(block)
-        on_disk = os.fstat(self._descriptor).st_size
-        if on_disk > self._on_disk:
-            self._hasher.submit(self._hash_to, on_disk)
-            self._on_disk = on_disk
 
     def finish(self) -> str:
         """Complete the file durably; its SHA-256."""
         self._writer.close()
-        self._sink.close()
-        last = self._hasher.submit(self._hash_to, os.fstat(self._descriptor).st_size)
-        os.fsync(self._descriptor)  # in the time that the hash needs
-        last.result()
-        self._close()
-        return self._sha256.hexdigest()
+        return self._file.finish()
 
     def discard(self) -> None:
         """Give up: close and remove the file."""
-        self._hasher.shutdown(cancel_futures=True)
-        with contextlib.suppress(OSError):  # what is buffered may still not fit on the disk
-            self._sink.close()
-        self._close()
+        self._file.close()
         self.path.unlink(missing_ok=True)
 
-    def _close(self) -> None:
+
+class HashedFile:
+    """A new file that is written in large steps; a thread hashes each while it is written."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        self._sha256 = hashlib.sha256()
+        self._hasher = ThreadPoolExecutor(1, "shard-sha256")
+        self._hashing: Future[None] | None = None
+        self._step, self._spare = (memoryview(bytearray(WRITE_BYTES)) for _ in range(2))
+        self._filled = 0
+
+    @property
+    def closed(self) -> bool:
+        """Asked by Arrow before it writes."""
+        return self._descriptor < 0
+
+    def write(self, data: bytes | pa.Buffer) -> int:
+        """Append ``data``, which may change afterwards."""
+        content = memoryview(data).cast("B")
+        for at in range(0, len(content), WRITE_BYTES):
+            self._append(content[at : at + WRITE_BYTES])
+        return len(content)
+
+    def finish(self) -> str:
+        """Write what is left, durably, and close; the SHA-256 of all."""
+        self._write_step()
+        os.fsync(self._descriptor)  # in the time that the hash needs
+        self._wait_for_hash()
+        self.close()
+        return self._sha256.hexdigest()
+
+    def close(self) -> None:
+        """Give up what is not written yet."""
         self._hasher.shutdown()
         if self._descriptor >= 0:
             os.close(self._descriptor)
         self._descriptor = -1
 
-    def _hash_to(self, end: int) -> None:
-        while self._hashed < end:
-            chunk = os.pread(self._descriptor, min(end - self._hashed, 1 << 20), self._hashed)
-            assert chunk, "the file ends before what was written to it"
-            self._sha256.update(chunk)
-            self._hashed += len(chunk)
+    def _append(self, content: memoryview) -> None:
+        """At most WRITE_BYTES of ``content``."""
+        fits = content[: WRITE_BYTES - self._filled]
+        self._step[self._filled : self._filled + len(fits)] = fits
+        self._filled += len(fits)
+        if self._filled == WRITE_BYTES:
+            self._write_step()
+            self._filled = len(content) - len(fits)
+            self._step[: self._filled] = content[len(fits) :]
+
+    def _write_step(self) -> None:
+        """Write what has been collected; its hash is done when the step after it is full."""
+        step = self._step[: self._filled]
+        self._wait_for_hash()
+        self._hashing = self._hasher.submit(self._sha256.update, step)
+        self._step, self._spare, self._filled = self._spare, self._step, 0
+        done = 0
+        while done < len(step):
+            done += os.write(self._descriptor, step[done:])
+
+    def _wait_for_hash(self) -> None:
+        if self._hashing:
+            self._hashing.result()
+        self._hashing = None
 
 
 @cache

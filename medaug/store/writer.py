@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -73,6 +74,8 @@ class StoreWriter:
         self._splits, self._part = splits, part
         self._pending: list[Block] = []
         self._shard: ShardFile | None = None
+        self._publisher = ThreadPoolExecutor(1, "store-publish")
+        self._publishing: Future[None] | None = None
         with storage_faults(self.path):
             private_folder(self.path)
             self._refuse_other_store()
@@ -136,7 +139,8 @@ class StoreWriter:
                 self._append(Block.join(self._pending))
                 self._pending = []
             if self._shard:
-                self._finish_shard(self._shard)
+                self._end_shard(self._shard)
+            self._wait_for_shard()
             record = {"writer": self._plan.key, "shards": self._shards, "rows": self._rows}
             write_whole(part_path(self.path, self._part), sealed(record))
         if self._plan.parts == 1:
@@ -153,6 +157,7 @@ class StoreWriter:
     def abort(self) -> None:
         """Drop the shard that is not whole; what is whole stays for the next writer."""
         self._pending = []
+        self._publisher.shutdown()
         if self._shard:
             self._shard.discard()
             self._shard = None
@@ -189,10 +194,29 @@ class StoreWriter:
             self._shard = ShardFile(temporary_name(final), arrow)
         self._shard.append(batch)
         if self._shard.rows == self._plan.shard_rows:
-            self._finish_shard(self._shard)
+            self._end_shard(self._shard)
 
-    def _finish_shard(self, shard: ShardFile) -> None:
+    def _end_shard(self, shard: ShardFile) -> None:
+        """Publish a full shard in a thread, while the next is written: disks are slow to sync."""
+        self._wait_for_shard()
         final = shard_path(self.path, self._part, self._shards)
+        self._publishing = self._publisher.submit(self._publish_shard, shard, final)
+        self._shard = None
+        self._shards += 1
+
+    def _wait_for_shard(self) -> None:
+        if self._publishing:
+            self._publishing.result()
+        self._publishing = None
+
+    def _publish_shard(self, shard: ShardFile, final: Path) -> None:
+        try:
+            self._name_shard(shard, final)
+        except BaseException:
+            shard.discard()
+            raise
+
+    def _name_shard(self, shard: ShardFile, final: Path) -> None:
         sidecar = describe(shard.path, self._plan.schema, self._plan.key, shard.finish())
         while not give_name(shard.path, final):
             existing = self._verified(final)
@@ -202,8 +226,6 @@ class StoreWriter:
                 break
             final.unlink(missing_ok=True)
         write_whole(final.with_suffix(".json"), sidecar.to_bytes())
-        self._shard = None
-        self._shards += 1
 
     def _refuse_other_store(self) -> None:
         with contextlib.suppress(FileNotFoundError, IntegrityError):
