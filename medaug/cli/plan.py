@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import click
@@ -31,11 +32,13 @@ def plan(
 
     Measured by a rehearsal in miniature.
     """
+    began = time.perf_counter()
     study = load(spec, data, overrides, storage, None, quick)  # first: mistakes are told at once
     from medaug.estimate.forecast import forecast, render
     from medaug.sweep.display import make_display
 
+    loading_s = time.perf_counter() - began
     with make_display() as display:
-        found = forecast(study, display, address=address)
+        found = forecast(study, display, address=address, loading_s=loading_s)
     body = {"study": study.name, **found.cost.to_json(), "notes": found.notes}
     click.echo(json.dumps(body, indent=1) if as_json else render(found))

@@ -22,7 +22,7 @@ class StageCost:
     stage: str
     trials: int
     rank_s: float
-    """Seconds of all its ranks together."""
+    """Seconds that its trials hold ranks, starting and waiting included."""
     cpu_s: float
     """CPU seconds that these use."""
     wall_s: float
@@ -44,7 +44,7 @@ class Estimate:
     ranks: int
     gpus_per_rank: float
     outside_s: float
-    """Reading scans, looking for copies, leaderboard and report."""
+    """Starting, reading scans, looking for copies, leaderboard, report and MLflow."""
 
     @property
     def trials(self) -> int:
@@ -103,14 +103,17 @@ def estimate(
             trial_seconds(trial, kind, small, study, rows)
             for trial, kind in zip(trials, kinds, strict=True)
         ]
-        wall_s = schedule((s + small.trial_s for s in seconds), small.slots)
+        warming_s, slots = small.warming_s[title], min(small.slots, len(trials))
+        wall_s = warming_s + schedule((s + small.trial_s for s in seconds), small.slots)
         cpu = [s * kind.cpu_share for s, kind in zip(seconds, kinds, strict=True)]
+        held_s = sum(seconds) + len(trials) * small.trial_s + slots * (small.start_s + warming_s)
+        cpu_s = sum(cpu) + slots * (small.start_cpu_s + warming_s * kinds[0].cpu_share)
         stages.append(
             StageCost(
                 stage=title,
                 trials=len(trials),
-                rank_s=study.resources.ranks * sum(seconds),
-                cpu_s=study.resources.ranks * sum(cpu),
+                rank_s=study.resources.ranks * held_s,
+                cpu_s=study.resources.ranks * cpu_s,
                 wall_s=small.wave_s[title] + wall_s,
                 ram_bytes=max(kind.ram_bytes for kind in kinds)
                 + _kept_growth(title, small, study, rows),
@@ -151,15 +154,17 @@ def trial_seconds(
         if arm.get("steps_per_epoch"):
             share = 1.0
         last_s *= settings["n"] / small.n_synthetic
+        if every := arm.get("eval_every"):
+            last_s += -(-epochs // every) * kind.judge_s
     elif trial.stage == "classify":
         epochs = int(settings["classifier"]["epochs"])
         last_s *= rows / small.rows
         if settings["protocol"] != "honest":  # an arm with more rows takes more steps
             real = _training_share(study)
-            added = settings["n_synthetic"], small.n_synthetic if settings["n_synthetic"] else 0
-            share = (rows * real * min(1.0, share * small.rows / rows) + added[0]) / (
-                small.rows * real + added[1]
-            )
+            kept = rows * real * min(1.0, share * small.rows / rows)
+            adds = any(arm.kind != "none" for arm in study.arms.values())
+            rehearsed = small.rows * real + (small.n_synthetic if adds else 0)
+            share = (kept + settings["n_synthetic"]) / rehearsed
     else:
         epochs = int(settings["segmenter"]["epochs"]) if trial.stage == "segment" else kind.epochs
     trained_s = epochs * kind.epoch_s * share

@@ -42,8 +42,11 @@ class Forecast:
     """What the figures leave out, or take for granted."""
 
 
-def forecast(study: StudySpec, display: Display, *, address: str | None = None) -> Forecast:
-    """Estimate ``study`` on the cluster at ``address`` (None: an embedded one).
+def forecast(
+    study: StudySpec, display: Display, *, address: str | None = None, loading_s: float = 0.0
+) -> Forecast:
+    """Estimate ``study`` on the cluster at ``address`` (None: an embedded one). A run of it loads
+    its libraries first, which takes ``loading_s``.
 
     Nothing is written but a folder ``.plan-…`` of the miniature, gone at the end: in the study's
     storage when there is a cluster, which has to see it, else in the temporary folder.
@@ -75,7 +78,10 @@ def forecast(study: StudySpec, display: Display, *, address: str | None = None) 
         else:
             display.note(f"rehearsing below {storage}/.plan-…, which is removed at the end")
         small = rehearse(study, arms, patients, masks, storage, display, address=address)
-    outside_s = _reading_s(cohort, study) + small.scan_s * rows / small.rows + small.report_s
+    drawn = len(plan) - len(plan.classify)
+    outside_s = loading_s + small.finish_s + small.figures_s * drawn
+    outside_s += small.scan_s * rows / small.rows
+    outside_s += _reading_s(cohort, study)
     if pretrain_rows:
         outside_s += _reading_s(cohort, study) * pretrain_scans / max(1, len(cohort.scans))
     cost = estimate(plan, small, study, rows, masks, outside_s, pretrain_rows)

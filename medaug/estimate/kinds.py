@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import fmean
 from typing import Any
 
 from medaug.estimate.measured import CPU_S, RAM, VRAM
 from medaug.shelf import Shelf
 from medaug.spec import TrialConfig
 from medaug.trial_folder import TrialFolder
+
+JUDGED = "val/fd"
+"""What an epoch reports in which a generator is measured, which may take longer than training."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +24,10 @@ class Kind:
     epochs: int
     """Of the miniature's trial: those of a trial whose configuration does not say."""
     first_s: float
-    """The first epoch's extra: warming up, reading what is kept."""
+    """The first epoch's extra: reading what is kept."""
     epoch_s: float
+    judge_s: float
+    """What measuring a generator adds to an epoch."""
     last_s: float
     """What follows the last epoch: generated rows and their quality, a classifier's threshold."""
     save_s: float
@@ -47,33 +52,36 @@ def kind_of(trial: TrialConfig) -> tuple[str, str]:
 
 
 def measure(trial: TrialConfig, lines: list[dict[str, Any]], folder: Path, shelf: Shelf) -> Kind:
-    lines = [dict(line) for line in lines]
+    """Of one trial, from the ``lines`` of its epochs."""
     output_s = 0.0
+    metrics = [line["metrics"] for line in lines]
     seconds = [line["seconds"] for line in lines]
+    wall = sum(seconds)
     if trial.stage == "generate":  # its last line is the writing of rows
         output_s = seconds.pop()
+    first = last = judge = 0.0
     if trial.stage == "extract" or len(seconds) < 3:
-        first, usual, last = 0.0, sum(seconds) / max(1, len(seconds)), 0.0
+        usual = sum(seconds) / max(1, len(seconds))
     else:
-        middle = seconds[1:-1]
-        if trial.stage == "segment":  # it has nothing to finish
-            middle = seconds[1:]
-        usual = sum(middle) / len(middle)
+        later = seconds[1:-1] if trial.stage == "classify" else seconds[1:]
+        judged = [s for s, m in zip(later, metrics[1:], strict=False) if JUDGED in m]
+        plain = [s for s, m in zip(later, metrics[1:], strict=False) if JUDGED not in m]
+        usual = fmean(plain or judged)
+        judge = max(0.0, fmean(judged) - usual) if plain and judged else 0.0
         first = max(0.0, seconds[0] - usual)
         last = max(0.0, seconds[-1] - usual) if trial.stage == "classify" else 0.0
     saves = [line["save_seconds"] for line in lines if line["save_seconds"] > 0]
-    wall = sum(line["seconds"] for line in lines)
     path = TrialFolder(folder, trial.key).path
     result = TrialFolder(folder, trial.key).result() or {}
     output = str(result.get("output", ""))
     made = [shelf.store_path(output), shelf.model_path(output)] if output else []
     if generator := result.get("generator"):
         made.append(shelf.model_path(str(generator)))
-    metrics = [line["metrics"] for line in lines]
     return Kind(
         epochs=len(seconds),
         first_s=first,
         epoch_s=usual,
+        judge_s=judge,
         last_s=last + output_s,
         save_s=sum(saves) / len(saves) if saves else 0.0,
         cpu_share=sum(m[CPU_S] for m in metrics) / wall if wall else 1.0,
@@ -84,27 +92,16 @@ def measure(trial: TrialConfig, lines: list[dict[str, Any]], folder: Path, shelf
     )
 
 
-def warmed_up(kinds: Sequence[Kind], slots: int) -> list[Kind]:
-    """The first trial on each slot also warms its process up, once for all trials that follow:
-    where there are later ones, its first epoch is taken to be like theirs."""
-    later = [kind.first_s for kind in kinds[slots:]]
-    if not later:
-        return list(kinds)
-    warm_s = median(later)
-    cold = [replace(kind, first_s=min(kind.first_s, warm_s)) for kind in kinds[:slots]]
-    return [*cold, *kinds[slots:]]
-
-
-def mean_of(kinds: Sequence[Kind]) -> Kind:
-    """Of several trials of a kind: mean times, largest memory."""
+def mean_of(kinds: Sequence[Kind], every: Sequence[Kind]) -> Kind:
+    """The mean times of ``kinds``, and the largest sizes of ``every`` trial alike."""
 
     def mean(name: str) -> float:
         return sum(getattr(kind, name) for kind in kinds) / len(kinds)
 
-    times = ("first_s", "epoch_s", "last_s", "save_s", "cpu_share")
+    times = ("first_s", "epoch_s", "judge_s", "last_s", "save_s", "cpu_share")
     sizes = ("ram_bytes", "vram_bytes", "folder_bytes", "output_bytes")
     body: dict[str, Any] = {name: mean(name) for name in times}
-    body |= {name: max(getattr(kind, name) for kind in kinds) for name in sizes}
+    body |= {name: max(getattr(kind, name) for kind in every) for name in sizes}
     return Kind(epochs=kinds[0].epochs, **body)
 
 

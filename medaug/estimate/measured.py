@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from medaug.train.world import World
 
 CPU_S, RAM, VRAM, VRAM_THERE = "plan/cpu_s", "plan/ram", "plan/vram", "plan/vram_there"
+START_CPU_S, WARM = "plan/start_cpu_s", "plan/warm"
+
+_run: Counter[tuple[str, str]] = Counter()
+"""Trials that this process has run, by the code that they need."""
 
 
 def run_measured(
@@ -22,15 +27,21 @@ def run_measured(
 ) -> Iterator[Progress]:
     """As :func:`medaug.experiment.run_trial`; metrics of each epoch also hold this rank's CPU
     seconds (all threads), peak resident bytes, and on a GPU the peak that torch reserved and what
-    the device has."""
+    the device has; CPU seconds that the process had used before its first trial; and whether it
+    was warm, having run a trial of :func:`code_of` this one before."""
     import torch
 
     from medaug import experiment
 
     cpu_s = time.process_time()
+    about = {WARM: float(_run[code_of(config)] > 0)}
+    if not _run:
+        about[START_CPU_S] = cpu_s
+    _run[code_of(config)] += 1
     for progress in experiment.run_trial(config, world, storage, resume):
         now = time.process_time()
         taken = {
+            **about,
             CPU_S: now - cpu_s,
             RAM: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0,
         }
@@ -40,3 +51,9 @@ def run_measured(
         progress.metrics = {**progress.metrics, **taken}
         yield progress
         cpu_s = now
+
+
+def code_of(trial: TrialConfig) -> tuple[str, str]:
+    """Trials for which this is the same need the same libraries and kernels."""
+    arm = trial.settings.get("arm", {}) if trial.stage == "generate" else {}
+    return trial.stage, str(arm.get("kind", ""))

@@ -9,21 +9,25 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 from medaug.audit.scan import note_leakage, scan
 from medaug.errors import EnvironmentFault
-from medaug.estimate.kinds import Kind, kind_of, mean_of, measure, warmed_up
-from medaug.estimate.measured import VRAM_THERE, run_measured
+from medaug.estimate.kinds import Kind, kind_of, mean_of, measure
+from medaug.estimate.measured import START_CPU_S, VRAM_THERE, WARM, code_of, run_measured
 from medaug.estimate.schedule import schedule
 from medaug.estimate.standin import Patients, fewer, rows_of, write_stand_in
 from medaug.plan import ArmVariant, plan_study
 from medaug.room import row_bytes
 from medaug.shelf import Shelf
-from medaug.spec import StudySpec, TrialConfig
+from medaug.spec import StudySpec, TrackingSpec, TrialConfig
 from medaug.sweep.display import Display
 from medaug.sweep.runner import Sweep
+from medaug.tracking.leaderboard import leaderboard_of
+from medaug.tracking.mlflow.place import database_uri
+from medaug.tracking.mlflow.tracker import Tracker
+from medaug.tracking.report.document import write_report
 from medaug.trial_folder import TrialFolder, write_json
 
 EPOCHS = {"segment": 3, "generate": 6, "classify": 6}
@@ -33,9 +37,14 @@ PIXELS = 100e6
 MOST_ROWS = 512
 MOST_BYTES = 64 << 20
 """Of generated rows."""
-CLASSIFIERS = 4
+CLASSIFIERS = 6
 """The classifier's cost does not depend on where its rows come from: so many are enough."""
+SEEDS = 3
+"""The first trial on a slot loads libraries and picks kernels: an arm is rehearsed up to so often,
+so that one of its trials comes to a slot that is warm."""
 SLICES, PRETRAIN = "slices-standin00000", "slices-standin00001"
+Waves = tuple[float, list[tuple[TrialConfig, float]]]
+"""Wall seconds of a wave; its trials and the seconds of each."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +58,13 @@ class Miniature:
     """(stage, arm variant or purpose) -> what it takes."""
     wave_s: dict[str, float]
     """By wave: what starting and ending it took beside its trials."""
+    warming_s: dict[str, float]
+    """By wave: what the first trials on a slot take longer than those that follow."""
     trial_s: float
     """What each trial takes besides its epochs."""
+    start_s: float
+    """Until the ranks of a slot are ready for their first trial, and the CPU seconds of one."""
+    start_cpu_s: float
     slots: int
     """Trials that run at once."""
     vram_there: int
@@ -59,8 +73,10 @@ class Miniature:
     """Bytes of memory that the ranks of each node may use."""
     scan_s: float
     """Looking for copies among the miniature's slices."""
-    report_s: float
-    """Leaderboard and report, at the size of the miniature."""
+    figures_s: float
+    """Drawing the figures of one trial that is no classifier."""
+    finish_s: float
+    """Leaderboard, report, MLflow's last news and the end of the cluster."""
 
 
 def rehearse(
@@ -73,9 +89,9 @@ def rehearse(
     *,
     address: str | None,
 ) -> Miniature:
-    """Run one fold and one seed of ``study`` on stand-in slices, below ``storage``.
+    """Run one fold of ``study`` on stand-in slices, below ``storage``.
 
-    All that it writes lies in one new folder there, which is gone at the end.
+    All that it writes lies in one new folder there, which is gone at the end: MLflow's runs too.
 
     Raises:
         EnvironmentFault: a trial does not fit into the cluster, or failed; says what would help.
@@ -83,35 +99,49 @@ def rehearse(
     small = miniature(study, patients)
     shown = fewer(patients, _rows(study), study)
     with _workplace(storage) as place:
+        small = small.model_copy(
+            update={"storage": place, "tracking": TrackingSpec(uri=database_uri(place))}
+        )
         shelf = Shelf(place)
         write_stand_in(small, shown, masks, shelf.store_path(SLICES))
         if small.segmenter is not None and small.segmenter.pretrain is not None:
             write_stand_in(small, shown, masks, shelf.store_path(PRETRAIN))
         plan = plan_study(small, SLICES, PRETRAIN, shrunk(arms))
         folder = place / "rehearsal"
-        waves: dict[str, tuple[float, list[tuple[TrialConfig, float]]]] = {}
-        with Sweep(folder, place, study.resources, address=address, listeners=(display,)) as sweep:
-            for title, trials in plan.waves():
-                chosen = _one_of_each(trials)
-                began = time.monotonic()
-                outcomes = sweep.run(chosen, work=run_measured)
-                wall_s = time.monotonic() - began
-                for trial, outcome in zip(chosen, outcomes, strict=True):
-                    if outcome.error:
-                        raise _cannot(study, trial, outcome.error)
-                seconds = [outcome.seconds for outcome in outcomes]
-                waves[title] = wall_s, list(zip(chosen, seconds, strict=True))
-            slots = sweep.slots(study.resources.ranks)
-            nodes = tuple(sweep.memory_bytes())
-        about = {"rows": rows_of(shown), "slots": slots, "nodes": nodes}
-        scan_s, report_s = _afterwards(small, folder, shelf)
-        return _measured(
-            small, folder, shelf, waves, about | {"scan_s": scan_s, "report_s": report_s}
-        )
+        waves: dict[str, Waves] = {}
+        tracker = Tracker(small, folder)  # a study has one, and it computes beside the ranks
+        resources, listeners = study.resources, (display, tracker)
+        with Sweep(folder, place, resources, address=address, listeners=listeners) as sweep:
+            write_json(folder / "study.json", small.canonical())
+            with tracker:
+                for title, trials in plan.waves():
+                    chosen = [t for t in _few(trials) if all(map(shelf.has, t.inputs.values()))]
+                    began = time.monotonic()
+                    outcomes = sweep.run(chosen, work=run_measured)
+                    wall_s = time.monotonic() - began
+                    for trial, outcome in zip(chosen, outcomes, strict=True):
+                        if outcome.error:
+                            raise _cannot(study, trial, outcome.error)
+                    seconds = [outcome.seconds for outcome in outcomes]
+                    waves[title] = wall_s, list(zip(chosen, seconds, strict=True))
+                slots = sweep.slots(study.resources.ranks)
+                nodes = tuple(sweep.memory_bytes())
+                scan_s = _scan(folder, shelf)
+                ended = time.monotonic()
+                board = leaderboard_of(folder)
+                report, figures_s, again_s = _report(folder)
+                tracker.finish(board, report)
+        finish_s = time.monotonic() - ended - figures_s - again_s
+        made = sum(len(trials) for title, (_, trials) in waves.items() if title != "classify")
+        about = {
+            **{"rows": rows_of(shown), "slots": slots, "nodes": nodes, "scan_s": scan_s},
+            **{"figures_s": figures_s / max(1, made), "finish_s": finish_s},
+        }
+        return _measured(small, folder, shelf, waves, about)
 
 
 def miniature(study: StudySpec, patients: Patients) -> StudySpec:
-    """``study`` with few epochs and added rows, one seed."""
+    """``study`` with few epochs, added rows and seeds."""
     segmenter = study.segmenter
     if segmenter is not None:
         pretrain = segmenter.pretrain
@@ -122,6 +152,7 @@ def miniature(study: StudySpec, patients: Patients) -> StudySpec:
         segmenter = segmenter.model_copy(update={"epochs": epochs, "pretrain": pretrain})
     epochs = min(study.classifier.epochs, EPOCHS["classify"])
     n = min(max(study.sweep.n_synthetic), _most_generated(study))
+    seeds = tuple(dict.fromkeys([*study.sweep.seeds, *range(SEEDS)]))[:SEEDS]
     return study.model_copy(
         update={
             "segmenter": segmenter,
@@ -129,7 +160,7 @@ def miniature(study: StudySpec, patients: Patients) -> StudySpec:
                 update={"epochs": epochs, "early_stop": None}
             ),
             "sweep": study.sweep.model_copy(
-                update={"seeds": study.sweep.seeds[:1], "n_synthetic": (n,), "train_rows": None}
+                update={"seeds": seeds, "n_synthetic": (n,), "train_rows": None}
             ),
         }
     )
@@ -165,13 +196,26 @@ def _most_generated(study: StudySpec) -> int:
     return min(MOST_ROWS, max(32, MOST_BYTES // row_bytes(study)))
 
 
-def _one_of_each(trials: Sequence[TrialConfig]) -> list[TrialConfig]:
-    first: dict[tuple[str, str], TrialConfig] = {}
+def _few(trials: Sequence[TrialConfig]) -> list[TrialConfig]:
+    """Those of a wave to rehearse: one of each kind, then some again for slots that are warm."""
+    trials = [trial for trial in trials if trial.fold == 0]
+    seeds = list(dict.fromkeys(trial.seed for trial in trials))
+    if trials[0].stage == "classify":
+        # With added rows, by which an epoch as_published is longer; those who need no generator
+        # can be had with any seed.
+        order = sorted(trials, key=lambda t: (not t.settings["n_synthetic"], seeds.index(t.seed)))
+        return order[:CLASSIFIERS]
+    kinds: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for trial in trials:
-        if trial.fold == 0 and trial.stage != "classify":
-            first.setdefault(kind_of(trial), trial)
-    classifiers = [trial for trial in trials if trial.fold == 0 and trial.stage == "classify"]
-    return [*first.values(), *classifiers[:CLASSIFIERS]]
+        kinds.setdefault(code_of(trial), []).append(kind_of(trial))
+    chosen = []
+    for turn, seed in enumerate(seeds):
+        for trial in (trial for trial in trials if trial.seed == seed):
+            alike = list(dict.fromkeys(kinds[code_of(trial)]))
+            wanted = (len(alike), 2, 1 if len(alike) == 1 else 0)[turn]
+            if alike.index(kind_of(trial)) < wanted:
+                chosen.append(trial)
+    return chosen
 
 
 @contextmanager
@@ -184,54 +228,68 @@ def _workplace(storage: Path) -> Iterator[Path]:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _afterwards(study: StudySpec, folder: Path, shelf: Shelf) -> tuple[float, float]:
-    """Seconds of the scan for copies, and of leaderboard and report."""
-    from medaug.tracking.leaderboard import leaderboard_of
-    from medaug.tracking.report.document import write_report
-
+def _scan(folder: Path, shelf: Shelf) -> float:
     began = time.perf_counter()
     note_leakage(folder, scan(shelf.open_store(SLICES)))
-    scanned = time.perf_counter()
-    write_json(folder / "study.json", study.canonical())
-    leaderboard_of(folder)
+    return time.perf_counter() - began
+
+
+def _report(folder: Path) -> tuple[Path, float, float]:
+    """The report; seconds that its figures took; and those of writing it once more, which is quick
+    because figures that are there are not drawn again."""
+    began = time.perf_counter()
     write_report(folder)
-    return scanned - began, time.perf_counter() - scanned
+    drawn = time.perf_counter()
+    report = write_report(folder)
+    again_s = time.perf_counter() - drawn
+    return report, max(0.0, drawn - began - again_s), again_s
 
 
 def _measured(
-    study: StudySpec,
-    folder: Path,
-    shelf: Shelf,
-    waves: dict[str, tuple[float, list[tuple[TrialConfig, float]]]],
-    about: dict[str, Any],
+    study: StudySpec, folder: Path, shelf: Shelf, waves: dict[str, Waves], about: dict[str, Any]
 ) -> Miniature:
-    found: dict[tuple[str, str], list[Kind]] = {}
-    overheads: list[float] = []
-    vram_there, slots = 0, about["slots"]
-    spent: dict[str, list[float]] = {}
+    kinds: dict[tuple[str, str], Kind] = {}
+    wave_s, warming_s = {}, {}
+    busy: dict[str, list[float]] = {}
+    beside: dict[bool, list[float]] = {True: [], False: []}  # by whether the ranks were new
+    start_cpu_s, vram_there = 0.0, 0
     for title, (_, trials) in waves.items():
-        kinds = []
-        for number, (trial, seconds) in enumerate(trials):
+        cold: dict[tuple[str, str], list[tuple[Kind, float]]] = {}
+        warm: dict[tuple[str, str], list[tuple[Kind, float]]] = {}
+        codes = {}
+        for trial, seconds in trials:
             lines = TrialFolder(folder, trial.key).epochs()
-            busy = sum(line["seconds"] + line["save_seconds"] for line in lines)
-            spent.setdefault(title, []).append(busy)
-            if number >= slots:  # the first ones also wait for their ranks to start
-                overheads.append(max(0.0, seconds - busy))
-            kinds.append(measure(trial, lines, folder, shelf))
-            vram_there = max(vram_there, int(lines[-1]["metrics"].get(VRAM_THERE, 0)))
-        for (trial, _), kind in zip(trials, warmed_up(kinds, slots), strict=True):
-            found.setdefault(kind_of(trial), []).append(kind)
-    trial_s = median(overheads) if overheads else 0.0
-    wave_s = {}
+            spent_s = sum(line["seconds"] + line["save_seconds"] for line in lines)
+            busy.setdefault(title, []).append(spent_s)
+            first = lines[0]["metrics"]
+            beside[START_CPU_S in first].append(max(0.0, seconds - spent_s))
+            start_cpu_s = max(start_cpu_s, first.get(START_CPU_S, 0.0))
+            vram_there = max(vram_there, int(first.get(VRAM_THERE, 0)))
+            found = measure(trial, lines, folder, shelf), spent_s
+            (warm if first[WARM] else cold).setdefault(kind_of(trial), []).append(found)
+            codes[kind_of(trial)] = code_of(trial)
+        extra_s: dict[tuple[str, str], float] = {}
+        for kind, code in codes.items():
+            every = cold.get(kind, []) + warm.get(kind, [])
+            usual = warm.get(kind, every)
+            kinds[kind] = mean_of([each for each, _ in usual], [each for each, _ in every])
+            if kind in cold and kind in warm:
+                longer_s = fmean(s for _, s in cold[kind]) - fmean(s for _, s in warm[kind])
+                extra_s[code] = max(extra_s.get(code, 0.0), longer_s)
+        warming_s[title] = sum(extra_s.values())
+    trial_s = median(beside[False]) if beside[False] else 0.0
     for title, (wall_s, _) in waves.items():
-        work = schedule((busy + trial_s for busy in spent[title]), slots)
+        work = schedule((spent_s + trial_s for spent_s in busy[title]), about["slots"])
         wave_s[title] = max(0.0, wall_s - work)
     return Miniature(
         study=study,
         n_synthetic=study.sweep.n_synthetic[0],
-        kinds={kind: mean_of(each) for kind, each in found.items()},
+        kinds=kinds,
         wave_s=wave_s,
+        warming_s=warming_s,
         trial_s=trial_s,
+        start_s=max(0.0, median(beside[True]) - trial_s),
+        start_cpu_s=start_cpu_s,
         vram_there=vram_there,
         **about,
     )

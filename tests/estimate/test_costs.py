@@ -12,12 +12,13 @@ from medaug.errors import EnvironmentFault
 from medaug.estimate.costs import Estimate, estimate, slices_bytes, stores_bytes, trial_seconds
 from medaug.estimate.fit import check_fit, check_stores
 from medaug.estimate.forecast import whole_plan
-from medaug.estimate.kinds import Kind, kind_of, warmed_up
-from medaug.estimate.rehearsal import PRETRAIN, SLICES, Miniature, miniature, shrunk
+from medaug.estimate.kinds import Kind, kind_of, mean_of, measure
+from medaug.estimate.rehearsal import PRETRAIN, SLICES, Miniature, _few, miniature, shrunk
 from medaug.estimate.schedule import schedule
 from medaug.estimate.standin import fewer, rows_of, write_stand_in
 from medaug.experiment import ARM_CONFIGS
 from medaug.plan import expand_arms, plan_study
+from medaug.shelf import Shelf
 from medaug.spec import StudySpec, build_study
 from medaug.store import Store
 
@@ -30,11 +31,13 @@ BODY: dict[str, Any] = {
     "arms": {"none": {}, "classical": {}, "acgan": {"epochs": 20}},
     "classifier": {"epochs": 8},
     "sweep": {"n_synthetic": [100, 300], "seeds": [0, 1, 2], "grid": {"acgan.ngf": [16, 32]}},
+    "resources": {"checkpoint_every_s": 0},
 }
 KIND = Kind(
-    epochs=1, first_s=2.0, epoch_s=1.0, last_s=3.0, save_s=0.5, cpu_share=0.5,
+    epochs=1, first_s=2.0, epoch_s=1.0, judge_s=0.0, last_s=3.0, save_s=0.5, cpu_share=0.5,
     ram_bytes=10**9, vram_bytes=0, folder_bytes=1000, output_bytes=500,
 )  # fmt: skip
+WAVES = ("segment", "extract", "generate", "classify")
 ROW = 128 * 4 * 4 * 2
 """Bytes of conv5 of a U-Net with base 8 on 64 x 64 pixels, float16."""
 
@@ -49,7 +52,8 @@ def small_of(study: StudySpec, rows: int = 100, slots: int = 2, kind: Kind = KIN
         study=study, rows=rows, n_synthetic=150, trial_s=0.5, slots=slots, vram_there=0,
         kinds={kind_of(trial): kind for _, trials in plan.waves() for trial in trials},
         wave_s={title: 4.0 for title, _ in plan.waves()},
-        nodes=(10**10,), scan_s=0.0, report_s=0.0,
+        warming_s={title: 0.0 for title, _ in plan.waves()}, start_s=0.0, start_cpu_s=0.0,
+        nodes=(10**10,), scan_s=0.0, figures_s=0.0, finish_s=0.0,
     )  # fmt: skip
 
 
@@ -82,10 +86,71 @@ def test_seconds_grow_with_rows_epochs_and_what_is_generated() -> None:
     assert trial_seconds(acgan, KIND, small, fixed, 200) == 2 + 20 * (1 + 0.5) + 3 * 300 / 150
 
 
-def test_warming_a_process_up_is_not_counted_for_every_trial() -> None:
-    kinds = [replace(KIND, first_s=seconds) for seconds in (9.0, 1.0, 2.0, 4.0)]
-    assert [kind.first_s for kind in warmed_up(kinds, 2)] == [3.0, 1.0, 2.0, 4.0]
-    assert warmed_up(kinds, 4) == kinds
+def test_what_a_slot_needs_once_is_counted_once_for_each_slot() -> None:
+    whole = study()
+    small = replace(
+        small_of(whole), start_s=5.0, start_cpu_s=3.0, warming_s=dict.fromkeys(WAVES, 2.0)
+    )
+    classify = cost_of(whole, 100, small).stages[-1]
+    each = 2 + 8 * 1.5 + 3
+    assert classify.rank_s == pytest.approx(84 * (each + 0.5) + 2 * (5 + 2))
+    assert classify.cpu_s == pytest.approx(84 * each / 2 + 2 * (3 + 2 / 2))
+    assert classify.wall_s == pytest.approx(4 + 2 + 42 * (each + 0.5))
+    one = replace(small, slots=100)
+    assert cost_of(whole, 100, one).stages[0].rank_s == pytest.approx(
+        4 * (2 + 10 * 1.5 + 3 + 0.5 + 5 + 2)
+    )
+
+
+def test_generators_are_measured_now_and_then() -> None:
+    """Every fifth of 12 epochs, and the last."""
+    whole = study(arms={"none": {}, "acgan": {"epochs": 12, "eval_every": 5}})
+    small = small_of(whole)
+    (trial, *_) = plan_study(whole, SLICES, PRETRAIN).generate
+    usual = trial_seconds(trial, KIND, small, whole, 100)
+    judged = trial_seconds(trial, replace(KIND, judge_s=7.0), small, whole, 100)
+    assert judged == pytest.approx(usual + 3 * 7)
+
+
+def test_trials_are_rehearsed_until_one_comes_to_a_slot_that_is_warm() -> None:
+    whole = study(arms={"none": {}, "classical": {}, "acgan": {}})
+    small = miniature(whole, [(0, 10)] * 8)
+    plan = plan_study(small, SLICES, PRETRAIN, shrunk(expand_arms(whole)))
+    generate = [(t.title, t.seed) for t in _few(plan.generate)]
+    assert generate == [
+        ("classical", 0), ("acgan ngf=16", 0), ("acgan ngf=32", 0),
+        ("classical", 1), ("acgan ngf=16", 1), ("acgan ngf=32", 1),
+        ("classical", 2),
+    ]  # fmt: skip
+    classify = _few(plan.classify)
+    assert len(classify) == 6
+    assert all(trial.settings["n_synthetic"] for trial in classify)
+
+
+def test_a_trial_is_taken_apart(tmp_path: Path) -> None:
+    """Four epochs, of which the first warms up and two are judged, and the rows."""
+    (trial, *_) = plan_study(study(), SLICES, PRETRAIN).generate
+    rows = {"plan/ram": 5.0, "plan/cpu_s": 1.0}
+    lines = [
+        {"seconds": seconds, "save_seconds": 0.25 * judged, "metrics": rows | fd}
+        for seconds, judged, fd in (
+            (3.0, 0, {}), (4.0, 1, {"val/fd": 9.0}), (1.0, 0, {}), (4.0, 1, {"val/fd": 9.0}),
+            (8.0, 0, {}),
+        )
+    ]  # fmt: skip
+    kind = measure(trial, lines, tmp_path, Shelf(tmp_path))
+    assert (kind.epochs, kind.first_s, kind.epoch_s, kind.judge_s) == (4, 2.0, 1.0, 3.0)
+    assert (kind.last_s, kind.save_s, kind.cpu_share) == (8.0, 0.25, 5 / 20)
+    other = replace(kind, epoch_s=3.0, ram_bytes=9)
+    assert mean_of([kind, other], [kind, other]).epoch_s == 2.0
+    assert mean_of([kind], [kind, other]).ram_bytes == 9
+
+
+def test_only_the_epochs_that_are_saved_take_time_to_save() -> None:
+    now_and_then = study(resources={"checkpoint_every_s": 5})
+    segment = plan_study(now_and_then, SLICES, PRETRAIN).segment[0]
+    taken = trial_seconds(segment, KIND, small_of(now_and_then), now_and_then, 200)
+    assert taken == 2 + 10 * 2 + (1 + 10 * 2 / 5) * 0.5 + 3
 
 
 def test_a_part_of_the_training_rows_takes_a_part_of_the_time() -> None:
@@ -105,7 +170,7 @@ def test_an_arm_with_more_rows_takes_more_steps_only_as_published() -> None:
         t.settings["n_synthetic"]: trial_seconds(t, KIND, small, published, 100) for t in trials
     }
     training = 100 * 0.8 * 0.8
-    assert taken[0] == pytest.approx(2 + 8 * 1.5 + 3)
+    assert taken[0] == pytest.approx(2 + 8 * (training / (training + 150) + 0.5) + 3)
     share = (training + 300) / (training + 150)
     assert taken[300] == pytest.approx(2 + 8 * (share + 0.5) + 3)
 
@@ -118,7 +183,7 @@ def test_the_whole_is_the_sum_of_its_waves() -> None:
     ]  # fmt: skip
     classify = cost.stages[-1]
     each = 2 + 8 * 1.5 + 3
-    assert classify.rank_s == pytest.approx(84 * each)
+    assert classify.rank_s == pytest.approx(84 * (each + 0.5))
     assert classify.cpu_s == pytest.approx(84 * each / 2)
     assert classify.wall_s == pytest.approx(4 + 42 * (each + 0.5))
     assert cost.wall_s == pytest.approx(7 + sum(stage.wall_s for stage in cost.stages))
@@ -188,7 +253,7 @@ def test_the_miniature_is_the_study_with_less_of_it() -> None:
     small = miniature(whole, [(0, 10)] * 8)
     assert small.segmenter is not None
     assert (small.segmenter.base, small.segmenter.epochs) == (8, 3)
-    assert (small.classifier.epochs, small.sweep.seeds) == (6, (0,))
+    assert (small.classifier.epochs, small.sweep.seeds) == (6, (0, 1, 2))
     arms = shrunk(expand_arms(whole))
     assert [getattr(arm.spec, "epochs", None) for arm in arms] == [None, None, 6, 6]
     kinds = {
