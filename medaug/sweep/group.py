@@ -52,6 +52,9 @@ class RankGroup:
             for index in range(size)
         ]
         self.places: list[Place] = self._start([rank.place.remote() for rank in self._ranks])
+        nodes = sum(node["Alive"] for node in ray.nodes())
+        self.device = devices_of(self.places, nodes)
+        """What they compute on, in a few words."""
         first = self.places[0]
         gpu, timeout_s = resources.gpus_per_rank > 0, resources.hang_timeout_s
         self._start(
@@ -60,11 +63,6 @@ class RankGroup:
                 for index, rank in enumerate(self._ranks)
             ]
         )
-
-    @property
-    def device(self) -> str:
-        """What its ranks compute on, in a few words."""
-        return devices_of(self.places)
 
     def begin(
         self, config: TrialConfig, experiment: Path, storage: Path, work: str, turn: Turn
@@ -148,9 +146,9 @@ class RankGroup:
         return Failure("rank died", "a rank's process ended unexpectedly", text)
 
 
-def devices_of(places: Sequence[Place]) -> str:
-    """``cpu``, ``cuda:3 @ 10.0.0.7``, ``cuda:0,1 @ 10.0.0.7``, ``8 cuda @ 2 nodes``; a node is not
-    named where it is the machine itself."""
+def devices_of(places: Sequence[Place], nodes: int) -> str:
+    """``cuda:3 @ 10.0.0.7``, ``cuda:0,1 @ 10.0.0.7``, ``8 cuda @ 2 nodes``; of the only one of a
+    cluster's ``nodes`` just ``cpu``."""
     hosts = sorted({place.host for place in places})
     kind = places[0].device.partition(":")[0]
     if len(places) == 1:
@@ -160,6 +158,6 @@ def devices_of(places: Sequence[Place]) -> str:
         what = f"cuda:{','.join(map(str, numbers))}"
     else:
         what = f"{len(places)} {kind}"
-    if hosts == ["127.0.0.1"]:
+    if nodes == 1:
         return what
     return f"{what} @ {hosts[0] if len(hosts) == 1 else f'{len(hosts)} nodes'}"

@@ -9,14 +9,15 @@ from medaug.sweep.rank import Place
 
 
 @pytest.mark.parametrize(
-    ("places", "said"),
+    ("nodes", "places", "said"),
     [
-        ([("127.0.0.1", "cpu")], "cpu"),
-        ([("127.0.0.1", "cpu")] * 2, "2 cpu"),
-        ([("10.0.0.7", "cuda:3")], "cuda:3 @ 10.0.0.7"),
-        ([("10.0.0.7", "cuda:10"), ("10.0.0.7", "cuda:2")], "cuda:2,10 @ 10.0.0.7"),
-        ([("10.0.0.7", "cuda:0"), ("10.0.0.8", "cuda:0")], "2 cuda @ 2 nodes"),
+        (1, [("10.0.0.7", "cpu")], "cpu"),
+        (1, [("10.0.0.7", "cpu")] * 2, "2 cpu"),
+        (1, [("10.0.0.7", "cuda:1"), ("10.0.0.7", "cuda:0")], "cuda:0,1"),
+        (2, [("10.0.0.7", "cuda:3")], "cuda:3 @ 10.0.0.7"),
+        (2, [("10.0.0.7", "cuda:10"), ("10.0.0.7", "cuda:2")], "cuda:2,10 @ 10.0.0.7"),
+        (2, [("10.0.0.7", "cuda:0"), ("10.0.0.8", "cuda:0")], "2 cuda @ 2 nodes"),
     ],
 )
-def test_devices_in_a_few_words(places: list[tuple[str, str]], said: str) -> None:
-    assert devices_of([Place("n", host, 1, 2, device) for host, device in places]) == said
+def test_devices_in_a_few_words(nodes: int, places: list[tuple[str, str]], said: str) -> None:
+    assert devices_of([Place("n", host, 1, 2, device) for host, device in places], nodes) == said
