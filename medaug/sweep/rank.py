@@ -13,8 +13,9 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medaug.spec import TrialConfig
 from medaug.sweep.failures import Failure, triage
@@ -41,7 +42,7 @@ def run_trial(
 
 @dataclass(frozen=True)
 class Place:
-    """Where a rank runs, and a port that was free there."""
+    """Where a rank runs, and a port that it keeps there for its group."""
 
     node_id: str
     host: str
@@ -93,9 +94,9 @@ class Rank:
         import ray
 
         host = ray.util.get_node_ip_address()
-        with socket.socket() as probe:
-            probe.bind((host, 0))
-            port = probe.getsockname()[1]
+        self._bound = socket.socket()
+        self._bound.bind((host, 0))
+        port = self._bound.getsockname()[1]
         context = ray.get_runtime_context()
         gpus = context.get_accelerator_ids().get("GPU", [])
         device = f"cuda:{gpus[0]}" if gpus else "cpu"
@@ -111,8 +112,17 @@ class Rank:
         if interface := interface_of(ray.util.get_node_ip_address()):
             os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
         device = "cuda:0" if gpu else "cpu"
-        self._world = init_group(rank, size, host, port, timeout_s, device)
+        store = self._store(host, port, size, rank == 0, timeout_s) if size > 1 else None
+        self._bound.close()
+        self._world = init_group(rank, size, host, port, timeout_s, device, store=store)
         gc.freeze()  # libraries stay: collecting after each trial need not look at them
+
+    def _store(self, host: str, port: int, size: int, is_main: bool, timeout_s: float) -> Any:
+        """Where the ranks find each other: a server of rank 0, at the port that it has kept."""
+        from torch.distributed import TCPStore
+
+        timeout, bound = timedelta(seconds=timeout_s), self._bound.detach() if is_main else None
+        return TCPStore(host, port, size, is_main, timeout, master_listen_fd=bound)
 
     def begin(
         self, config: TrialConfig, experiment: Path, storage: Path, work: str, turn: Turn

@@ -103,11 +103,13 @@ def init_group(
     timeout_s: float,
     device: str | torch.device = "cpu",
     local_rank: int = 0,
+    store: dist.Store | None = None,
 ) -> World:
     """Join the process group (NCCL on CUDA, gloo on CPU) and return this rank's world.
 
     A process that is in a group already (a reused actor) stays in it if rank and size agree.
     Between hosts, gloo needs ``GLOO_SOCKET_IFNAME`` in the environment: the caller sets it.
+    ``store``: where the ranks find each other, if they have it already.
     """
     device = torch.device(device)
     if size == 1:
@@ -117,7 +119,8 @@ def init_group(
             torch.cuda.set_device(device)
         dist.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
-            init_method=f"tcp://{master_addr}:{master_port}",
+            init_method=f"tcp://{master_addr}:{master_port}" if store is None else None,
+            store=store,
             rank=rank,
             world_size=size,
             timeout=timedelta(seconds=timeout_s),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -127,6 +128,15 @@ def test_the_pulse_stands_still_in_a_thread_that_waits(rank: Rank) -> None:
     waiting.set()
     thread.join()
     assert states[0] >= before + 0.05
+
+
+def test_the_port_of_a_place_is_kept_until_the_group_has_it(rank: Rank) -> None:
+    place = rank.place()
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.bind((place.host, place.port))
+    rank.join(0, 1, place.host, place.port, timeout_s=60, gpu=False)
+    with socket.socket() as other:
+        other.bind((place.host, place.port))
 
 
 def test_the_interface_of_an_address() -> None:
