@@ -86,11 +86,16 @@ class Store:
                 f"{path}: written as {manifest.get('format')}, this medaug reads {FORMAT}; "
                 "write the store again"
             )
-        schema = StoreSchema.from_json(manifest["schema"])
-        files = [path / shard["file"] for shard in manifest["shards"]]
-        if verify:
+        try:
+            schema = StoreSchema.from_json(manifest["schema"])
             arrow = schema.arrow(manifest["writer"])
+            files = [path / shard["file"] for shard in manifest["shards"]]
             about = [(shard["bytes"], shard["sha256"]) for shard in manifest["shards"]]
+        except (KeyError, TypeError) as fault:  # its hash is right, so it was made by hand
+            raise IntegrityError(
+                f"{path / MANIFEST}: is no store's manifest ({fault}); write the store again"
+            ) from fault
+        if verify:
             verify_shards([(f, *what) for f, what in zip(files, about, strict=True)], arrow)
         sidecars = [
             _sidecar(file, promised, schema)

@@ -200,6 +200,20 @@ def test_rows_cannot_point_outside_the_file(path: Path) -> None:
             read_all(path, access=access)
 
 
+@pytest.mark.parametrize(
+    "forged",
+    [{"schema": None}, {"schema": {}}, {"schema": 7}, {"shards": 7}, {"shards": [{}]}],
+)
+def test_a_manifest_made_by_hand_is_refused_in_one_line(path: Path, forged) -> None:
+    manifest = path / "manifest.json"
+    manifest.write_bytes(sealed({**read_sealed(manifest), **forged}))
+
+    with pytest.raises(IntegrityError, match=r"manifest\.json: is no store's manifest") as caught:
+        Store.open(path)
+
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", "null", '"self"', '{"self": 1}', "{" * 5000])
 def test_a_manifest_that_is_none_is_refused(path: Path, content) -> None:
     (path / "manifest.json").write_text(content)
