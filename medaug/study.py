@@ -23,7 +23,7 @@ from medaug.errors import IntegrityError, UserError
 from medaug.experiment import ARM_CONFIGS
 from medaug.plan import ArmVariant, Plan, expand_arms, plan_study
 from medaug.room import bytes_to_write
-from medaug.run_folder import refresh_run, refresh_runs, share_run
+from medaug.run_folder import refresh_names, refresh_run, refresh_runs, share_run
 from medaug.shelf import Shelf
 from medaug.spec import DataSpec, SplitSpec, StudySpec, TrialConfig, build_study, signature
 from medaug.sweep.display import Display, make_display
@@ -207,6 +207,7 @@ def forked(study: StudySpec) -> StudySpec:
 
     What the two have in common is not made again: stores and models are shared by content.
     """
+    refresh_names(study.storage)
     folder = study.storage / study.name
     if not (folder / "study.json").exists():
         return study
