@@ -11,7 +11,7 @@ from click.core import ParameterSource
 from medaug.cli.cluster import FOLLOW, resume_there
 from medaug.cli.options import ADDRESS, DATA, NAME, QUICK, SET, SPEC, STORAGE, load, run_in
 from medaug.errors import EnvironmentFault, TrialsFailed
-from medaug.place import address, told
+from medaug.place import told
 
 if TYPE_CHECKING:
     from medaug.study import Finished
@@ -44,8 +44,10 @@ def run(
 
     SPEC is a YAML file such as jobs/demo.yaml.
     """
+    from medaug.bucket import carries
+
     study = load(spec, data, overrides, storage, name, quick)  # first: mistakes are told at once
-    if not (mkdir or address(study.storage) or study.storage.absolute().parent.is_dir()):
+    if not (mkdir or carries(study.storage) or study.storage.absolute().parent.is_dir()):
         raise EnvironmentFault(
             f"storage {study.storage}: its parent folder does not exist; correct the path, mount "
             "the disk, or give --mkdir"
