@@ -61,8 +61,6 @@ class Object:
     """Its path below the listed folder."""
     n_bytes: int
     etag: str
-    written: float
-    """Seconds since 1970, by the store's clock."""
 
     def is_copied_to(self, file: Path) -> bool:
         """Whether ``file`` has its content. Of a large object, or one that is encrypted with keys
@@ -206,7 +204,6 @@ def listing(folder: Path) -> list[Object]:
             name=each["path"][len(prefix) :],
             n_bytes=each["size"],
             etag=(each["e_tag"] or "").strip('"'),
-            written=each["last_modified"].timestamp(),
         )
         for each in found
     ]
