@@ -67,6 +67,7 @@ def forecast(
     check_stores(study, stores_bytes(study, plan, rows, masks), study.storage)
     storage = study.storage
     with ExitStack() as stack:
+        display.note("rehearsing the study in miniature")
         if address is None:
             temporary = tempfile.TemporaryDirectory(prefix="medaug-")
             storage = Path(stack.enter_context(temporary))
@@ -76,7 +77,7 @@ def forecast(
                 "give --storage DIR, or leave --address away"
             )
         else:
-            display.note(f"rehearsing below {storage}/.plan-…, which is removed at the end")
+            display.note(f"in {storage}/.plan-…, which is removed at the end")
         small = rehearse(study, arms, patients, masks, storage, display, address=address)
     drawn = len(plan) - len(plan.classify)
     outside_s = loading_s + small.finish_s + small.figures_s * drawn

@@ -56,7 +56,7 @@ def measure(trial: TrialConfig, lines: list[dict[str, Any]], folder: Path, shelf
     output_s = 0.0
     metrics = [line["metrics"] for line in lines]
     seconds = [line["seconds"] for line in lines]
-    wall = sum(seconds)
+    wall = sum(line["seconds"] + line["save_seconds"] for line in lines)
     if trial.stage == "generate":  # its last line is the writing of rows
         output_s = seconds.pop()
     first = last = judge = 0.0

@@ -30,14 +30,15 @@ HEADLINES = {
     "val/iou": "IoU",
     "val/balanced_accuracy": "bal. acc.",
     "val/fd": "FD",
+    "fd": "FD",
     "val/loss": "val. loss",
 }
 """The metric to show of a trial: the first of these that it reports, else its first one. Some come
 only every few epochs; they take the place of lesser ones as soon as they are there."""
 WIDE = 104
 """Columns of a terminal that has room for everything."""
-NO_HEADLINES = ("rows",)
-"""Counts of what is done, which the epoch says already."""
+NO_HEADLINES = ("rows", "plan/")
+"""How these begin: counts of what is done, which the epoch says already; what a rehearsal took."""
 QUIET_S = 30.0
 """Plain lines: say at least this often that epochs are being finished."""
 _SMALLER_IS_BETTER = re.compile(r"loss|error|/fd|/fid|/mmd")
@@ -61,7 +62,7 @@ class Row:
     def update(self, epoch: int, metrics: Mapping[str, float]) -> None:
         self.reports[1:] = [(epoch, time.monotonic())]
         known = [name for name in (*HEADLINES, *metrics) if name in metrics]
-        known = [name for name in known if name not in NO_HEADLINES]
+        known = [name for name in known if not name.startswith(NO_HEADLINES)]
         if known and (not self.metric or _rank(known[0]) < _rank(self.metric)):
             self.metric, self.best = known[0], None
         value = metrics.get(self.metric)

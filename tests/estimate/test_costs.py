@@ -140,7 +140,7 @@ def test_a_trial_is_taken_apart(tmp_path: Path) -> None:
     ]  # fmt: skip
     kind = measure(trial, lines, tmp_path, Shelf(tmp_path))
     assert (kind.epochs, kind.first_s, kind.epoch_s, kind.judge_s) == (4, 2.0, 1.0, 3.0)
-    assert (kind.last_s, kind.save_s, kind.cpu_share) == (8.0, 0.25, 5 / 20)
+    assert (kind.last_s, kind.save_s, kind.cpu_share) == (8.0, 0.25, 5 / 20.5)
     other = replace(kind, epoch_s=3.0, ram_bytes=9)
     assert mean_of([kind, other], [kind, other]).epoch_s == 2.0
     assert mean_of([kind], [kind, other]).ram_bytes == 9
