@@ -39,7 +39,7 @@ def of_features(storage: Path, **changes: Any) -> StudySpec:
     """The same on features of a U-Net."""
     body = {
         "segmenter": {"base": 1, "epochs": 1, "init": "kaiming", "augment": None, "pretrain": None},
-        "features": {"tap": "conv5"},
+        "features": {"tap": "conv4"},
         "arms": {"none": {}, "duplicate": {}, "classical": {}, "gaussian": {"components": 4}},
     }
     return study(storage, **(body | changes))

@@ -37,7 +37,7 @@ def study(storage: Path, **changes: Any) -> StudySpec:
         "data": {"image_size": SIZE, "phantom": {"patients": 36, "d_prime": 2.6}},
         "split": {"folds": 3},
         "segmenter": {"base": 1, "epochs": 8, "pretrain": None},
-        "features": {"tap": "conv5"},
+        "features": {"tap": "conv4"},
         "arms": {
             "none": {},
             "duplicate": {},
