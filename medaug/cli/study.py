@@ -56,7 +56,10 @@ def run(
     from medaug.sweep.watchdog import StorageWatchdog
 
     with StorageWatchdog(study.storage):
-        _tell(run_study(forked(study) if fork else study, address=address, wait=wait))
+        finished = run_study(forked(study) if fork else study, address=address, wait=wait)
+        _tell(finished)
+        if quick:
+            click.echo(f"its scores mean nothing, all else is real; next: medaug plan {spec}")
 
 
 @click.command()

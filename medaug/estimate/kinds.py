@@ -56,7 +56,8 @@ def measure(trial: TrialConfig, lines: list[dict[str, Any]], folder: Path, shelf
     output_s = 0.0
     metrics = [line["metrics"] for line in lines]
     seconds = [line["seconds"] for line in lines]
-    wall = sum(line["seconds"] + line["save_seconds"] for line in lines)
+    # CPU seconds are read when an epoch is over: those of the last one's checkpoint are in none.
+    wall = sum(seconds) + sum(line["save_seconds"] for line in lines[:-1])
     if trial.stage == "generate":  # its last line is the writing of rows
         output_s = seconds.pop()
     first = last = judge = 0.0

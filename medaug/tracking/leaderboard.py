@@ -273,8 +273,8 @@ def _gate(
             f"{row.replicates} of {row.expected} replicates"
             + (f" ({', '.join(sorted(ends))})" if ends else "")
         )
-    if len(study["sweep"]["seeds"]) < MIN_SEEDS:
-        reasons.append(f"{len(study['sweep']['seeds'])} seeds, fewer than {MIN_SEEDS}")
+    if (n := len(study["sweep"]["seeds"])) < MIN_SEEDS:
+        reasons.append(f"{n} seed{'s' * (n != 1)}, fewer than {MIN_SEEDS}")
     everyone = [t.result for _, other in peers for t in other.done if t.result]
     if len({result["split"] for result in everyone}) > 1:
         reasons.append("not the same split as the other rows")

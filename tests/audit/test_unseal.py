@@ -174,7 +174,7 @@ def test_without_a_sealed_set_or_a_rankable_row_there_is_nothing_to_open(
     with pytest.raises(UserError, match="no test set was sealed"):
         unseal(open_)
     few = run(study(tmp_path / "b", arms={"none": {}}, sweep={"n_synthetic": [24], "seeds": [0]}))
-    with pytest.raises(UserError, match="1 seeds, fewer than 3, so no configuration is rankable"):
+    with pytest.raises(UserError, match="1 seed, fewer than 3, so no configuration is rankable"):
         unseal(few)
     assert openings_of(few) == []
     with pytest.raises(UserError, match="no such run"):

@@ -169,7 +169,7 @@ def test_the_answer_says_what_was_not_shown(tmp_path: Path) -> None:
     few = small("few", sweep={"n_synthetic": [100], "seeds": [0]})
     headline, text = said(made_scores(few))
     assert headline == "Nothing here can be ranked."
-    assert "1 seeds, fewer than 3" in text
+    assert "1 seed, fewer than 3" in text
 
     controls = {"none": {}, "duplicate": {}, "classical": {}}
     headline, _ = said(made_scores(small("controls", arms=controls)))

@@ -96,7 +96,8 @@ def _of_no_gain(candidates: Sequence[Row]) -> tuple[str, ...]:
         )
     if len(candidates) == 1:
         return (text,)
-    return (text, f"The same holds for all {len(candidates)} configurations with synthetic data.")
+    number = "both" if len(candidates) == 2 else f"all {len(candidates)}"
+    return (text, f"The same holds for {number} configurations with synthetic data.")
 
 
 def _not_rankable(rows: Sequence[Row]) -> tuple[str, ...]:

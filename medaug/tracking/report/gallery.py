@@ -161,15 +161,19 @@ def _unets(run: Evidence) -> Iterator[Drawn]:
 
 
 def _montage(run: Evidence) -> Iterator[Drawn]:
+    shown = "Images spread over the rows."
+    if run.study["features"] is not None:
+        shown = (
+            "The 25 channels that vary most in the training row with the largest tumour, and the"
+            " same channels of the first generated row of that class."
+        )
     yield from _of_trial(
         run,
         _makers(run),
         "montage",
         "montage",
         "Real rows beside generated ones",
-        "Generator {title}. Of features: the 25 channels that vary most in the training row with"
-        " the largest tumour, and the same channels of the first generated row of that class; of"
-        " images: 25 spread over the rows. Both sides share one scale.",
+        f"Generator {{title}}. {shown} Both sides share one scale.",
         "Montage of real training rows beside generated ones, by class.",
     )
 
