@@ -37,6 +37,8 @@ def classify(
     rows_per_epoch = len(context.train) if honest else len(trained) + len(added or ())
     steps_per_epoch = max(1, rows_per_epoch // spec.batch_size)
     exposure = exposure_of(features, config.fold, trained, added)
+    assert features.splits is not None  # or it would have no held-out rows
+    sealed = bool(features.splits.test)
     epochs = train_classifier(
         spec,
         context.train,
@@ -59,7 +61,7 @@ def classify(
                 "lineage": lineage_of(exposure),
                 "exposure": exposure,
             }
-            progress = replace(progress, result=result)
+            progress = replace(progress, result=result, keep=sealed)
         yield progress
 
 

@@ -36,14 +36,18 @@ class Recorder:
         """Write ``progress`` down: its checkpoint if it is time, then its line, at the end the
         result.
 
-        ``seconds`` were spent on training it. A finished trial keeps its newest checkpoint, for
-        opening the sealed test set; one that has published what it made keeps none.
+        ``seconds`` were spent on training it. A finished trial keeps its newest checkpoint if
+        somebody will open it, for a sealed test set; one that has published what it made does not.
         """
         self._fence.check()
         started, save_seconds = time.perf_counter(), 0.0
         self._unsaved = progress.checkpoint or self._unsaved
+        result = progress.result
+        needed = result is None or (progress.keep and "output" not in result)
+        if not needed:
+            self._unsaved = None
         due = time.monotonic() - self._saved_at >= self._every_s
-        if self._unsaved is not None and (due or progress.save or progress.result is not None):
+        if self._unsaved is not None and (due or progress.save or result is not None):
             self.save()
             save_seconds = time.perf_counter() - started
         if progress.checkpoint is not None or progress.epoch > self._logged:
@@ -57,10 +61,10 @@ class Recorder:
                 }
             )
             self._logged = max(self._logged, progress.epoch)
-        if progress.result is not None:
+        if result is not None:
             self._fence.check()
-            self._folder.finish(progress.result)
-            self._ledger.prune(keep=0 if "output" in progress.result else 1)
+            self._folder.finish(result)
+            self._ledger.prune(keep=1 if needed else 0)
 
     def save(self) -> None:
         """Make the newest epoch durable, if it is not. What fails is not tried again."""

@@ -62,7 +62,8 @@ class Progress:
     ``epoch`` counts finished epochs. All ``metrics`` are finite. ``checkpoint`` may lie on the
     device and is shared with the loop: read or commit it, do not change it. ``result`` is set on
     the last one. ``save`` says that the checkpoint is to be made durable however young the last
-    one is: what follows takes long and is no epoch.
+    one is: what follows takes long and is no epoch. ``keep`` says of a trial's last one whether
+    anybody will open its checkpoint once the result is there.
     """
 
     epoch: int
@@ -70,6 +71,7 @@ class Progress:
     checkpoint: Checkpoint | None = None
     result: Any | None = None
     save: bool = False
+    keep: bool = True
 
 
 class Ledger:

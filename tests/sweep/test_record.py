@@ -57,6 +57,21 @@ def test_an_epoch_is_saved_when_the_last_save_is_old_enough(
     assert [row["save_seconds"] > 0 for row in folder.epochs()] == [False, True, False, True]
 
 
+@pytest.mark.parametrize("last", [{"keep": False}, {"result": {"output": "features-x"}}])
+def test_a_checkpoint_that_nobody_will_open_is_neither_written_nor_kept(
+    folder: TrialFolder, last: dict[str, object]
+) -> None:
+    recorder = recorder_of(folder, 0)
+    recorder.record(progress(1), seconds=1.0)
+    assert saved(folder) == 1
+    recorder.record(progress(2, **{"result": {"status": "done"}, **last}), seconds=1.0)
+    recorder.save()
+    assert Ledger(folder.path).latest(folder.key) is None
+    assert folder.result() is not None
+    assert epochs(folder) == [1, 2]
+    assert folder.epochs()[1]["save_seconds"] == 0
+
+
 def test_the_end_a_milestone_and_a_stop_are_saved_however_young_the_last_save(
     folder: TrialFolder,
 ) -> None:
