@@ -123,7 +123,9 @@ def write(name: str, data: DataSpec, layout: Layout, found: Survey, missing: boo
         "sweep:",
         f"  n_synthetic: [{_round(found)}]   # rows that an arm adds; give several to see a curve",
         "  seeds: [0, 1, 2]   # fewer than three cannot be ranked",
-        "resources: {ranks: 1, cpus_per_rank: 1, gpus_per_rank: 0}   # gpus_per_rank: 1 on GPUs",
+        "resources:",
+        "  {ranks: 1, cpus_per_rank: 1, gpus_per_rank: 0,   # gpus_per_rank: 1 on GPUs",
+        "   checkpoint_every_s: 30}   # a trial that is killed loses so much; 0 saves every epoch",
     ]
     return "\n".join(lines) + "\n"
 
