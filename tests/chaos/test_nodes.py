@@ -19,7 +19,7 @@ from medaug.trial_folder import TrialFolder
 from tests.chaos.board import Fault
 from tests.chaos.conftest import TOYS
 from tests.chaos.spread import spread_trial
-from tests.chaos.strikes import account
+from tests.chaos.strikes import RECOVERED_S, account
 from tests.cluster.head import Head, Node
 from tests.cluster.hosts import Host, hosts
 
@@ -31,7 +31,7 @@ NOTICE_S = 60
 LAG_S = 0.1
 HANG_S = 10.0
 SILENT_S = 60.0
-"""How long Ray's head believes in a node that no longer answers, and some more."""
+"""How long Ray's head believes in a node that no longer answers; then it is as one that is killed."""
 
 
 class Spread:
@@ -160,7 +160,7 @@ def test_a_host_cut_off(faults: Callable[[int, str], Fault], tmp_path: Path, see
             victim.host.heal()
             cluster.finish()
             _await_end_of_ranks(victim)  # the cluster has given it up, and tells it so
-    account(fault, [when], tmp_path, [cluster.trial], within_s=HANG_S + SILENT_S)
+    account(fault, [when], tmp_path, [cluster.trial], within_s=SILENT_S + RECOVERED_S)
     assert len(begun(tmp_path, cluster.trial)) <= EPOCHS + 1
     print([row["error"] for row in cluster.failures()])
 
