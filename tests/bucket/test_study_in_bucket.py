@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -96,7 +97,7 @@ def test_killed_on_one_machine_and_finished_on_another(
 
     def wait_for(part: str) -> None:
         deadline = time.monotonic() + 600
-        while not any(part in key for key in of_generators(client)):
+        while not any(re.search(part, key) for key in of_generators(client)):
             assert killed.poll() is None, killed.communicate()[0]
             assert time.monotonic() < deadline
             time.sleep(0.1)
@@ -105,7 +106,7 @@ def test_killed_on_one_machine_and_finished_on_another(
     code, said = two.run("run", "small.yaml", "--storage", URI)
     assert code == 2, said
     assert f"experiment small is running (host {os.uname().nodename}, pid {killed.pid}" in said
-    wait_for("/ep_000002/MANIFEST")
+    wait_for(r"/ep_\d+/MANIFEST")
     processes = [killed, *psutil.Process(killed.pid).children(recursive=True)]
     for process in processes:  # as when a machine loses its power
         process.send_signal(signal.SIGKILL)
@@ -123,7 +124,8 @@ def test_killed_on_one_machine_and_finished_on_another(
         assert epochs(client, key.replace("result.json", "epochs.jsonl")) == rows, "not run again"
     for key in cut:
         rows = epochs(client, key)
-        assert sorted(set(rows)) == list(range(1, EPOCHS + 2)), "the last one makes the rows"
+        lost = set(range(1, EPOCHS + 2)) - set(rows)  # the last one makes the rows
+        assert len(lost) <= 1, "but the line of an epoch whose checkpoint was just there"
         assert len(rows) <= EPOCHS + 2, "one epoch is lost at most"
 
     code, said = three.run("run", "small.yaml", "--storage", str(tmp_path / "folder"))
