@@ -1,4 +1,4 @@
-"""One Ray cluster for all tests of the session: starting one takes seconds."""
+"""A trial's folder, and one Ray cluster for all tests of the session: starting one takes seconds."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from medaug.sweep.cluster import Cluster
+from medaug.trial_folder import TrialFolder
 
 sys.path.insert(0, str(Path(__file__).parent))  # workers import toy_trials by name
 
@@ -28,3 +29,14 @@ def ray_address(ray_cluster: Cluster) -> str:
     import ray
 
     return ray.get_runtime_context().gcs_address
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> TrialFolder:
+    """The folder of a trial that has begun."""
+    from toy_trials import config
+
+    trial = config("x")
+    folder = TrialFolder(tmp_path, trial.key)
+    folder.claim(trial)
+    return folder

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
-from toy_trials import config
 
 from medaug.errors import EnvironmentFault
 from medaug.sweep.fence import Fence
 from medaug.sweep.record import Recorder
 from medaug.train.checkpoint import Checkpoint, Ledger, Progress
 from medaug.trial_folder import TrialFolder
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> TrialFolder:
-    trial = config("x")
-    folder = TrialFolder(tmp_path, trial.key)
-    folder.claim(trial)
-    return folder
 
 
 def recorder_of(folder: TrialFolder, every_s: float) -> Recorder:

@@ -13,14 +13,6 @@ from medaug.sweep.runner import check_storage
 from medaug.trial_folder import TrialFolder, write_json
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> TrialFolder:
-    trial = config("x")
-    folder = TrialFolder(tmp_path, trial.key)
-    folder.claim(trial)
-    return folder
-
-
 def test_the_configuration_comes_back_with_the_same_key(folder: TrialFolder) -> None:
     assert folder.config() == config("x")
     assert folder.config().key == folder.key
