@@ -37,8 +37,8 @@ class StubGroup:
     def __init__(self, size: int, resources: Any) -> None:
         self._folder: TrialFolder | None = None
 
-    def begin(self, config: Any, experiment: Any, storage: Any, work: str, turn: Any) -> int:
-        self._folder = TrialFolder(experiment, config.key)
+    def begin(self, folder: TrialFolder, storage: Any, work: str, turn: Any) -> int:
+        self._folder = folder
         return 0
 
     def advance(self) -> Epoch:

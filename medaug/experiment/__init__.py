@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from medaug.errors import UserError
 from medaug.experiment.classify import classify
@@ -23,7 +24,14 @@ from medaug.train.checkpoint import Checkpoint, Progress
 from medaug.train.loop import Diverged
 from medaug.train.world import World
 
-__all__ = ["ARM_CONFIGS", "generator_name", "output_name", "run_together", "run_trial"]
+__all__ = [
+    "ARM_CONFIGS",
+    "generator_name",
+    "output_name",
+    "run_bundle",
+    "run_together",
+    "run_trial",
+]
 
 StageFunction = Callable[[TrialConfig, World, Shelf, Checkpoint | None], Iterator[Progress]]
 
@@ -48,6 +56,22 @@ def run_trial(
         UserError: an input is missing, or a generator has seen patients it must not have seen.
     """
     yield from _with_status(STAGES[config.stage](config, world, Shelf(storage), resume), resume)
+
+
+def run_bundle(
+    configs: Sequence[TrialConfig], world: World, storage: Path
+) -> Iterator[tuple[TrialConfig, dict[str, Any]]]:
+    """Run ``configs`` on this rank one after the other, each with the result as it ends.
+
+    Raises:
+        UserError: as :func:`run_trial`, for the first that has not been yielded.
+    """
+    for config in configs:
+        result = None
+        for progress in run_trial(config, world, storage):
+            result = progress.result
+        assert result is not None, "a trial's last epoch carries its result"
+        yield config, result
 
 
 def run_together(

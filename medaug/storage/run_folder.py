@@ -13,7 +13,7 @@ from medaug.storage import bucket
 from medaug.storage.trial_folder import FILES
 
 _NO_RUNS = {"stores", "models"}
-_RECORD = re.compile(r"(trials/[^/]+/)?[^/.][^/]*\.(json|jsonl|log)")
+_RECORD = re.compile(r"((trials|bundles)/[^/]+/)?[^/.][^/]*\.(json|jsonl|log)")
 _OF_THIS_NODE = re.compile(r"(lease-\d+\.json|mlflow.*)")
 """Leases change by conditional writes only; what MLflow has heard, each machine knows itself."""
 

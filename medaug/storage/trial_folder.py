@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,14 +52,19 @@ class TrialFolder:
     def claim(self, config: TrialConfig) -> None:
         """Make the folder and write ``config.json`` (labels and ranks may change on resume)."""
         assert config.key == self.key
-        try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.make()
+        with storage_checked(self.path):
             value = config.model_dump(mode="json")
             write_json(self.path / "config.json", value, durable=False)  # rewritten by every run
-        except bucket.BucketFault:
-            raise
-        except OSError as fault:
-            raise EnvironmentFault(f"{self.path}: {fault.strerror}; check the storage") from None
+
+    def make(self) -> None:
+        """Have the folder itself.
+
+        Raises:
+            EnvironmentFault: the storage does not take it.
+        """
+        with storage_checked(self.path):
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def config(self) -> TrialConfig:
         return TrialConfig.model_validate(read_json(self.path / "config.json"))
@@ -82,7 +87,7 @@ class TrialFolder:
         # The result last: it says that all is here.
         for name in ("epochs.jsonl", "times.jsonl", "result.json"):
             if (content := _content(other.path / name)) is not None:
-                _write(self.path / name, content)
+                write_bytes(self.path / name, content)
 
     def fetch_checkpoints(self) -> None:
         """Have all of its checkpoints in this node's copy, where it is one of a bucket's."""
@@ -144,15 +149,27 @@ class TrialFolder:
         return int(rows[-1]["epoch"]) if rows else 0
 
 
+@contextlib.contextmanager
+def storage_checked(path: Path) -> Iterator[None]:
+    """What the storage refuses in this block becomes an EnvironmentFault that names ``path``."""
+    try:
+        yield
+    except bucket.BucketFault:
+        raise
+    except OSError as fault:
+        raise EnvironmentFault(f"{path}: {fault.strerror}; check the storage") from None
+
+
 def write_json(path: Path, value: Mapping[str, Any], *, durable: bool = True) -> None:
     """Write ``value``: readers see the old content or the new, never a part.
 
     ``durable``: also after a power cut. It takes two syncs of the disk, some 10 ms.
     """
-    _write(path, json.dumps(value, indent=1).encode(), durable=durable)
+    write_bytes(path, json.dumps(value, indent=1).encode(), durable=durable)
 
 
-def _write(path: Path, content: bytes, *, durable: bool = True) -> None:
+def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
+    """As :func:`write_json`."""
     with bucket.kept(path):
         _write_here(path, content, durable)
 

@@ -21,6 +21,7 @@ from rich.text import Text
 
 from medaug.spec import TrialConfig
 from medaug.sweep.events import Outcome
+from medaug.sweep.trial.bundle import Bundle
 from medaug.units import duration
 
 if TYPE_CHECKING:
@@ -47,12 +48,12 @@ _STYLES = {"done": "green", "stopped": "yellow", "diverged": "yellow", "failed":
 
 @dataclass
 class Row:
-    """A running trial as the table shows it."""
+    """A running trial, or bundle of trials, as the table shows it."""
 
-    config: TrialConfig
+    unit: TrialConfig | Bundle
     reports: list[tuple[int, float]] = field(default_factory=list)
     """(epoch, when) of its first and its last report: their distance is its pace, whatever it took
-    to start, and whichever epoch it was resumed from."""
+    to start, and whichever epoch it was resumed from. Of a bundle: trials that have ended."""
     metric: str = ""
     best: float | None = None
     device: str = ""
@@ -70,14 +71,28 @@ class Row:
             self.best = value
 
     @property
+    def trials(self) -> Sequence[TrialConfig]:
+        return self.unit.trials if isinstance(self.unit, Bundle) else (self.unit,)
+
+    @property
+    def fold(self) -> str:
+        return _the_one({trial.fold for trial in self.trials})
+
+    @property
+    def seed(self) -> str:
+        return _the_one({trial.seed for trial in self.trials})
+
+    @property
     def epoch(self) -> int | None:
         return self.reports[-1][0] if self.reports else None
 
     @property
     def epochs(self) -> int | None:
         """How many it has at most, where its configuration says so."""
+        if isinstance(self.unit, Bundle):
+            return len(self.unit.trials)
         for section in ("segmenter", "classifier", "arm"):
-            keys = self.config.settings.get(section)
+            keys = self.unit.settings.get(section)
             if isinstance(keys, Mapping) and keys.get("epochs") is not None:
                 # A generator's last one writes the rows.
                 return int(keys["epochs"]) + (section == "arm")
@@ -163,16 +178,14 @@ class Display:
             self._print(f"{stage}: {n} trial{'s' * (n != 1)}{done_before}")
 
     def on_trial_start(self, config: TrialConfig) -> None:
-        with self._lock:
-            before = self._rows.get(config.key)
-            self._rows[config.key] = Row(config, starts=before.starts + 1 if before else 1)
-            if before is None:
-                free = self._lines.index(None) if None in self._lines else len(self._lines)
-                self._lines[free : free + 1] = [config.key]
+        self._add_row(config)
 
-    def on_place(self, config: TrialConfig, device: str) -> None:
+    def on_bundle_start(self, bundle: Bundle) -> None:
+        self._add_row(bundle)
+
+    def on_place(self, unit: TrialConfig | Bundle, device: str) -> None:
         with self._lock:
-            self._rows[config.key].device = device
+            self._rows[unit.key].device = device
 
     def on_epoch(self, config: TrialConfig, epoch: int, metrics: Mapping[str, float]) -> None:
         with self._lock:
@@ -183,22 +196,34 @@ class Display:
 
     def on_trial_end(self, outcome: Outcome) -> None:
         with self._lock:
-            row = self._rows.pop(outcome.key, None)
-            if row:
-                self._lines[self._lines.index(outcome.key)] = None
+            if outcome.bundle:
+                row = self._rows.get(outcome.bundle)
+                if row:
+                    row.update((row.epoch or 0) + 1, {})
+            else:
+                row = self._remove_row(outcome.key)
             self._ended[outcome.status] += 1
             self._seconds += outcome.seconds
             self._epochs = max(self._epochs, outcome.epoch)
-        name = self._place(row) if row else outcome.key
+        name = self._place(row) if row and not outcome.bundle else outcome.key
         if outcome.error:
             style = _STYLES[outcome.status]
             self._print(f"[{style}]{outcome.status}[/] {name}: {escape(outcome.error)}")
+        elif outcome.bundle:
+            if self._live is None and time.monotonic() - self._last_line > QUIET_S:
+                self._print(self._progress())
         elif self._live is None:
             reached = _reached(row, outcome.epoch) if row else f"epoch {outcome.epoch}"
             self._print(
                 f"{self._progress()} {outcome.status} {name}: {reached} "
                 f"({duration(outcome.seconds)})"
             )
+
+    def on_bundle_end(self, bundle: Bundle) -> None:
+        with self._lock:
+            row = self._remove_row(bundle.key)
+        if self._live is None and row is not None:
+            self._print(f"{self._progress()} {self._place(row)}")
 
     def on_wave_end(self) -> None:
         self._stop_live()
@@ -256,6 +281,19 @@ class Display:
         yield advance
         self._print(f"{title}: done in {duration(time.monotonic() - began)}")
 
+    def _add_row(self, unit: TrialConfig | Bundle) -> None:
+        with self._lock:
+            before = self._rows.get(unit.key)
+            self._rows[unit.key] = Row(unit, starts=before.starts + 1 if before else 1)
+            if before is None:
+                free = self._lines.index(None) if None in self._lines else len(self._lines)
+                self._lines[free : free + 1] = [unit.key]
+
+    def _remove_row(self, key: str) -> Row | None:
+        if (row := self._rows.pop(key, None)) is not None:
+            self._lines[self._lines.index(key)] = None
+        return row
+
     def _view(self) -> Group:
         """A bar and a line for the wave, over a table of its running trials."""
         title = self._title()
@@ -296,9 +334,9 @@ class Display:
         state = [row.state] if wide else []
         epoch = row.progress() if wide else row.progress() or row.state
         return [
-            escape(row.config.title),
-            str(row.config.fold),
-            str(row.config.seed),
+            escape(row.unit.title),
+            row.fold,
+            row.seed,
             *state,
             epoch,
             (f"{pace:.2g}" if pace < 10 else f"{pace:.0f}") if pace else "",
@@ -336,7 +374,9 @@ class Display:
         return self._reused + sum(self._ended.values())
 
     def _place(self, row: Row) -> str:
-        return escape(f"{row.config.title} fold {row.config.fold} seed {row.config.seed}")
+        fold = f" fold {row.fold}" if row.fold else ""
+        seed = f" seed {row.seed}" if row.seed else ""
+        return escape(f"{row.unit.title}{fold}{seed}")
 
     def _print(self, line: str) -> None:
         self._last_line = time.monotonic()
@@ -351,6 +391,10 @@ class Display:
 def _rank(metric: str) -> int:
     """The lower, the more a person wants to see it."""
     return [*HEADLINES].index(metric) if metric in HEADLINES else len(HEADLINES)
+
+
+def _the_one(values: set[int]) -> str:
+    return str(min(values)) if len(values) == 1 else ""
 
 
 def _reached(row: Row, epoch: int) -> str:

@@ -13,9 +13,9 @@ from toy_trials import config
 from medaug.spec import AshaSpec, ResourceSpec, TrialConfig
 from medaug.storage.trial_folder import TrialFolder
 from medaug.sweep.events import Listeners
-from medaug.sweep.trial.trainable import Wave, as_param, bundles
+from medaug.sweep.trial.trainable import Wave, as_param, room_for
 from medaug.sweep.tune.halving import Halving
-from medaug.sweep.tune.wave import Record, lost
+from medaug.sweep.tune.record import Record, lost
 
 ASHA = AshaSpec(metric="val/fd", mode="min", grace_period=1, reduction_factor=2)
 DISTANCE = {"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0}
@@ -122,7 +122,7 @@ def test_what_became_of_a_trial_that_tune_gave_up() -> None:
 
 def test_a_trial_takes_what_its_ranks_take_and_nothing_more() -> None:
     resources = ResourceSpec(cpus_per_rank=2, gpus_per_rank=1, strategy="SPREAD")
-    request = bundles(as_param(config("x", ranks=3)), resources)
+    request = room_for(as_param(config("x", ranks=3)), resources)
     assert request.bundles == [{"CPU": 2.0, "GPU": 1.0}] * 3
     assert request.head_bundle_is_empty
     assert request.strategy == "SPREAD"

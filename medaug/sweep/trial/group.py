@@ -12,7 +12,8 @@ import ray
 from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, RayError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from medaug.spec import ResourceSpec, TrialConfig
+from medaug.spec import ResourceSpec
+from medaug.storage.trial_folder import TrialFolder
 from medaug.sweep.trial.failures import Failure, GroupFailed, root_cause, triage
 from medaug.sweep.trial.fence import Turn
 from medaug.sweep.trial.heartbeat import Watch
@@ -64,11 +65,9 @@ class RankGroup:
             ]
         )
 
-    def begin(
-        self, config: TrialConfig, experiment: Path, storage: Path, work: str, turn: Turn
-    ) -> int:
+    def begin(self, folder: TrialFolder, storage: Path, work: str, turn: Turn) -> int:
         """Make all ranks ready for a trial; returns the epoch it goes on from."""
-        epochs = self._all("begin", config, experiment, storage, work, turn)
+        epochs = self._all("begin", folder, storage, work, turn)
         if len(set(epochs)) > 1:
             what = f"ranks see different checkpoints (epochs {epochs})"
             raise GroupFailed(Failure("collective", what))

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import logging
-import re
 import shutil
 import tempfile
 import threading
-import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +16,12 @@ from ray.train._internal.storage import StorageContext
 from medaug.errors import EnvironmentFault
 from medaug.spec import AshaSpec, TrialConfig
 from medaug.storage.trial_folder import TrialFolder
-from medaug.sweep.events import Listeners, Outcome, Status
-from medaug.sweep.trial.failures import Failure
-from medaug.sweep.trial.trainable import Trial, Wave, as_param, bundles, key_of
+from medaug.sweep.events import Listeners, Outcome
+from medaug.sweep.trial.bundle import Bundle
+from medaug.sweep.trial.trainable import Trial, Wave, as_param, room_for
 from medaug.sweep.tune.controller import Controller, Feed, OfKind
 from medaug.sweep.tune.halving import Halving
+from medaug.sweep.tune.record import Record
 
 log = logging.getLogger(__name__)
 
@@ -42,17 +40,17 @@ class TuneRun:
     def __init__(
         self,
         wave: Wave,
-        trials: Mapping[str, TrialConfig],
+        units: Mapping[str, TrialConfig | Bundle],
         asha: AshaSpec | None,
         ended: Mapping[str, Outcome],
         listeners: Listeners,
         stop: threading.Event,
     ) -> None:
         self._wave = wave
-        self._trials = trials
+        self._units = units
         self._stop = stop
-        self._record = Record(wave, trials, listeners)
-        self._halving = _halving(wave, trials, asha, ended) if asha else None
+        self._record = Record(wave, units, listeners)
+        self._halving = _halving(wave, units, asha, ended) if asha else None
         self._metric = asha.metric if asha else None
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._fit, name="tune", daemon=True)
@@ -92,19 +90,19 @@ class TuneRun:
         kind.__qualname__ = Trial.__qualname__  # which its processes are shown as
         storage = StorageContext(private, "wave")
 
-        def tune_trial(config: TrialConfig) -> OfKind:
-            param = as_param(config)
+        def tune_trial(unit: TrialConfig | Bundle) -> OfKind:
+            param = as_param(unit)
             return OfKind(
                 kind,
                 config={"trial": param},
-                trial_id=config.key,
+                trial_id=unit.key,
                 storage=storage,
-                placement_group_factory=bundles(param, resources),
+                placement_group_factory=room_for(param, resources),
                 max_failures=MOVES,
             )
 
         return Controller(
-            search_alg=Feed(map(tune_trial, self._trials.values()), resources.max_concurrent),
+            search_alg=Feed(map(tune_trial, self._units.values()), resources.max_concurrent),
             scheduler=self._halving,
             stopper=StopAll(self._stop),
             callbacks=[self._record],
@@ -126,113 +124,10 @@ class StopAll(tune.Stopper):
         return self._stop.is_set()
 
 
-class Record(tune.Callback):
-    """Follows the trials: tells the listeners, and keeps an outcome for each trial that ends.
-
-    Each epoch of this run is told once. One that a crash swallowed between its checkpoint and its
-    report is told late, from ``epochs.jsonl``.
-    """
-
-    def __init__(self, wave: Wave, trials: Mapping[str, TrialConfig], listeners: Listeners) -> None:
-        self._experiment = wave.experiment
-        self._trials = trials
-        self._listeners = listeners
-        self._outcomes: dict[str, Outcome] = {}
-        self._begun: dict[str, float] = {}
-        self._told: dict[str, int] = {}
-        self._devices: dict[str, str] = {}
-
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        key = key_of(trial.config)
-        self._begun.setdefault(key, time.monotonic())
-        self._listeners.tell("on_trial_start", self._trials[key])
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-    ) -> None:
-        key = key_of(trial.config)
-        if remark := result.get("remark"):
-            log.warning("trial %s: %s", key, remark)
-        if (device := result.get("device")) and device != self._devices.get(key):
-            self._devices[key] = device
-            self._listeners.tell("on_place", self._trials[key], device)
-        if result.get("metrics"):
-            epoch = result["epoch"]
-            if epoch > self._told.setdefault(key, epoch - 1) + 1:
-                TrialFolder(self._experiment, key).refresh()
-                self._tell_missed(key)
-            if epoch == self._told[key] + 1:
-                self._tell(key, epoch, result["metrics"])
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        key = key_of(trial.config)
-        last = trial.last_result
-        folder = TrialFolder(self._experiment, key)
-        folder.refresh()
-        if (error := last.get("failure")) is None and folder.result() is None:
-            with suppress(OSError):  # it will run on after a resume
-                folder.stop(last["epoch"], last["metrics"])
-        self._end(key, error)
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        key = key_of(trial.config)
-        failure = lost(Path(trial.error_file).read_text())
-        with suppress(OSError):
-            TrialFolder(self._experiment, key).fail(failure.as_dict())
-        self._end(key, str(failure))
-
-    def settle(self) -> dict[str, Outcome]:
-        """The outcomes, those of trials that Tune let go without a word included."""
-        for key in self._trials:
-            if key not in self._outcomes:
-                self._end(key, None)
-        return self._outcomes
-
-    def _tell(self, key: str, epoch: int, metrics: Mapping[str, float]) -> None:
-        self._told[key] = epoch
-        self._listeners.tell("on_epoch", self._trials[key], epoch, metrics)
-
-    def _tell_missed(self, key: str) -> None:
-        rows = {row["epoch"]: row for row in TrialFolder(self._experiment, key).epochs()}
-        for epoch in sorted(rows):
-            if epoch > self._told[key]:
-                self._tell(key, epoch, rows[epoch]["metrics"])
-
-    def _end(self, key: str, error: str | None) -> None:
-        folder = TrialFolder(self._experiment, key)
-        folder.refresh()
-        if key in self._told:
-            self._tell_missed(key)
-        self._devices.pop(key, None)
-        result = folder.result()
-        stopped = folder.stopped()
-        status: Status
-        if result is not None:
-            status = "diverged" if result.get("status") == "diverged" else "done"
-        else:
-            status = "failed" if error else "stopped" if stopped else "interrupted"
-        self._told.pop(key, None)
-        now = time.monotonic()
-        seconds = now - self._begun.pop(key, now)
-        outcome = Outcome(key, status, folder.epoch(), result, error, seconds)
-        self._outcomes[key] = outcome
-        self._listeners.tell("on_trial_end", outcome)
-
-
-def lost(text: str) -> Failure:
-    """What Tune's error file says of a trial whose own actor could not go on, once too often."""
-    found = re.search(
-        r"(?:GroupFailed: lost node: |The actor is dead because its )([^\n;.]*)", text
-    )
-    if found:
-        return Failure("lost node", f"lost too often: {found[1]}", text)
-    return Failure("error", text.strip().splitlines()[-1], text)
-
-
 def _halving(
-    wave: Wave, trials: Mapping[str, TrialConfig], asha: AshaSpec, ended: Mapping[str, Outcome]
+    wave: Wave, units: Iterable[str], asha: AshaSpec, ended: Mapping[str, Outcome]
 ) -> Halving:
-    earlier = {key: TrialFolder(wave.experiment, key).epochs() for key in [*trials, *ended]}
+    earlier = {key: TrialFolder(wave.experiment, key).epochs() for key in [*units, *ended]}
     halving = Halving(asha, earlier)
     halving.replay_ended(ended)
     return halving
