@@ -66,6 +66,11 @@ def run_log(folder: Path) -> Iterator[LogListener]:
     ours = logging.getLogger("medaug")
     before = ours.level
     ours.addHandler(handler)
+    # With a handler of ours, Python's own for warnings steps back: they belong on the terminal too.
+    terminal = logging.StreamHandler() if len(ours.handlers) == 1 else None
+    if terminal is not None:
+        terminal.setLevel(logging.WARNING)
+        ours.addHandler(terminal)
     ours.setLevel(logging.DEBUG)
     try:
         log.info("medaug %s, Python %s", version("medaug"), platform.python_version())
@@ -78,6 +83,8 @@ def run_log(folder: Path) -> Iterator[LogListener]:
         ours.setLevel(before)
         ours.removeHandler(handler)
         handler.close()
+        if terminal is not None:
+            ours.removeHandler(terminal)
 
 
 def _described(error: BaseException) -> str:

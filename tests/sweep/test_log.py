@@ -13,7 +13,9 @@ from medaug.sweep.events import Outcome
 from medaug.sweep.log import NAME, run_log
 
 
-def test_events_and_warnings_are_written_for_the_owner_alone(tmp_path: Path) -> None:
+def test_events_and_warnings_are_written_for_the_owner_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with run_log(tmp_path / "run") as listener:
         listener.on_wave_start("classify", 4, 1)
         listener.on_trial_end(Outcome("abc", "failed", 2, error="hang: rank 1 stands still"))
@@ -25,6 +27,7 @@ def test_events_and_warnings_are_written_for_the_owner_alone(tmp_path: Path) -> 
     assert "abc failed after epoch 2, 0.0 s: hang: rank 1 stands still" in text
     assert "a remark" in text
     assert "too late" not in text
+    assert "a remark" in capsys.readouterr().err  # the terminal has it as well
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
