@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from medaug.spec.base import Spec
+from medaug.spec.base import Precision, Spec
 from medaug.storage.uri import local, told
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -211,7 +211,7 @@ class SegmenterSpec(Spec):
     lr: PositiveFloat = 1e-5
     batch_size: Positive = 10
     """Global batch size, over all ranks."""
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "auto"
     augment: AugmentSpec | None = AugmentSpec()
     pretrain: PretrainSpec | None = PretrainSpec(phantom=PhantomSpec(patients=50, seed=1))
 
@@ -223,7 +223,8 @@ class FeatureSpec(Spec):
     dtype: Literal["float16", "float32"] = "float16"
     crop: Literal["none", "predicted_tumour"] = "none"
     batch_size: Positive = 10
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "auto"
+    """``auto``: what the U-Net was trained in, so that all its features are made alike."""
 
 
 class ArmSpec(Spec):
