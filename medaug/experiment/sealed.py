@@ -11,7 +11,7 @@ from pathlib import Path
 from medaug.errors import UserError
 from medaug.experiment.segment import load_unet
 from medaug.shelf import Shelf
-from medaug.spec import ClassifierSpec, FeatureSpec, TrialConfig
+from medaug.spec import FeatureSpec, TrialConfig, build_classifier
 from medaug.store import Store
 from medaug.train.checkpoint import Checkpoint, Ledger
 from medaug.train.classify import Classifier, classifier_of
@@ -38,7 +38,7 @@ def load_classifier(folder: Path, world: World) -> Classifier:
     features = _shelf(folder).open_store(config.inputs["features"])
     return classifier_of(
         _on_device(checkpoint, world),
-        ClassifierSpec.model_validate(config.settings["classifier"]),
+        build_classifier(config.settings["classifier"]),
         features.schema.shape,
         len(features.classes),
         threshold=result["threshold"],
