@@ -21,16 +21,16 @@ import numpy as np
 import torch
 
 from medaug.audit.sealed import FILE, LOG, openings_of, unsealed_of
-from medaug.bucket import kept
 from medaug.errors import UserError
 from medaug.experiment.sealed import load_classifier, sealed_rows
 from medaug.metrics.predictions import Predictions
 from medaug.metrics.uncertainty import Interval, gain, interval
+from medaug.results.leaderboard import Leaderboard, Row, leaderboard_of
+from medaug.results.records import TrialRecord, read_study, read_trial, read_trials
+from medaug.results.table import UNRANKABLE, with_interval
+from medaug.storage.bucket import synced_write
 from medaug.store import Store
 from medaug.store.files import write_whole
-from medaug.tracking.leaderboard import Leaderboard, Row, leaderboard_of
-from medaug.tracking.records import TrialRecord, read_study, read_trial, read_trials
-from medaug.tracking.table import UNRANKABLE, with_interval
 from medaug.train.world import World
 
 Progress = Callable[[int, int, str], None]
@@ -70,7 +70,7 @@ def unseal(folder: Path, progress: Progress | None = None) -> Record:
         for row in chosen
     ]
     record = {"run": folder.name, **opening, **about, "rows": rows}
-    with kept(folder / FILE):
+    with synced_write(folder / FILE):
         write_whole(folder / FILE, json.dumps(record, indent=1).encode())
     return record
 
@@ -232,7 +232,7 @@ def _log(folder: Path, board: Leaderboard) -> Record:
     }
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
     path = folder / LOG
-    with kept(path), open(os.open(path, flags, 0o600), "a", encoding="utf-8") as file:
+    with synced_write(path), open(os.open(path, flags, 0o600), "a", encoding="utf-8") as file:
         file.write(json.dumps(opening) + "\n")
         file.flush()
         os.fsync(file.fileno())

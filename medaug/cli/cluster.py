@@ -11,10 +11,10 @@ import click
 
 from medaug.cli.options import JSON, NAME, PLACE, SET, SPEC, STORAGE, load, run_in, storage_of
 from medaug.errors import UserError
-from medaug.place import told
+from medaug.storage.uri import display_uri
 
 if TYPE_CHECKING:
-    from medaug.sweep.jobs import Job, Jobs
+    from medaug.sweep.cluster.jobs import Job, Jobs
 
 DASHBOARD = click.option(
     "--address", metavar="URL", help="http://HOST:8265, the dashboard of a Ray cluster."
@@ -62,10 +62,10 @@ def submit(
     for key, folder in folders.items():
         if folder is not None and not folder.is_absolute():
             raise UserError(f"{key}: '{folder}' means nothing there; give the cluster's own path")
-    from medaug.sweep.jobs import run_command
+    from medaug.sweep.cluster.jobs import run_command
 
     jobs = _connect(address)
-    place = told(storage) if storage else None
+    place = display_uri(storage) if storage else None
     command = run_command(study, storage=place, wait=wait)
     _see_it_run(jobs, jobs.submit(study.name, command, place), follow)
 
@@ -83,7 +83,7 @@ def resume_there(
 
     Without ``storage`` it is where the run's last job there kept it.
     """
-    from medaug.sweep.jobs import resume_command
+    from medaug.sweep.cluster.jobs import resume_command
 
     jobs = _connect(address)
     if storage is None and (before := jobs.of_run(name)):
@@ -101,8 +101,8 @@ def resume_there(
 @JSON
 def status(name: str | None, storage: Path | None, address: str | None, as_json: bool) -> None:
     """Say what is running, and how far it is."""
-    from medaug.run_folder import refresh_run
-    from medaug.sweep.holding import runs_in, state_of
+    from medaug.ownership.status import runs_in, state_of
+    from medaug.storage.run_folder import refresh_run
 
     folder = storage_of(storage)
     jobs = _connect(address).all() if address else []
@@ -114,7 +114,7 @@ def status(name: str | None, storage: Path | None, address: str | None, as_json:
             refresh_run(folder / run_name)
             runs.append(state_of(folder / run_name))
     if name is not None and not jobs and not runs:
-        place = f"{told(folder)} and {address}" if address else told(folder)
+        place = f"{display_uri(folder)} and {address}" if address else display_uri(folder)
         have = f"; have {', '.join(known)}" if known else ""
         raise UserError(f"{name}: no such run in {place}{have} (--storage, --address)")
     if as_json:
@@ -126,7 +126,9 @@ def status(name: str | None, storage: Path | None, address: str | None, as_json:
     for run in runs:
         click.echo(run)
     if not jobs and not runs:
-        click.echo(f"no runs in {told(folder)}" + (f", no jobs at {address}" if address else ""))
+        click.echo(
+            f"no runs in {display_uri(folder)}" + (f", no jobs at {address}" if address else "")
+        )
 
 
 @click.command()
@@ -147,8 +149,8 @@ def stop(name: str, storage: Path | None, address: str | None) -> None:
         click.echo(f"{job.id}: {job.state}; {jobs.last_words(job)}")
         click.echo(_go_on(job, address))
         return
-    from medaug.sweep.holding import stop as stop_here
-    from medaug.tracking.records import read_study
+    from medaug.ownership.status import stop as stop_here
+    from medaug.results.records import read_study
 
     folder = run_in(storage, name)
     read_study(folder)  # a name that was mistyped is an error
@@ -156,11 +158,13 @@ def stop(name: str, storage: Path | None, address: str | None) -> None:
         click.echo(f"{name} is not running")
         return
     click.echo(f"stopped {name} ({holder})")
-    click.echo(f"go on:  medaug resume {name}" + (f" --storage {told(storage)}" if storage else ""))
+    click.echo(
+        f"go on:  medaug resume {name}" + (f" --storage {display_uri(storage)}" if storage else "")
+    )
 
 
 def _connect(address: str) -> Jobs:
-    from medaug.sweep.jobs import Jobs
+    from medaug.sweep.cluster.jobs import Jobs
 
     jobs = Jobs(address)
     if jobs.in_clear:

@@ -11,7 +11,7 @@ from click.core import ParameterSource
 from medaug.cli.cluster import FOLLOW, resume_there
 from medaug.cli.options import ADDRESS, DATA, NAME, QUICK, SET, SPEC, STORAGE, load, run_in
 from medaug.errors import EnvironmentFault, TrialsFailed
-from medaug.place import told
+from medaug.storage.uri import display_uri
 
 if TYPE_CHECKING:
     from medaug.study import Finished
@@ -44,16 +44,16 @@ def run(
 
     SPEC is a YAML file such as jobs/demo.yaml.
     """
-    from medaug.bucket import carries
+    from medaug.storage.bucket import is_remote
 
     study = load(spec, data, overrides, storage, name, quick)  # first: mistakes are told at once
-    if not (mkdir or carries(study.storage) or study.storage.absolute().parent.is_dir()):
+    if not (mkdir or is_remote(study.storage) or study.storage.absolute().parent.is_dir()):
         raise EnvironmentFault(
             f"storage {study.storage}: its parent folder does not exist; correct the path, mount "
             "the disk, or give --mkdir"
         )
+    from medaug.ownership.watchdog import StorageWatchdog
     from medaug.study import forked, run_study
-    from medaug.sweep.watchdog import StorageWatchdog
 
     with StorageWatchdog(study.storage):
         finished = run_study(forked(study) if fork else study, address=address, wait=wait)
@@ -93,15 +93,15 @@ def resume(
         typed = ctx.get_parameter_source("storage") is ParameterSource.COMMANDLINE
         resume_there(
             name,
-            told(storage) if storage and typed else None,
+            display_uri(storage) if storage and typed else None,
             address,
             wait=wait,
             allow_version_skew=allow_version_skew,
             follow=follow,
         )
         return
+    from medaug.ownership.watchdog import StorageWatchdog
     from medaug.study import resume_study
-    from medaug.sweep.watchdog import StorageWatchdog
 
     folder = run_in(storage, name)
     with StorageWatchdog(folder.parent):
@@ -129,17 +129,17 @@ def show(spec: Path, data: Path | None, overrides: tuple[str, ...]) -> None:
 @STORAGE
 def sync(name: str, storage: Path | None) -> None:
     """Send to MLflow what it missed of run NAME."""
-    from medaug.tracking.mlflow.tracker import sync as send
+    from medaug.tracking.tracker import sync as send
 
     click.echo(f"{send(run_in(storage, name))} trials sent")
 
 
 def _tell(finished: Finished) -> None:
     """Print the leaderboard, where everything is, and what to type next."""
-    from medaug.tracking.table import render
+    from medaug.results.table import render
 
     storage = finished.folder.parent
-    elsewhere = "" if storage == Path("runs") else f" --storage {told(storage)}"
+    elsewhere = "" if storage == Path("runs") else f" --storage {display_uri(storage)}"
     click.echo(render(finished.board))
     click.echo(f"report:      {finished.report}")
     click.echo(f"MLflow:      medaug ui{elsewhere}")

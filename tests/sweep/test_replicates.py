@@ -9,10 +9,10 @@ import pytest
 
 from medaug.experiment import run_trial
 from medaug.spec import StudySpec
-from medaug.sweep.replicates import AT_ONCE, LABEL, folded, run_replicates
+from medaug.storage.trial_folder import TrialFolder
+from medaug.sweep.trial.replicates import AT_ONCE, LABEL, folded, run_replicates
 from medaug.train.checkpoint import Ledger
 from medaug.train.world import World
-from medaug.trial_folder import TrialFolder
 
 # Test folders are no package: the small store is the experiment's tests' own.
 sys.path.append(str(Path(__file__).parents[2]))
@@ -67,7 +67,7 @@ def test_each_replicate_has_its_ledger_and_result_and_goes_on_from_there(
         result = folder.result()
         assert result is not None
         assert result["n"] == 20
-        assert Ledger(folder.path).latest(config.key) is None  # what it made is on the shelf
+        assert Ledger(folder.path).latest(config.key) is None  # what it made is an artefact
 
 
 def test_what_is_left_of_a_replicate_runs_by_itself(storage: Path) -> None:

@@ -240,6 +240,17 @@ def test_more_outputs_than_classes_and_more_classes_than_two(tmp_path: Path) -> 
         next(train_classifier(spec(n_out=2), real, None, real, ALONE, 0))
 
 
+def test_an_mlp_takes_rows_of_any_shape(tmp_path: Path) -> None:
+    for shape in ((40,), (3, 4, 5)):
+        name = "-".join(map(str, shape))
+        real, val = (
+            features(tmp_path / f"{name}-{s}", 60, shape, seed=s, difference=4) for s in (0, 1)
+        )
+        settings = spec(kind="mlp", epochs=30, dropout=0.2)
+        *_, last = train_classifier(settings, real, None, val, ALONE, 0)
+        assert balanced_accuracy_score(val.labels, last.result.predict(val, ALONE).argmax(1)) > 0.7
+
+
 def test_scaling_is_fitted_on_real_rows_and_kept_with_the_classifier(
     cohort: Paths, tmp_path: Path
 ) -> None:
@@ -327,7 +338,11 @@ def test_says_what_is_wrong(cohort: Paths, tmp_path: Path) -> None:
         (spec(), (real.select([]), val), "no training rows"),
         (spec(), (real, unlabelled), "validation rows without a label"),
         (spec(kind="oracle"), (real, val), "unknown 'oracle'; use probe, .*, feature_cnn, "),
-        (spec(), (vectors, vectors), r"rows have shape \(6,\)"),
+        (
+            spec(),
+            (vectors, vectors),
+            r"rows have shape \(6,\), and feature_cnn takes \(C, H, W\); use mlp or one of probe",
+        ),
     ):
         with pytest.raises(UserError, match=words):
             next(train_classifier(settings, stores[0], None, stores[1], ALONE, 0))
