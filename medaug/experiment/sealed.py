@@ -10,7 +10,7 @@ from pathlib import Path
 
 from medaug.errors import UserError
 from medaug.experiment.segment import feature_spec, load_unet
-from medaug.spec import ClassifierSpec, TrialConfig
+from medaug.spec import TrialConfig, build_classifier
 from medaug.storage.artifacts import Artifacts
 from medaug.store import Store
 from medaug.train.checkpoint import Checkpoint, Ledger
@@ -38,7 +38,7 @@ def load_classifier(folder: Path, world: World) -> Classifier:
     features = _artifacts(folder).open_store(config.inputs["features"])
     return classifier_of(
         _on_device(checkpoint, world),
-        ClassifierSpec.model_validate(config.settings["classifier"]),
+        build_classifier(config.settings["classifier"]),
         features.schema.shape,
         len(features.classes),
         threshold=result["threshold"],

@@ -16,6 +16,7 @@ from torch import nn
 
 from medaug.arms.acgan import AcganSpec
 from medaug.spec import FeatureSpec, SegmenterSpec
+from medaug.spec.classifier import NetworkSpec
 from medaug.train import precision
 from medaug.train.gan import train_gan
 from medaug.train.precision import settle
@@ -151,5 +152,5 @@ def test_ranks_on_unlike_nodes_agree(
 
 
 def test_auto_is_the_default_and_what_names_a_trial() -> None:
-    for spec in (AcganSpec(), SegmenterSpec(), FeatureSpec()):
+    for spec in (AcganSpec(), SegmenterSpec(), FeatureSpec(), NetworkSpec()):
         assert spec.canonical()["precision"] == "auto"
