@@ -67,7 +67,12 @@ class NetworkSpec(ClassifierSpec):
 
 
 class LinearSpec(ClassifierSpec):
-    """What linear classifiers share: rows are flattened, standardised and rotated."""
+    """What linear classifiers share: rows become vectors, are standardised and rotated."""
+
+    pool: Literal["auto", "none", "gap_gmp"] = "auto"
+    """How a row becomes a vector: ``none`` takes all its numbers; ``gap_gmp`` the average and the
+    maximum of each channel, which do not depend on where in the image something is; ``auto`` pools
+    maps of more than four channels (features) and takes images and vectors as they are."""
 
     components: Positive | None = 100
     """Principal components of the real training rows that are kept; None: all numbers of a row."""
