@@ -44,13 +44,13 @@ def _left(
 
 def _adopted(left: dict[str, TrialConfig], experiment: Path, storage: Path) -> dict[str, Outcome]:
     """Of trials that ended in other runs; this one has them now, too."""
-    from medaug.storage.artifacts import Shelf  # and torch with it
+    from medaug.storage.artifacts import Artifacts  # and torch with it
 
-    shelf = Shelf(storage)
+    artifacts = Artifacts(storage)
 
     def is_whole(result: Mapping[str, Any]) -> bool:
         made = [result[role] for role in ("output", "generator") if role in result]
-        return result.get("status") == "done" and all(map(shelf.has, made))
+        return result.get("status") == "done" and all(map(artifacts.has, made))
 
     outcomes = {}
     others = [path.parent for path in sorted(experiment.parent.glob("*/trials"))]
