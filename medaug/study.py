@@ -91,6 +91,8 @@ def run_study(
         refresh_run(folder)  # the last writer may have ended just now
         claim_folder(study)  # after the lease, which says who the one writer is
         stack.enter_context(tracker)
+        if not (folder / "data.json").exists():  # minutes of reading scans are before us
+            sweep.prepare()
         slices, pretrain_slices = make_slices(study, display)
         hold_to_data(folder, slices)
         check_sizes(study, slices)

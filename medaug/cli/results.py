@@ -113,7 +113,13 @@ def export(
 
 @click.command()
 @STORAGE
-@click.option("--port", default=5000, show_default=True, help="Port on this machine.")
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=5000,
+    show_default=True,
+    help="Port on this machine.",
+)
 def ui(storage: Path | None, port: int) -> None:
     """Open MLflow on the runs, for this machine only."""
     from medaug.tracking.server import serve

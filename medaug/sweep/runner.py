@@ -28,6 +28,7 @@ from medaug.sweep.trial.rank import run_trial
 
 if TYPE_CHECKING:
     from medaug.sweep.trial.bundle import BundleWork
+    from medaug.sweep.trial.group import StartRanks
     from medaug.sweep.trial.rank import Work
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,8 @@ class Sweep:
 
     ``experiment`` is the folder that holds ``trials/``; ``storage`` is where stores and models are
     shared. All nodes must see both. While it is open, this process is the experiment's only writer
-    and owns the stop signals.
+    and owns the stop signals. ``start_ranks`` is for measuring the sweep itself: trials then ask
+    what it gives them instead of processes.
 
     Raises, on entering:
         UserError: another process runs this experiment, or another version of medaug began it
@@ -60,6 +62,7 @@ class Sweep:
         wait: bool = False,
         allow_version_skew: bool = False,
         cpus: int | None = None,
+        start_ranks: StartRanks | None = None,
     ) -> None:
         self._experiment = experiment.absolute()
         self._storage = storage.absolute()
@@ -68,6 +71,7 @@ class Sweep:
         self._wait = wait
         self._allow_version_skew = allow_version_skew
         self._cluster = Cluster(address, cpus)
+        self._start_ranks = start_ranks
         self._lease = Lease(self._experiment)
         self._signals = StopRequests()
 
@@ -88,6 +92,17 @@ class Sweep:
         finally:
             self._signals.give_back()
             self._lease.release()
+
+    def prepare(self) -> None:
+        """Start or join the cluster now, and see that a trial fits into it.
+
+        Raises:
+            EnvironmentFault: there is no cluster, or it is too small (without ``wait``).
+        """
+        self._cluster.start()
+        self._signals.own()
+        if not self._wait:
+            self._cluster.require(self._resources.ranks, self._resources)
 
     def run(
         self,
@@ -176,7 +191,9 @@ class Sweep:
             _name_of(bundle_work),
             self._lease.number,
         )
-        run = TuneRun(wave, units, asha, ended, self._listeners, self._signals.asked)
+        run = TuneRun(
+            wave, units, asha, ended, self._listeners, self._signals.asked, self._start_ranks
+        )
         run.start()
         while not run.wait(seconds=0.5):
             if self._signals.asked_twice.is_set():

@@ -13,17 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import tune
 
 from medaug.spec import ResourceSpec, TrialConfig
 from medaug.storage.bundle_folder import BundleFolder
 from medaug.storage.trial_folder import TrialFolder
-from medaug.sweep.cluster.draining import leaving
 from medaug.sweep.trial.bundle import Bundle
-from medaug.sweep.trial.failures import Failure, GroupFailed
+from medaug.sweep.trial.failures import Failure, GroupFailed, triage
 from medaug.sweep.trial.fence import next_turn
-from medaug.sweep.trial.group import RankGroup
+from medaug.sweep.trial.group import RankGroup, Ranks, StartRanks
 from medaug.sweep.trial.stopwatch import Stopwatch
 
 
@@ -61,10 +59,16 @@ class Trial(tune.Trainable):
     A failure is a result with ``failure`` in it: Tune would try every exception again.
     """
 
-    def setup(self, config: dict[str, Any], wave: Wave | None = None) -> None:
+    def setup(
+        self,
+        config: dict[str, Any],
+        wave: Wave | None = None,
+        start_ranks: StartRanks = RankGroup,
+    ) -> None:
         assert wave is not None
         self._wave = wave
-        self._group: RankGroup | None = None
+        self._start_ranks = start_ranks
+        self._group: Ranks | None = None
         self._adopt(config["trial"])
 
     def reset_config(self, config: dict[str, Any]) -> bool:
@@ -94,6 +98,8 @@ class Trial(tune.Trainable):
                 return self._advance()
             except GroupFailed as caught:
                 failure = caught.failure
+            except Exception as error:  # ours: Tune would try it again, and again
+                failure = triage(error)
             if failure.kind == "superseded":  # its folder is another's
                 self._leave(failure)
                 return {"epoch": self._epoch, "failure": str(failure), tune.result.DONE: True}
@@ -114,7 +120,7 @@ class Trial(tune.Trainable):
         if not self._running:
             if self._folder.result() is not None:  # finished just before its node was lost
                 return {"epoch": self._folder.epoch(), tune.result.DONE: True}
-            self._group = self._group or RankGroup(self._ranks, self._wave.resources)
+            self._group = self._group or self._start_ranks(self._ranks, self._wave.resources)
             self._watch.lap(self._starting)
             self._epoch = self._group.begin(
                 self._folder, self._wave.storage, self._work, self._turn
@@ -141,15 +147,12 @@ class Trial(tune.Trainable):
             tune.result.DONE: epoch.finished,
         }
 
-    def _heed_notice(self, group: RankGroup) -> None:
+    def _heed_notice(self, group: Ranks) -> None:
         """Leave nodes that will be taken away while there is time to save the last epoch."""
-        places = {place.node_id: f"node {place.host}" for place in group.places}
-        places.setdefault(ray.get_runtime_context().get_node_id(), "the trial's own node")
-        if going := leaving(places):
+        if going := group.leaving():
             group.end()
             self._running = False
-            names = ", ".join(sorted(places[node] for node in going))
-            raise GroupFailed(Failure("lost node", f"{names} is being drained"))
+            raise GroupFailed(Failure("lost node", f"{', '.join(going)} is being drained"))
 
     def _account(self, failure: Failure) -> None:
         """Where the time since the last epoch went: what was computed has to be computed again."""

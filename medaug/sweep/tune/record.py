@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -21,6 +20,10 @@ from medaug.sweep.trial.failures import Failure
 from medaug.sweep.trial.trainable import Wave, key_of
 
 log = logging.getLogger(__name__)
+
+MOVES = 20
+"""How often a trial may lose its place. ``max_failures`` counts tries of one epoch; that a node was
+taken away says nothing about the trial."""
 
 
 class Record(tune.Callback):
@@ -55,9 +58,11 @@ class Record(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         key = key_of(trial.config)
-        failure = lost(Path(trial.error_file).read_text())
+        folder = self._running[key].folder
+        folder.refresh()
+        failure = lost(folder, Path(trial.error_file).read_text())
         with suppress(OSError):
-            self._running[key].folder.fail(failure.as_dict())
+            folder.fail(failure.as_dict())
         self._end(key, str(failure))
 
     def settle(self) -> dict[str, Outcome]:
@@ -65,6 +70,10 @@ class Record(tune.Callback):
         for key in list(self._running):
             self._end(key, None)
         return self._outcomes
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles it for a restoration that never comes."""
+        return {}
 
     def _end(self, key: str, error: str | None) -> None:
         self._outcomes |= self._running.pop(key).end(error)
@@ -195,11 +204,12 @@ def outcome_of(member: Member, bundle: str) -> Outcome:
     return Outcome(member.key, end_of(result), 1, result, None, member.seconds, bundle)
 
 
-def lost(text: str) -> Failure:
-    """What Tune's error file says of a trial whose own actor could not go on, once too often."""
-    found = re.search(
-        r"(?:GroupFailed: lost node: |The actor is dead because its )([^\n;.]*)", text
-    )
-    if found:
-        return Failure("lost node", f"node lost too often: {found[1]}", text)
-    return Failure("error", text.strip().splitlines()[-1], text)
+def lost(folder: TrialFolder, text: str) -> Failure:
+    """The failure of a trial that Tune gave up, as its own actor lives no more to say it.
+
+    What goes wrong in the actor, it tells itself; so its node was lost once too often. ``text``:
+    what Tune says.
+    """
+    rows = folder.failures()
+    why = rows[-1]["what"] if rows and rows[-1]["kind"] == "lost node" else "no word was left"
+    return Failure("lost node", f"node lost {MOVES} times: {why}", text)

@@ -11,27 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
-from ray.train._internal.storage import StorageContext
+from ray.tune.search import Searcher
 
 from medaug.errors import EnvironmentFault
 from medaug.spec import AshaSpec, TrialConfig
 from medaug.storage.trial_folder import TrialFolder
 from medaug.sweep.events import Listeners, Outcome
 from medaug.sweep.trial.bundle import Bundle
-from medaug.sweep.trial.trainable import Trial, Wave, as_param, room_for
-from medaug.sweep.tune.controller import Controller, Feed, OfKind
+from medaug.sweep.trial.group import RankGroup, StartRanks
+from medaug.sweep.trial.trainable import Trial, Wave, as_param, key_of, room_for
 from medaug.sweep.tune.halving import Halving
-from medaug.sweep.tune.record import Record
+from medaug.sweep.tune.record import MOVES, Record
 
 log = logging.getLogger(__name__)
 
-MOVES = 20
-"""How often a trial may lose its place. ``max_failures`` counts tries of one epoch; that a node was
-taken away says nothing about the trial."""
-
 
 class TuneRun:
-    """A fresh controller in a background thread, so that this process stays able to act on signals.
+    """A fresh Tuner in a background thread, so that this process stays able to act on signals.
 
     ``stop`` ends it: no further trial starts, running ones finish their epoch if they do so within
     15 seconds (how long Tune waits for them; Slurm and Kubernetes kill after 30).
@@ -45,8 +41,10 @@ class TuneRun:
         ended: Mapping[str, Outcome],
         listeners: Listeners,
         stop: threading.Event,
+        start_ranks: StartRanks | None = None,
     ) -> None:
         self._wave = wave
+        self._start_ranks = start_ranks or RankGroup
         self._units = units
         self._stop = stop
         self._record = Record(wave, units, listeners)
@@ -64,7 +62,7 @@ class TuneRun:
         return not self._thread.is_alive()
 
     def outcomes(self) -> dict[str, Outcome]:
-        """One for each trial. Raises EnvironmentFault when the controller itself failed."""
+        """One for each trial. Raises EnvironmentFault when Tune itself failed."""
         if self._error is not None:
             lines = str(self._error).strip().splitlines() or [type(self._error).__name__]
             raise EnvironmentFault(
@@ -75,40 +73,60 @@ class TuneRun:
         return self._record.settle()
 
     def _fit(self) -> None:
-        private = Path(tempfile.mkdtemp(prefix="medaug-tune-"))
+        private = Path(tempfile.mkdtemp(prefix="medaug-tune-"))  # Tune insists on writing
         try:
-            self._controller(private).run()
+            self._tuner(private).fit()
         except BaseException as error:
             self._error = error
         finally:
             shutil.rmtree(private, ignore_errors=True)
 
-    def _controller(self, private: Path) -> Controller:
-        """``private`` is a folder for what Tune insists on writing."""
+    def _tuner(self, private: Path) -> tune.Tuner:
         resources = self._wave.resources
-        kind = tune.with_parameters(Trial, wave=self._wave)
+        kind = tune.with_parameters(Trial, wave=self._wave, start_ranks=self._start_ranks)
         kind.__qualname__ = Trial.__qualname__  # which its processes are shown as
-        storage = StorageContext(private, "wave")
-
-        def tune_trial(unit: TrialConfig | Bundle) -> OfKind:
-            param = as_param(unit)
-            return OfKind(
-                kind,
-                config={"trial": param},
-                trial_id=unit.key,
-                storage=storage,
-                placement_group_factory=room_for(param, resources),
-                max_failures=MOVES,
-            )
-
-        return Controller(
-            search_alg=Feed(map(tune_trial, self._units.values()), resources.max_concurrent),
-            scheduler=self._halving,
-            stopper=StopAll(self._stop),
-            callbacks=[self._record],
-            storage=storage,
-            reuse_actors=True,
+        return tune.Tuner(
+            tune.with_resources(kind, lambda config: room_for(config["trial"], resources)),
+            tune_config=tune.TuneConfig(
+                search_alg=Feed(self._units.values()),
+                num_samples=len(self._units),
+                max_concurrent_trials=resources.max_concurrent,
+                scheduler=self._halving,
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: key_of(trial.config),
+            ),
+            run_config=tune.RunConfig(
+                name="wave",
+                storage_path=str(private),
+                stop=StopAll(self._stop),
+                callbacks=[self._record],
+                failure_config=tune.FailureConfig(max_failures=MOVES),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                verbose=0,
+            ),
         )
+
+
+class Feed(Searcher):
+    """Hands out ``units`` one by one, when Tune has room for another."""
+
+    def __init__(self, units: Iterable[TrialConfig | Bundle]) -> None:
+        super().__init__()
+        self._units = iter(units)
+
+    def suggest(self, trial_id: str) -> Any:
+        """What Tune has to know of the next trial, or that there is none."""
+        unit = next(self._units, None)
+        return {"trial": as_param(unit)} if unit is not None else self.FINISHED
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Nothing to learn from it."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles it for a restoration that never comes."""
+        return {}
 
 
 class StopAll(tune.Stopper):
