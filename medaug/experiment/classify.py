@@ -76,6 +76,7 @@ def _scored(classifier: Classifier, held_out: Store, world: World) -> dict[str, 
         "scores": _scores(held_out.labels, probability, classifier.threshold, held_out.classes),
         "threshold": classifier.threshold,
         "best_epoch": classifier.best_epoch,
+        "precision": getattr(classifier.spec, "precision", None),
         "history": classifier.history,
         "predictions": {
             "patient": held_out.patients.tolist(),

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from medaug.errors import UserError
-from medaug.experiment.segment import load_unet
-from medaug.spec import FeatureSpec, TrialConfig, build_classifier
+from medaug.experiment.segment import feature_spec, load_unet
+from medaug.spec import TrialConfig, build_classifier
 from medaug.storage.artifacts import Artifacts
 from medaug.store import Store
 from medaug.train.checkpoint import Checkpoint, Ledger
@@ -67,7 +67,7 @@ def sealed_rows(folder: Path, world: World) -> Iterator[Store]:
         out = Path(private) / "features-test"
         for _ in extract_features(
             unet,
-            FeatureSpec.model_validate(extract.settings["features"]),
+            feature_spec(extract, about),
             slices,
             tuple(about["normalisation"]),
             out,

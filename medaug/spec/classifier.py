@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from medaug.errors import UserError
-from medaug.spec.base import Positive, PositiveFloat, Spec
+from medaug.spec.base import Positive, PositiveFloat, Precision, Spec
 from medaug.spec.validation import KeyPath, Sources, validated, where
 
 Weighting = Literal["none", "class_weights", "logit_adjust"]
@@ -56,7 +56,7 @@ class NetworkSpec(ClassifierSpec):
     epoch with the lowest validation loss, as papers do."""
     early_stop: Positive | None = None
     """With ``best_epoch``: stop after this many epochs without a better validation loss."""
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "auto"
 
     @model_validator(mode="after")
     def _balanced_once(self) -> NetworkSpec:
@@ -77,7 +77,12 @@ class NetworkSpec(ClassifierSpec):
 
 
 class LinearSpec(ClassifierSpec):
-    """What linear classifiers share: rows are flattened, standardised and rotated."""
+    """What linear classifiers share: rows become vectors, are standardised and rotated."""
+
+    pool: Literal["auto", "none", "gap_gmp"] = "auto"
+    """How a row becomes a vector: ``none`` takes all its numbers; ``gap_gmp`` the average and the
+    maximum of each channel, which do not depend on where in the image something is; ``auto`` pools
+    maps of more than four channels (features) and takes images and vectors as they are."""
 
     components: Positive | None = 100
     """Principal components of the real training rows that are kept; None: all numbers of a row."""

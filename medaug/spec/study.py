@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from medaug.spec.base import Positive, PositiveFloat, Spec
+from medaug.spec.base import Positive, PositiveFloat, Precision, Spec
 from medaug.spec.classifier import ClassifierSpec, NetworkSpec
 from medaug.storage.uri import display_uri, local
 
@@ -210,7 +210,7 @@ class SegmenterSpec(Spec):
     lr: PositiveFloat = 1e-5
     batch_size: Positive = 10
     """Global batch size, over all ranks."""
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "auto"
     augment: AugmentSpec | None = AugmentSpec()
     pretrain: PretrainSpec | None = PretrainSpec(phantom=PhantomSpec(patients=50, seed=1))
 
@@ -222,7 +222,8 @@ class FeatureSpec(Spec):
     dtype: Literal["float16", "float32"] = "float16"
     crop: Literal["none", "predicted_tumour"] = "none"
     batch_size: Positive = 10
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "auto"
+    """``auto``: what the U-Net was trained in, so that all its features are made alike."""
 
 
 class ArmSpec(Spec):

@@ -89,8 +89,10 @@ def train_classifier(
         found = _linear_of(resume)
         yield Progress(1, dict(found.scores), None, found)
         return
-    more = None if added is None else FlatRows.of(added)
-    found = fit_linear(spec, FlatRows.of(real), more, FlatRows.of(val), only_added=only_added)
+    more = None if added is None else FlatRows.of(added, spec.pool)
+    found = fit_linear(
+        spec, FlatRows.of(real, spec.pool), more, FlatRows.of(val, spec.pool), only_added=only_added
+    )
     tensors = {name: torch.from_numpy(each) for name, each in found.tensors().items()}
     yield Progress(1, dict(found.scores), Checkpoint(1, 0, tensors, found.facts()), found)
 

@@ -13,13 +13,14 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from scipy.special import softmax
 from threadpoolctl import ThreadpoolController
 
 from medaug.errors import IntegrityError, UserError
+from medaug.metrics.generative import gap_gmp
 from medaug.spec.classifier import LinearSpec, ProbeSpec, build_classifier
 from medaug.store import Store
 from medaug.train.means import fit_means
@@ -37,6 +38,27 @@ from medaug.train.weighting import (
 from medaug.train.world import World
 
 READ_ROWS = 256
+MOST_IMAGE_CHANNELS = 4
+"""Rows of more channels are feature maps."""
+
+Pool = Literal["auto", "none", "gap_gmp"]
+
+
+def as_vectors(x: np.ndarray, pool: Pool = "auto") -> np.ndarray:
+    """Rows (n, ...) as vectors (n, d), in the way that ``LinearSpec.pool`` says."""
+    return gap_gmp(x) if _pooled(x.shape[1:], pool) else x.reshape(len(x), -1)
+
+
+def vector_length(shape: tuple[int, ...], pool: Pool = "auto") -> int:
+    """d of :func:`as_vectors` for rows of ``shape``."""
+    return 2 * shape[0] if _pooled(shape, pool) else int(np.prod(shape))
+
+
+def _pooled(shape: tuple[int, ...], pool: Pool) -> bool:
+    if len(shape) != 3:
+        return False
+    feature_maps = shape[0] > MOST_IMAGE_CHANNELS and shape[1] * shape[2] > 1
+    return pool == "gap_gmp" or (pool == "auto" and feature_maps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,11 +74,11 @@ class FlatRows:
     classes: tuple[str, ...]
 
     @staticmethod
-    def of(rows: Store) -> FlatRows:
-        """All of a store's rows, float32."""
-        x = np.empty((len(rows), int(np.prod(rows.schema.shape))), np.float32)
+    def of(rows: Store, pool: Pool = "auto") -> FlatRows:
+        """All of a store's rows as vectors (see ``LinearSpec.pool``), float32."""
+        x = np.empty((len(rows), vector_length(rows.schema.shape, pool)), np.float32)
         for part, block in _blocks(rows):
-            x[part] = block
+            x[part] = as_vectors(block, pool)
         return FlatRows(x, rows.labels, rows.patients, rows.classes)
 
     def __len__(self) -> int:
@@ -89,7 +111,7 @@ class LinearClassifier:
 
     def logits(self, x: np.ndarray) -> np.ndarray:
         """(n, K) float64 of rows (n, ...) of any float type."""
-        x = x.reshape(len(x), -1)
+        x = as_vectors(x, self.spec.pool)
         numbers = len(self.weight if self.space is None else self.space.mean)
         if x.shape[1] != numbers:
             raise UserError(
@@ -332,7 +354,7 @@ def _check(name: str, rows: FlatRows, real: FlatRows, least: int = 1) -> None:
 
 
 def _blocks(rows: Store) -> Iterator[tuple[slice, np.ndarray]]:
-    """(rows, their numbers (n, d) float32) of a store, in order."""
+    """(rows, what is in them (n, *shape) float32) of a store, in order."""
     for start in range(0, len(rows), READ_ROWS):
         part = slice(start, min(start + READ_ROWS, len(rows)))
-        yield part, rows.read(part).x.float().flatten(1).numpy()
+        yield part, rows.read(part).x.float().numpy()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -30,12 +30,15 @@ from medaug.train.average import follow
 from medaug.train.checkpoint import Checkpoint, Progress
 from medaug.train.feed import Feed, fit_scale, split_fixed
 from medaug.train.loop import Guard, Statistics, Training, autocast, part, run_epochs
-from medaug.train.scaling import FeatureScale
+from medaug.train.precision import settle
+from medaug.train.scaling import FeatureScale, channels_last
 from medaug.train.threshold import best_threshold
 from medaug.train.weighting import class_counts, class_weights, logit_shift, patient_weights
 from medaug.train.world import World, check_batch_size, convert_batchnorm, distribute
 
 EVAL_BATCH = 64
+PROBED_ROWS = 8
+"""Rows on which the two precisions are compared."""
 
 PROFILE = 6.94
 """The averaged weights follow the weights by the share 1 - (1 - 1/t)^(PROFILE + 1) in step t: a
@@ -148,6 +151,7 @@ class Run:
             self.training.extra["shift"] = torch.from_numpy(shift).float().to(world.device)
         else:
             self.training.restore(resume)
+        self._settle_precision()
         self.scale = FeatureScale.of(part(self.training.extra, "scale"))
         fixed, self.trained = split_fixed(network)
         self.model = distribute(self.trained, world)
@@ -156,6 +160,18 @@ class Run:
         self.val_patients = val.patients
         class_weight = _class_weight(spec, train, world)
         self.loss = partial(focal_loss, gamma=spec.focal_gamma, class_weight=class_weight)
+
+    def _settle_precision(self) -> None:
+        """The configuration's ``auto`` becomes what is faster here, or what was begun with."""
+
+        def one_pass(copies: dict[str, nn.Module]) -> Callable[[], None]:
+            x = torch.randn(min(PROBED_ROWS, self.spec.batch_size), *self.shape)
+            x = channels_last(x.to(self.world.device))
+            return lambda: copies["network"](x).float().square().mean().backward()
+
+        facts, networks = self.training.facts, {"network": self.network}
+        precision = settle(self.spec.precision, networks, one_pass, self.world, facts)
+        self.spec = self.spec.model_copy(update={"precision": precision})
 
     def one_epoch(self, epoch: int, *, steps: int) -> dict[str, float]:
         statistics = Statistics(self.world)
@@ -269,7 +285,10 @@ def network_of(
     The threshold is no part of it; a finished trial's result has it.
     """
     extra = part(checkpoint.tensors, "extra")
-    history, best = checkpoint.state["history"], checkpoint.state["facts"]["best_epoch"]
+    facts, history = checkpoint.state["facts"], checkpoint.state["history"]
+    best = facts["best_epoch"]
+    if spec.precision == "auto":
+        spec = spec.model_copy(update={"precision": facts.get("precision", "fp32")})
     averaged = spec.final == "average"
     weights = part(checkpoint.tensors, "average") if averaged else part(extra, "best")
     return NetworkClassifier(

@@ -326,3 +326,22 @@ def test_rows_of_a_store(tmp_path: Path) -> None:
     assert isinstance(store, Store)
     assert (found.label == store.labels).all()
     assert (found.patient == store.patients).all()
+
+
+def test_feature_maps_are_pooled_and_images_are_not(tmp_path: Path) -> None:
+    maps = features(tmp_path / "maps", 40)
+    x = maps.read().x.float().numpy()
+    pooled = np.concatenate([x.mean((2, 3)), x.max((2, 3))], axis=1)
+    np.testing.assert_allclose(FlatRows.of(maps).x, pooled, rtol=1e-6)
+    assert FlatRows.of(maps, "none").x.shape == (40, 6 * 4 * 4)
+    assert FlatRows.of(features(tmp_path / "rgb", 8, (3, 4, 4))).x.shape == (8, 48)
+    assert FlatRows.of(features(tmp_path / "vectors", 8, (30, 1, 1))).x.shape == (8, 30)
+
+
+def test_a_probe_of_maps_predicts_from_maps(tmp_path: Path) -> None:
+    maps = features(tmp_path / "maps", 80)
+    vectors = FlatRows.of(maps)
+    found = fit_linear(ProbeSpec(), vectors, None, vectors)
+    np.testing.assert_array_equal(
+        found.predict(maps, ALONE), found.probability(maps.read().x.float().numpy())
+    )
