@@ -14,7 +14,7 @@ from medaug.experiment.rows import added_rows, arm_context
 from medaug.metrics.classification import classification_scores
 from medaug.metrics.classification import predict as predicted_class
 from medaug.spec import ClassifierSpec, TrialConfig
-from medaug.storage.artifacts import Shelf
+from medaug.storage.artifacts import Artifacts
 from medaug.store import Store
 from medaug.train.checkpoint import Checkpoint, Progress
 from medaug.train.classify import Classifier, predict, train_classifier
@@ -22,15 +22,15 @@ from medaug.train.world import World
 
 
 def classify(
-    config: TrialConfig, world: World, shelf: Shelf, resume: Checkpoint | None
+    config: TrialConfig, world: World, artifacts: Artifacts, resume: Checkpoint | None
 ) -> Iterator[Progress]:
     """Train a classifier on real rows plus the arm's; score it on the fold's held-out patients."""
     spec = ClassifierSpec.model_validate(config.settings["classifier"])
     honest = config.settings["protocol"] == "honest"
-    features = shelf.open_store(config.inputs["features"])
+    features = artifacts.open_store(config.inputs["features"])
     held_out = features.split("eval", config.fold)
-    context = arm_context(config, features, world, shelf)
-    added = added_rows(config, features, context, shelf)
+    context = arm_context(config, features, world, artifacts)
+    added = added_rows(config, features, context, artifacts)
     only_added = not config.settings.get("real_rows", True)
     trained = context.train.select(np.arange(0 if only_added else len(context.train)))
     # Equal steps for all arms; the papers gave an arm with more rows more steps.

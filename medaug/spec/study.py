@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from medaug.spec.base import Spec
-from medaug.storage.uri import local, told
+from medaug.storage.uri import display_uri, local
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -381,7 +381,7 @@ class StudySpec(Spec):
 
     @field_serializer("storage", when_used="json")
     def _storage_as_told(self, storage: Path) -> str:
-        return told(storage)
+        return display_uri(storage)
 
     @model_validator(mode="after")
     def _features_need_segmenter(self) -> StudySpec:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from medaug.errors import UserError
+from medaug.models.layers import channels_innermost
 from medaug.seeding import generator, seed_of
 from medaug.spec.gan import GanSpec
 from medaug.store import Batch, balanced_weights
@@ -246,8 +247,7 @@ def _has_batch_norm(network: nn.Module) -> bool:
 
 
 def _prepared(network: nn.Module, world: World) -> nn.Module:
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return convert_batchnorm(network.to(world.device), world)
+    return convert_batchnorm(channels_innermost(network).to(world.device), world)
 
 
 def _has_collapsed(metrics: dict[str, float], spec: GanSpec) -> bool:

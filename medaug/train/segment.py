@@ -14,6 +14,7 @@ import torch
 
 from medaug.data.augment import augment
 from medaug.errors import UserError
+from medaug.models.layers import channels_innermost
 from medaug.models.losses import dice_loss_of, dice_terms
 from medaug.models.unet import UNet
 from medaug.seeding import seed_of
@@ -103,7 +104,7 @@ class Run:
         self.pretrained = initial is not None
         if initial is not None:
             unet.load_state_dict(initial)
-        self.unet = unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.unet = channels_innermost(unet)
         self.model = distribute(self.unet, world)
         # Betas are torch's: the reference code sets beta1 = .9 and leaves the other at .999.
         self.optimizer = FusedAdam(self.unet.parameters(), lr=lr)
