@@ -60,14 +60,15 @@ class PixelsPcaEncoder(Encoder):
         largest = np.take_along_axis(components, np.abs(components).argmax(1)[:, None], 1)
         components = components * np.sign(largest)
         self.mean = torch.from_numpy(mean).float().to(self.device)
-        self.components = torch.from_numpy(components).float().to(self.device)
+        self.components = torch.from_numpy(components).float().contiguous().to(self.device)
 
     @property
     def dim(self) -> int:
         return len(self.components)
 
     def encode_unit(self, x_NCHW: Tensor) -> Tensor:
-        return (self._pixels(x_NCHW) - self.mean) @ self.components.T
+        # One by one: in a product of matrices a row's last bits can depend on its place.
+        return torch.stack([self.components @ x for x in self._pixels(x_NCHW) - self.mean])
 
     def _pixels(self, x_NCHW: Tensor) -> Tensor:
         """(N, size²): the mean of the channels, resized."""
