@@ -31,7 +31,6 @@ from medaug.results.table import UNRANKABLE, with_interval
 from medaug.storage.bucket import synced_write
 from medaug.store import Store
 from medaug.store.files import write_whole
-from medaug.train.classify import predict
 from medaug.train.world import World
 
 Progress = Callable[[int, int, str], None]
@@ -152,7 +151,7 @@ def _test(
         with sealed_rows(group[0].folder, world) as rows:
             for trial in group:
                 classifier = load_classifier(trial.folder, world)
-                probability[trial.config.key] = predict(classifier, rows, world)
+                probability[trial.config.key] = classifier.predict(rows, world)
                 if progress is not None:
                     progress(len(probability), total, trial.config.title)
             labels, patients, about = rows.labels, rows.patients, _about(rows)

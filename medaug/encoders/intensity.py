@@ -13,6 +13,9 @@ from medaug.train.scaling import rows_per_read
 Intensity = str | tuple[float, float]
 """``unit``, ``image`` or a window: see ``medaug.spec.encoder.ImageEncoderSpec.intensity``."""
 
+ROUNDING = 1e-3
+"""How far beyond [0, 1] a resized 8-bit image may come."""
+
 LOW, HIGH = 0.005, 0.995
 """Percentiles of ``image``: as robust as usual for MR (Nyul & Udupa 1999 speak of .5 to 2 %)."""
 
@@ -27,7 +30,7 @@ def intensity_of(slices: Store, wanted: Intensity) -> Intensity:
     for first in range(0, len(slices), step):
         x = slices.read(np.arange(first, min(first + step, len(slices)))).x
         low, high = (float(v) for v in torch.aminmax(x.float()))
-        if low < 0 or high > 1:
+        if low < -ROUNDING or high > 1 + ROUNDING:
             return "image"
     return "unit"
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from medaug.experiment.names import output_name
-from medaug.experiment.segment import load_unet
-from medaug.spec import FeatureSpec, TrialConfig
+from medaug.experiment.segment import feature_spec, load_unet
+from medaug.spec import TrialConfig
 from medaug.storage.artifacts import Artifacts
 from medaug.store import Provenance
 from medaug.train.checkpoint import Checkpoint, Progress
@@ -24,8 +24,8 @@ def extract(
     slices = artifacts.open_store(config.inputs["slices"])
     assert slices.splits is not None
     slices = slices.select(~np.isin(slices.units, slices.splits.test))
-    spec = FeatureSpec.model_validate(config.settings["features"])
     unet, about = load_unet(config.inputs["unet"], artifacts)
+    spec = feature_spec(config, about)
     out = artifacts.store_path(output_name(config))
     provenance = Provenance(
         stage="extract",

@@ -9,9 +9,9 @@ import numpy as np
 from medaug.arms import ARM_CONFIGS, ARMS, ArmContext, ResampleArm
 from medaug.errors import MedaugError, UserError
 from medaug.experiment.lineage import choosing_rows, prove_lineage
-from medaug.experiment.segment import load_unet
+from medaug.experiment.segment import feature_spec, load_unet
 from medaug.seeding import numpy_generator
-from medaug.spec import AugmentSpec, FeatureSpec, TrialConfig, build_arm
+from medaug.spec import AugmentSpec, TrialConfig, build_arm
 from medaug.storage.artifacts import Artifacts
 from medaug.store import Store
 from medaug.train.extract import encoder
@@ -55,8 +55,8 @@ def arm_context(
         train = _first_units(train, wanted, config.fold)
     images, encode = None, None
     if "unet" in config.inputs:
-        spec = FeatureSpec.model_validate(config.settings["features"])
         unet, about = load_unet(config.inputs["unet"], artifacts)
+        spec = feature_spec(config, about)
         slices = artifacts.open_store(config.inputs["slices"])
         images = slices.select(np.isin(slices.units, np.unique(train.units)))
         encode = encoder(unet, spec, tuple(about["normalisation"]), world)

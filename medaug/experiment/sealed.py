@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from medaug.errors import UserError
-from medaug.experiment.segment import load_unet
-from medaug.spec import ClassifierSpec, FeatureSpec, TrialConfig
+from medaug.experiment.segment import feature_spec, load_unet
+from medaug.spec import TrialConfig, build_classifier
 from medaug.storage.artifacts import Artifacts
 from medaug.store import Store
 from medaug.train.checkpoint import Checkpoint, Ledger
@@ -38,7 +38,7 @@ def load_classifier(folder: Path, world: World) -> Classifier:
     features = _artifacts(folder).open_store(config.inputs["features"])
     return classifier_of(
         _on_device(checkpoint, world),
-        ClassifierSpec.model_validate(config.settings["classifier"]),
+        build_classifier(config.settings["classifier"]),
         features.schema.shape,
         len(features.classes),
         threshold=result["threshold"],
@@ -67,7 +67,7 @@ def sealed_rows(folder: Path, world: World) -> Iterator[Store]:
         out = Path(private) / "features-test"
         for _ in extract_features(
             unet,
-            FeatureSpec.model_validate(extract.settings["features"]),
+            feature_spec(extract, about),
             slices,
             tuple(about["normalisation"]),
             out,

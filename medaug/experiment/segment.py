@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from medaug.data.slices import normalisation
 from medaug.experiment.lineage import choosing_rows
 from medaug.experiment.names import output_name
 from medaug.models.unet import UNet, adapt_input
-from medaug.spec import SegmenterSpec, TrialConfig
+from medaug.spec import FeatureSpec, SegmenterSpec, TrialConfig
 from medaug.storage.artifacts import Artifacts
 from medaug.train.checkpoint import Checkpoint, Progress
 from medaug.train.segment import train_segmenter
@@ -42,6 +42,7 @@ def segment(
         if (unet := progress.result) is not None:
             description = {
                 "base": spec.base,
+                "precision": unet.precision,
                 "normalisation": mean_std,
                 "fitted_on": sorted(set(train.units.tolist())),
                 "parents": list(config.inputs.values()),
@@ -52,6 +53,7 @@ def segment(
                 "output": output_name(config),
                 "scores": unet.scores,
                 "best_epoch": unet.best_epoch,
+                "precision": unet.precision,
                 "history": unet.history,
             }
             progress = replace(progress, result=result)
@@ -67,6 +69,18 @@ def _initial_weights(
         return None
     weights = load_file(spec.pretrain.weights)
     return adapt_input(weights, spec.input_adapter) if spec.in_channels == 4 else weights
+
+
+def feature_spec(config: TrialConfig, about: Mapping[str, Any]) -> FeatureSpec:
+    """How features are made with the U-Net that ``about`` describes.
+
+    Precision ``auto`` is the one that it was trained in: features that are made on another node,
+    or of generated images in another trial, are then made in the same way.
+    """
+    spec = FeatureSpec.model_validate(config.settings["features"])
+    if spec.precision != "auto":
+        return spec
+    return spec.model_copy(update={"precision": about.get("precision", "fp32")})
 
 
 def load_unet(name: str, artifacts: Artifacts) -> tuple[UNet, dict[str, Any]]:

@@ -28,6 +28,8 @@ def test_auto_is_unit_where_all_slices_are(tmp_path: Path) -> None:
     assert intensity_of(slice_store(tmp_path / "b", dtype="uint8"), "auto") == "unit"
     beyond = slice_store(tmp_path / "c", high=1.5)
     assert intensity_of(beyond, "auto") == "image"
+    # Area averages of 1 come out as 1.0000001.
+    assert intensity_of(slice_store(tmp_path / "d", high=1.00001), "auto") == "unit"
     assert intensity_of(beyond, (0.0, 2.0)) == (0.0, 2.0)
 
 
