@@ -152,7 +152,8 @@ class Board:
         means = [hits.right.mean(axis=(1, 2)) for hits in self.hits.values()]
         scores = (self._patient_weights @ np.stack(means, axis=1)).T
         return {
-            title: moved - self.mean(title) for title, moved in zip(self.titles, scores, strict=True)
+            title: moved - self.mean(title)
+            for title, moved in zip(self.titles, scores, strict=True)
         }
 
     @cached_property

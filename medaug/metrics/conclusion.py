@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from scipy.stats import norm
+
 from medaug.metrics.board import Contrast
 from medaug.metrics.bounds import Bounds
 
@@ -13,6 +15,7 @@ End = Literal["gain", "no gain", "undecided"]
 
 MARGIN = 0.02
 """A gain in balanced accuracy that is too small to matter, unless a study says otherwise."""
+CHANCE_TO_DECIDE = 0.8
 MOST = 100_000
 """Numbers beyond this are not worth naming."""
 
@@ -50,9 +53,9 @@ def conclude(bounds: Bounds, margin: float = MARGIN) -> Conclusion | None:
     """The end that a row's bounds allow; None where there are no bounds.
 
     ``gain``: the lower bound is above zero. ``no gain``: the upper bound is below ``margin``.
-    Else ``undecided``, with the sizes at which the nearer of the two bounds would decide if the
-    estimate stayed: of patients, of draws and of seeds, each with the others as they are, the one
-    that helps most first; or, where none of them is enough alone, of all together.
+    Else ``undecided``, with the sizes at which a study like this one would decide in four of five
+    cases: of patients, of draws and of seeds, each with the others as they are; or, where none of
+    them is enough alone, of all together.
     """
     if not (math.isfinite(bounds.low) and math.isfinite(bounds.high)):
         return None
@@ -60,11 +63,21 @@ def conclude(bounds: Bounds, margin: float = MARGIN) -> Conclusion | None:
         return Conclusion("gain", margin)
     if bounds.high < margin:
         return Conclusion("no gain", margin)
-    shrink = max(
-        bounds.gain / (bounds.gain - bounds.low) if bounds.low < bounds.gain else 0.0,
-        (margin - bounds.gain) / (bounds.high - bounds.gain) if bounds.high > bounds.gain else 0.0,
-    )
-    return _undecided(bounds.contrast, min(shrink, 1 - 1e-9), margin)
+    return _undecided(bounds.contrast, _shrink(bounds, margin), margin)
+
+
+def _shrink(bounds: Bounds, margin: float) -> float:
+    """How many times narrower bounds would have to be to decide in four of five cases, below 1.
+
+    To show that there is no gain above the margin if there is none at all; today's estimate does
+    not enter, since it may be luck. An estimate above the margin is taken for true: then bounds
+    may also be wide enough only to show that it is above zero.
+    """
+    spare = float(norm.ppf(CHANCE_TO_DECIDE)) * bounds.contrast.error
+    shrink = margin / (bounds.high - bounds.gain + spare)
+    if bounds.gain > margin:
+        shrink = max(shrink, bounds.gain / (bounds.gain - bounds.low + spare))
+    return min(shrink, 1 - 1e-9)
 
 
 def _undecided(contrast: Contrast, shrink: float, margin: float) -> Conclusion:
@@ -95,8 +108,17 @@ def _of_sizes(
     *,
     together: bool = False,
 ) -> Conclusion:
-    sizes = [_about(size) if size <= MOST else None for size in (patients, draws, seeds)]
-    return Conclusion("undecided", margin, *sizes, together=together and sizes[0] is not None)
+    of_patients, of_draws, of_seeds = (
+        _about(size) if size <= MOST else None for size in (patients, draws, seeds)
+    )
+    return Conclusion(
+        "undecided",
+        margin,
+        of_patients,
+        of_draws,
+        of_seeds,
+        together=together and of_patients is not None,
+    )
 
 
 def _about(size: float) -> int:

@@ -5,12 +5,11 @@ as many further real rows as would raise the curve by as much (the idea of arXiv
 curve is the nondecreasing one that is nearest to the scores (isotonic regression), linear in
 log n between them, and is read between its ends only. A power law a - b n^-c is no sharper where
 curves are power laws, and where they saturate sooner its intervals held the truth in 20 of 100
-simulations, the isotonic ones in 95.
+simulations, the isotonic ones in 38 of 40.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 

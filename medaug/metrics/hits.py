@@ -93,9 +93,7 @@ class Hits:
 def hits_of(table: Predictions) -> Hits:
     """The hits of a table of at least one row."""
     rows = table.by_patient() if table.labels_are_patients else table
-    units, unit = np.unique(
-        np.stack([rows.patient_index, rows.label]), axis=1, return_inverse=True
-    )
+    units, unit = np.unique(np.stack([rows.patient_index, rows.label]), axis=1, return_inverse=True)
     seeds, seed = np.unique(rows.seed, return_inverse=True)
     draws, draw = np.unique(rows.draw, return_inverse=True)
     shape = (units.shape[1], len(seeds), len(draws))

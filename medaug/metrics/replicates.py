@@ -54,8 +54,8 @@ def replicate_variances(
         if rows > 1:
             left = table - table.mean(axis=0)
             apart, apart_df = moderated(left.var(axis=1, ddof=1) * rows / (rows - 1), df)
-        for title, *values in zip(titles, own, apart, strict=True):
-            found[title] = ReplicateVariance(*map(float, values), own_df, apart_df)
+        for title, alone, beside in zip(titles, own.tolist(), apart.tolist(), strict=True):
+            found[title] = ReplicateVariance(alone, beside, own_df, apart_df)
     return found
 
 

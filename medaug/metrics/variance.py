@@ -129,9 +129,17 @@ def components_of(influence: np.ndarray, totals: np.ndarray, strata: np.ndarray)
         seed = by_seed.var(ddof=1) - seed_draw / d - patient_seed - residual / d
     if d > 1:
         draw = by_draw.var(ddof=1) - seed_draw / s - patient_draw - residual / s
-    parts = (patient, seed, draw, patient_seed, patient_draw, seed_draw, residual)
+    parts = {
+        "patient": patient,
+        "seed": seed,
+        "draw": draw,
+        "patient_seed": patient_seed,
+        "patient_draw": patient_draw,
+        "seed_draw": seed_draw,
+        "residual": residual,
+    }
     return Components(
-        *(max(0.0, float(part)) for part in parts),
+        **{name: max(0.0, float(part)) for name, part in parts.items()},
         n_patients=len(influence),
         n_seeds=s,
         n_draws=d,

@@ -31,12 +31,15 @@ def test_bounds_end_in_one_of_three_ways():
     assert conclude(bounds_of(math.nan, 0.01, math.nan)) is None
 
 
-def test_as_many_patients_as_are_named_would_decide():
-    """Without replicates the half width falls as the root of the patients."""
-    one = Latent(patients=100, seeds=1, draws=1)
-    end = conclude(bounds_of(-0.04, 0.02, 0.08, one), margin=0.02)
-    assert end.patients == 900  # a third of the half width
+def test_patients_shrink_errors_as_their_root():
+    one = Latent(patients=100, seeds=1, seed=0, draws=1, draw=0)
+    bounds = bounds_of(-0.04, 0.01, 0.06, one)
+    end = conclude(bounds, margin=0.02)
+    needed = 100 * ((0.05 + 0.8416 * bounds.contrast.error) / 0.02) ** 2
+    assert needed < end.patients < 1.1 * needed
     assert (end.draws, end.seeds) == (None, None)
+    likely = conclude(bounds_of(-0.01, 0.05, 0.11, one), margin=0.02)  # nearly a gain
+    assert 100 < likely.patients < 500
 
 
 def test_where_draws_matter_most_draws_are_named_first_to_help():
@@ -62,17 +65,23 @@ def test_where_neither_alone_is_enough_both_are_named():
 
 def test_what_is_named_does_decide():
     """A study of about as many patients as a small one asks for."""
-    latent = Latent(patients=100, draws=1, seeds=1, row_patient=0.2, residual=0.3)
-    ends = (end_of(latent, number) for number in range(20))
-    end = next(end for end in ends if end.end == "undecided")
-    assert 200 < end.patients < 10_000
-    larger = replace(latent, patients=2 * end.patients)  # the estimate does not stay as it is
-    assert end_of(larger, 20).text == "no gain above +0.02"
+    latent = Latent(
+        patients=100, seeds=1, seed=0, draws=1, draw=0, row_draw=0, row_patient=0.2
+    )
+    ends = [end_of(latent, number) for number in range(12)]
+    asked = [end.patients for end in ends if end.end == "undecided"]
+    assert len(asked) > 6
+    decided = [
+        end_of(replace(latent, patients=size), number).end != "undecided"
+        for size in asked[::2]
+        for number in range(20, 28)
+    ]
+    assert 0.75 < np.mean(decided) < 0.97
 
 
 def end_of(latent: Latent, number: int) -> Conclusion:
-    hits = latent.hits(np.random.default_rng(number), ["a", "c"])
-    end = conclude(simultaneous_bounds(Board(hits), [Family(("a",), ("c",))])["a"])
+    board = Board(latent.hits(np.random.default_rng(number), ["a", "c"]), resamples=400)
+    end = conclude(simultaneous_bounds(board, [Family(("a",), ("c",))])["a"])
     assert end is not None
     return end
 
