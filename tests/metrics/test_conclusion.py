@@ -65,9 +65,7 @@ def test_where_neither_alone_is_enough_both_are_named():
 
 def test_what_is_named_does_decide():
     """A study of about as many patients as a small one asks for."""
-    latent = Latent(
-        patients=100, seeds=1, seed=0, draws=1, draw=0, row_draw=0, row_patient=0.2
-    )
+    latent = Latent(patients=100, seeds=1, seed=0, draws=1, draw=0, row_draw=0, row_patient=0.2)
     ends = [end_of(latent, number) for number in range(12)]
     asked = [end.patients for end in ends if end.end == "undecided"]
     assert len(asked) > 6
