@@ -71,9 +71,14 @@ class BundleFolder(TrialFolder):
             EnvironmentFault: the storage does not take it.
         """
         self.make()
+        self.reopen()
         values = [trial.model_dump(mode="json") for trial in trials]
         with storage_checked(self.path):
             write_json(self.path / TRIALS, {"trials": values}, durable=False)
+
+    def reopen(self) -> None:
+        """Forget that the bundle came to its end: some of its trials run again."""
+        self._forget("failure.json", "result.json")
 
     def trials(self) -> list[TrialConfig]:
         """The configurations of its trials, in the order in which they are run."""

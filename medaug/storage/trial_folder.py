@@ -112,7 +112,10 @@ class TrialFolder:
 
     def reopen(self) -> None:
         """Forget an earlier failure or early stop: the trial runs on."""
-        for path in (self.path / "failure.json", self.path / "stopped.json"):
+        self._forget("failure.json", "stopped.json")
+
+    def _forget(self, *names: str) -> None:
+        for path in (self.path / name for name in names):
             if path.exists():
                 path.unlink()
                 if bucket.is_remote(path):
