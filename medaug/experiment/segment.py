@@ -13,19 +13,20 @@ from medaug.data.slices import normalisation
 from medaug.experiment.lineage import choosing_rows
 from medaug.experiment.names import output_name
 from medaug.models.unet import UNet, adapt_input
-from medaug.spec import SegmenterSpec, TrialConfig
+from medaug.spec import SegmentTrial
 from medaug.storage.artifacts import Shelf
+from medaug.storage.results import SegmentResult
 from medaug.train.checkpoint import Checkpoint, Progress
 from medaug.train.segment import train_segmenter
 from medaug.train.world import World
 
 
 def segment(
-    config: TrialConfig, world: World, shelf: Shelf, resume: Checkpoint | None
+    config: SegmentTrial, world: World, shelf: Shelf, resume: Checkpoint | None
 ) -> Iterator[Progress]:
     """Train a U-Net on the fold's training patients; publish the epoch with the best IoU."""
-    spec = SegmenterSpec.model_validate(config.settings["segmenter"])
-    slices = shelf.open_store(config.inputs["slices"])
+    spec = config.segmenter
+    slices = shelf.open_store(config.slices)
     train = slices.split("train", config.fold)
     mean_std = normalisation(slices, config.fold)
     epochs = train_segmenter(
@@ -35,7 +36,7 @@ def segment(
         mean_std,
         world,
         config.seed,
-        initial=_initial_weights(spec, config, shelf),
+        initial=_initial_weights(config, shelf),
         resume=resume,
     )
     for progress in epochs:
@@ -44,25 +45,24 @@ def segment(
                 "base": spec.base,
                 "normalisation": mean_std,
                 "fitted_on": sorted(set(train.units.tolist())),
-                "parents": list(config.inputs.values()),
+                "parents": list(config.inputs),
             }
             if world.is_main:
                 shelf.save_model(output_name(config), unet.weights, description)
-            result = {
-                "output": output_name(config),
-                "scores": unet.scores,
-                "best_epoch": unet.best_epoch,
-                "history": unet.history,
-            }
+            result = SegmentResult(
+                output=output_name(config),
+                scores=unet.scores,
+                best_epoch=unet.best_epoch,
+                history=tuple(unet.history),
+            )
             progress = replace(progress, result=result)
         yield progress
 
 
-def _initial_weights(
-    spec: SegmenterSpec, config: TrialConfig, shelf: Shelf
-) -> dict[str, torch.Tensor] | None:
-    if "initial" in config.inputs:
-        return shelf.load_model(config.inputs["initial"])[0]
+def _initial_weights(config: SegmentTrial, shelf: Shelf) -> dict[str, torch.Tensor] | None:
+    spec = config.segmenter
+    if config.initial is not None:
+        return shelf.load_model(config.initial)[0]
     if spec.pretrain is None or spec.pretrain.weights is None:
         return None
     weights = load_file(spec.pretrain.weights)

@@ -4,7 +4,7 @@ This room imports pydantic only, and PyYAML when a file is read.
 """
 
 from medaug.spec.base import Spec, signature
-from medaug.spec.loader import build_arm, build_study, load_study
+from medaug.spec.loader import build_arm, build_study, load_study, written_study
 from medaug.spec.study import (
     ArmSpec,
     AshaSpec,
@@ -20,19 +20,31 @@ from medaug.spec.study import (
     StudySpec,
     SweepSpec,
     TrackingSpec,
+    WrittenArm,
 )
-from medaug.spec.trial import Stage, TrialConfig
+from medaug.spec.trial import (
+    ClassifyTrial,
+    ExtractTrial,
+    GenerateTrial,
+    SegmentTrial,
+    Stage,
+    TrialConfig,
+)
 
 __all__ = [
     "ArmSpec",
     "AshaSpec",
     "AugmentSpec",
     "ClassifierSpec",
+    "ClassifyTrial",
     "DataSpec",
+    "ExtractTrial",
     "FeatureSpec",
+    "GenerateTrial",
     "PhantomSpec",
     "PretrainSpec",
     "ResourceSpec",
+    "SegmentTrial",
     "SegmenterSpec",
     "Spec",
     "SplitSpec",
@@ -41,8 +53,10 @@ __all__ = [
     "SweepSpec",
     "TrackingSpec",
     "TrialConfig",
+    "WrittenArm",
     "build_arm",
     "build_study",
     "load_study",
     "signature",
+    "written_study",
 ]
