@@ -18,7 +18,7 @@ from medaug.experiment.names import generator_name, output_name
 from medaug.experiment.rows import ARM_CONFIGS, TooFewRows
 from medaug.experiment.segment import segment
 from medaug.spec import GenerateTrial, Stage, TrialConfig
-from medaug.storage.artifacts import Shelf
+from medaug.storage.artifacts import Artifacts
 from medaug.storage.results import DivergedResult
 from medaug.train.checkpoint import Checkpoint, Progress
 from medaug.train.loop import Diverged
@@ -26,7 +26,7 @@ from medaug.train.world import World
 
 __all__ = ["ARM_CONFIGS", "generator_name", "output_name", "run_together", "run_trial"]
 
-StageFunction = Callable[[Any, World, Shelf, Checkpoint | None], Iterator[Progress]]
+StageFunction = Callable[[Any, World, Artifacts, Checkpoint | None], Iterator[Progress]]
 """Of the stage's own type of trial."""
 
 STAGES: Mapping[Stage, StageFunction] = {
@@ -49,7 +49,7 @@ def run_trial(
     Raises:
         UserError: an input is missing, or a generator has seen patients it must not have seen.
     """
-    yield from _or_diverged(STAGES[config.stage](config, world, Shelf(storage), resume), resume)
+    yield from _or_diverged(STAGES[config.stage](config, world, Artifacts(storage), resume), resume)
 
 
 def run_together(
@@ -71,7 +71,7 @@ def run_together(
     generators = [config for config in configs if isinstance(config, GenerateTrial)]
     if len(generators) < len(configs):
         raise UserError("replicates: only trials of stage generate share passes")
-    trials = generate_together(generators, world, Shelf(storage), resumes)
+    trials = generate_together(generators, world, Artifacts(storage), resumes)
     return [_or_diverged(trial, resume) for trial, resume in zip(trials, resumes, strict=True)]
 
 

@@ -14,7 +14,7 @@ from medaug.experiment.rows import added_rows, arm_context
 from medaug.metrics.classification import classification_scores
 from medaug.metrics.classification import predict as predicted_class
 from medaug.spec import ClassifyTrial
-from medaug.storage.artifacts import Shelf
+from medaug.storage.artifacts import Artifacts
 from medaug.storage.results import ClassifyResult, HeldOut
 from medaug.store import Store
 from medaug.train.checkpoint import Checkpoint, Progress
@@ -23,14 +23,14 @@ from medaug.train.world import World
 
 
 def classify(
-    config: ClassifyTrial, world: World, shelf: Shelf, resume: Checkpoint | None
+    config: ClassifyTrial, world: World, artifacts: Artifacts, resume: Checkpoint | None
 ) -> Iterator[Progress]:
     """Train a classifier on real rows plus the arm's; score it on the fold's held-out patients."""
     spec, honest = config.classifier, config.protocol == "honest"
-    features = shelf.open_store(config.features)
+    features = artifacts.open_store(config.features)
     held_out = features.split("eval", config.fold)
-    context = arm_context(config, features, world, shelf)
-    added = added_rows(config, features, context, shelf)
+    context = arm_context(config, features, world, artifacts)
+    added = added_rows(config, features, context, artifacts)
     only_added = not config.real_rows
     trained = context.train.select(np.arange(0 if only_added else len(context.train)))
     # Equal steps for all arms; the papers gave an arm with more rows more steps.

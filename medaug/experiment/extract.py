@@ -10,7 +10,7 @@ import numpy as np
 from medaug.experiment.names import output_name
 from medaug.experiment.segment import load_unet
 from medaug.spec import ExtractTrial
-from medaug.storage.artifacts import Shelf
+from medaug.storage.artifacts import Artifacts
 from medaug.storage.results import ExtractResult
 from medaug.store import Provenance
 from medaug.train.checkpoint import Checkpoint, Progress
@@ -19,14 +19,14 @@ from medaug.train.world import World
 
 
 def extract(
-    config: ExtractTrial, world: World, shelf: Shelf, resume: Checkpoint | None
+    config: ExtractTrial, world: World, artifacts: Artifacts, resume: Checkpoint | None
 ) -> Iterator[Progress]:
     """Store one block of the fold's U-Net for every slice but those of sealed test patients."""
-    slices = shelf.open_store(config.slices)
+    slices = artifacts.open_store(config.slices)
     assert slices.splits is not None
     slices = slices.select(~np.isin(slices.units, slices.splits.test))
-    unet, about = load_unet(config.unet, shelf)
-    out = shelf.store_path(output_name(config))
+    unet, about = load_unet(config.unet, artifacts)
+    out = artifacts.store_path(output_name(config))
     provenance = Provenance(
         stage="extract",
         config=config.key,
@@ -46,9 +46,9 @@ def extract(
     ):
         if progress.result is not None:
             if world.is_main:
-                shelf.share_store(out.name)
+                artifacts.share_store(out.name)
             world.barrier()
-            shape = shelf.open_store(out.name).schema.shape
+            shape = artifacts.open_store(out.name).schema.shape
             result = ExtractResult(output=out.name, rows=len(slices), shape=shape)
             progress = replace(progress, result=result)
         yield progress

@@ -20,7 +20,7 @@ from medaug.metrics.extractor import IMAGE_EXTRACTOR, image_features
 from medaug.metrics.generative import gap_gmp
 from medaug.metrics.quality import quality_report
 from medaug.spec import GenerateTrial
-from medaug.storage.artifacts import Shelf
+from medaug.storage.artifacts import Artifacts
 from medaug.storage.results import GenerateResult, TrialResult
 from medaug.store import Provenance, Store, StoreWriter
 from medaug.train.checkpoint import Checkpoint, Progress
@@ -32,21 +32,21 @@ FEWEST_QUALITY_ROWS = 16
 
 
 def generate(
-    config: GenerateTrial, world: World, shelf: Shelf, resume: Checkpoint | None
+    config: GenerateTrial, world: World, artifacts: Artifacts, resume: Checkpoint | None
 ) -> Iterator[Progress]:
     """Fit an arm on the fold's training rows, publish it and the rows that it makes.
 
     Rank 0 writes and judges the rows. The others have their result, which says nothing, at once:
     in a collective they would wait for it longer than the collective's timeout allows.
     """
-    work = _Work.of(config, world, shelf)
+    work = _Work.of(config, world, artifacts)
     return work.run(work.arm.fit(work.context, resume), resume)
 
 
 def generate_together(
     configs: Sequence[GenerateTrial],
     world: World,
-    shelf: Shelf,
+    artifacts: Artifacts,
     resumes: Sequence[Checkpoint | None],
 ) -> list[Iterator[Progress]]:
     """:func:`generate` for replicates that share the passes of their training.
@@ -54,7 +54,7 @@ def generate_together(
     Raises:
         UserError: they differ in more than seed, fold and inputs, or their arm trains no GAN.
     """
-    works = [_Work.of(config, world, shelf) for config in configs]
+    works = [_Work.of(config, world, artifacts) for config in configs]
     arms, contexts = [work.arm for work in works], [work.context for work in works]
     kind = type(arms[0])
     if not issubclass(kind, GanArm):
@@ -72,14 +72,16 @@ class _Work:
     features: Store
     arm: GeneratedArm
     context: ArmContext
-    shelf: Shelf
+    artifacts: Artifacts
 
     @staticmethod
-    def of(config: GenerateTrial, world: World, shelf: Shelf) -> _Work:
-        features = shelf.open_store(config.features)
+    def of(config: GenerateTrial, world: World, artifacts: Artifacts) -> _Work:
+        features = artifacts.open_store(config.features)
         arm = arm_of(config.maker)
         assert isinstance(arm, GeneratedArm)
-        return _Work(config, features, arm, arm_context(config, features, world, shelf), shelf)
+        return _Work(
+            config, features, arm, arm_context(config, features, world, artifacts), artifacts
+        )
 
     def run(self, fit: Iterator[Progress], resume: Checkpoint | None) -> Iterator[Progress]:
         """The epochs of ``fit``, and then the rows."""
@@ -93,8 +95,8 @@ class _Work:
         if not self.context.world.is_main:
             yield Progress(epoch, {}, result=TrialResult())
             return
-        _write_rows(self.config, self.arm, self.context, self.features, self.shelf)
-        rows = self.shelf.open_store(output_name(self.config))
+        _write_rows(self.config, self.arm, self.context, self.features, self.artifacts)
+        rows = self.artifacts.open_store(output_name(self.config))
         synthetic = self.arm.synthetic
         scores = _quality(rows, self.context) if synthetic else {}
         result = GenerateResult(
@@ -109,7 +111,11 @@ class _Work:
 
 
 def _write_rows(
-    config: GenerateTrial, arm: GeneratedArm, context: ArmContext, features: Store, shelf: Shelf
+    config: GenerateTrial,
+    arm: GeneratedArm,
+    context: ArmContext,
+    features: Store,
+    artifacts: Artifacts,
 ) -> None:
     about = {
         "arm": arm.config.canonical(),
@@ -123,7 +129,7 @@ def _write_rows(
         arm.save(folder)
         (folder / "about.json").write_text(json.dumps(about, indent=1))
 
-    shelf.publish_model(generator_name(config), write)
+    artifacts.publish_model(generator_name(config), write)
     provenance = Provenance(
         stage="generate",
         config=config.key,
@@ -135,7 +141,7 @@ def _write_rows(
     # Where real rows have masks, generated ones have empty ones: rows of a training set are alike.
     mask_shape = features.schema.mask_shape
     with StoreWriter(
-        shelf.store_path(output_name(config)),
+        artifacts.store_path(output_name(config)),
         features.schema,
         provenance=provenance,
         classes=features.classes,
@@ -156,7 +162,7 @@ def _write_rows(
                     mask=np.zeros((len(x[fresh]), *mask_shape), np.uint8) if mask_shape else None,
                 )
         writer.extra["remarks"] = arm.remarks
-    shelf.share_store(output_name(config))
+    artifacts.share_store(output_name(config))
 
 
 def _quality(rows: Store, context: ArmContext) -> dict[str, float]:

@@ -13,7 +13,7 @@ from medaug.experiment.lineage import choosing_rows, prove_lineage
 from medaug.experiment.segment import load_unet
 from medaug.seeding import numpy_generator
 from medaug.spec import AugmentSpec, ClassifyTrial, GenerateTrial, WrittenArm, build_arm
-from medaug.storage.artifacts import Shelf
+from medaug.storage.artifacts import Artifacts
 from medaug.store import Store
 from medaug.train.extract import encoder
 from medaug.train.world import World
@@ -24,7 +24,7 @@ class TooFewRows(MedaugError):
 
 
 def added_rows(
-    config: ClassifyTrial, features: Store, context: ArmContext, shelf: Shelf
+    config: ClassifyTrial, features: Store, context: ArmContext, artifacts: Artifacts
 ) -> Store | None:
     """The first ``n_synthetic`` rows of the arm, or None when it adds none."""
     n = config.n_synthetic
@@ -35,7 +35,7 @@ def added_rows(
         arm = arm_of(config.maker)
         assert isinstance(arm, ResampleArm)
         return context.train.select(arm.rows(context, n))
-    rows = shelf.open_store(config.rows)
+    rows = artifacts.open_store(config.rows)
     if len(rows) < n:
         raise TooFewRows(f"{n} rows wanted, but the generator's filter let only {len(rows)} pass")
     if config.protocol == "honest":
@@ -50,7 +50,7 @@ def arm_of(maker: WrittenArm) -> Any:
 
 
 def arm_context(
-    config: GenerateTrial | ClassifyTrial, features: Store, world: World, shelf: Shelf
+    config: GenerateTrial | ClassifyTrial, features: Store, world: World, artifacts: Artifacts
 ) -> ArmContext:
     """What the trial's arm may look at."""
     context = ArmContext(
@@ -59,7 +59,9 @@ def arm_context(
         seed=config.seed,
         world=world,
     )
-    return context if isinstance(config, ClassifyTrial) else _with_images(context, config, shelf)
+    return (
+        context if isinstance(config, ClassifyTrial) else _with_images(context, config, artifacts)
+    )
 
 
 def training_rows(config: GenerateTrial | ClassifyTrial, features: Store) -> Store:
@@ -70,13 +72,13 @@ def training_rows(config: GenerateTrial | ClassifyTrial, features: Store) -> Sto
     return _first_units(train, config.train_rows, config.fold, config.draw)
 
 
-def _with_images(context: ArmContext, config: GenerateTrial, shelf: Shelf) -> ArmContext:
+def _with_images(context: ArmContext, config: GenerateTrial, artifacts: Artifacts) -> ArmContext:
     """The training rows' slices, and what makes features of images, where the arm wants them."""
     augment = config.augment or AugmentSpec()
     if config.unet is None or config.slices is None or config.encoding is None:
         return replace(context, augment=augment)
-    unet, about = load_unet(config.unet, shelf)
-    slices = shelf.open_store(config.slices)
+    unet, about = load_unet(config.unet, artifacts)
+    slices = artifacts.open_store(config.slices)
     images = slices.select(np.isin(slices.units, np.unique(context.train.units)))
     encode = encoder(unet, config.encoding, tuple(about["normalisation"]), context.world)
     return replace(context, augment=augment, images=images, encode=encode)

@@ -11,7 +11,7 @@ from typing import TypeVar
 from medaug.errors import UserError
 from medaug.experiment.segment import load_unet
 from medaug.spec import ClassifyTrial, ExtractTrial, TrialConfig
-from medaug.storage.artifacts import Shelf
+from medaug.storage.artifacts import Artifacts
 from medaug.storage.results import ClassifyResult
 from medaug.storage.trial_folder import TrialFolder
 from medaug.store import Store
@@ -57,15 +57,15 @@ def sealed_rows(folder: Path, world: World) -> Iterator[Store]:
     Raises:
         UserError: a store or the U-Net is gone.
     """
-    shelf, name = _shelf(folder), _config(folder, ClassifyTrial).features
-    features = shelf.open_store(name)
+    artifacts, name = _shelf(folder), _config(folder, ClassifyTrial).features
+    features = artifacts.open_store(name)
     if features.provenance.encoder is None:
         yield features.split("test")
         return
     extract = _config(folder.with_name(name.removeprefix("features-")), ExtractTrial)
-    unet, about = load_unet(extract.unet, shelf)
-    slices = shelf.open_store(extract.slices).split("test")
-    with tempfile.TemporaryDirectory(prefix=".unsealing-", dir=shelf.storage) as private:
+    unet, about = load_unet(extract.unet, artifacts)
+    slices = artifacts.open_store(extract.slices).split("test")
+    with tempfile.TemporaryDirectory(prefix=".unsealing-", dir=artifacts.storage) as private:
         out = Path(private) / "features-test"
         for _ in extract_features(
             unet,
@@ -90,9 +90,9 @@ def _config(trial: Path, kind: type[T]) -> T:
     return config
 
 
-def _shelf(trial: Path) -> Shelf:
+def _shelf(trial: Path) -> Artifacts:
     """``trial`` is ``<storage>/<run>/trials/<key>``."""
-    return Shelf(trial.parents[2])
+    return Artifacts(trial.parents[2])
 
 
 def _on_device(checkpoint: Checkpoint, world: World) -> Checkpoint:

@@ -14,7 +14,7 @@ from medaug.experiment.lineage import choosing_rows
 from medaug.experiment.names import output_name
 from medaug.models.unet import UNet, adapt_input
 from medaug.spec import SegmentTrial
-from medaug.storage.artifacts import Shelf
+from medaug.storage.artifacts import Artifacts
 from medaug.storage.results import SegmentResult
 from medaug.train.checkpoint import Checkpoint, Progress
 from medaug.train.segment import train_segmenter
@@ -22,11 +22,11 @@ from medaug.train.world import World
 
 
 def segment(
-    config: SegmentTrial, world: World, shelf: Shelf, resume: Checkpoint | None
+    config: SegmentTrial, world: World, artifacts: Artifacts, resume: Checkpoint | None
 ) -> Iterator[Progress]:
     """Train a U-Net on the fold's training patients; publish the epoch with the best IoU."""
     spec = config.segmenter
-    slices = shelf.open_store(config.slices)
+    slices = artifacts.open_store(config.slices)
     train = slices.split("train", config.fold)
     mean_std = normalisation(slices, config.fold)
     epochs = train_segmenter(
@@ -36,7 +36,7 @@ def segment(
         mean_std,
         world,
         config.seed,
-        initial=_initial_weights(config, shelf),
+        initial=_initial_weights(config, artifacts),
         resume=resume,
     )
     for progress in epochs:
@@ -48,7 +48,7 @@ def segment(
                 "parents": list(config.inputs),
             }
             if world.is_main:
-                shelf.save_model(output_name(config), unet.weights, description)
+                artifacts.save_model(output_name(config), unet.weights, description)
             result = SegmentResult(
                 output=output_name(config),
                 scores=unet.scores,
@@ -59,19 +59,19 @@ def segment(
         yield progress
 
 
-def _initial_weights(config: SegmentTrial, shelf: Shelf) -> dict[str, torch.Tensor] | None:
+def _initial_weights(config: SegmentTrial, artifacts: Artifacts) -> dict[str, torch.Tensor] | None:
     spec = config.segmenter
     if config.initial is not None:
-        return shelf.load_model(config.initial)[0]
+        return artifacts.load_model(config.initial)[0]
     if spec.pretrain is None or spec.pretrain.weights is None:
         return None
     weights = load_file(spec.pretrain.weights)
     return adapt_input(weights, spec.input_adapter) if spec.in_channels == 4 else weights
 
 
-def load_unet(name: str, shelf: Shelf) -> tuple[UNet, dict[str, Any]]:
+def load_unet(name: str, artifacts: Artifacts) -> tuple[UNet, dict[str, Any]]:
     """A published U-Net and its description (``normalisation``, ``fitted_on``, …)."""
-    tensors, about = shelf.load_model(name)
+    tensors, about = artifacts.load_model(name)
     unet = UNet(tensors["conv1.0.weight"].shape[1], about["base"])
     unet.load_state_dict(tensors)
     return unet, about

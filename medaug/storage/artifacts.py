@@ -25,7 +25,7 @@ MANIFEST = "MANIFEST.json"
 
 
 @dataclass(frozen=True)
-class Shelf:
+class Artifacts:
     """``<storage>/stores/<name>`` and ``<storage>/models/<name>``; what stands here is complete.
 
     Everything is made under a temporary name and renamed as a whole, so a reader never sees half a

@@ -21,7 +21,7 @@ from medaug.results.leaderboard import leaderboard_of
 from medaug.results.records import TrialRecord, read_trials
 from medaug.results.report.evidence import Evidence
 from medaug.results.report.facts import test_set as said_of_the_test_set
-from medaug.storage.artifacts import Shelf
+from medaug.storage.artifacts import Artifacts
 from medaug.store import Store
 from medaug.train.classify import predict
 from medaug.train.world import World
@@ -55,7 +55,7 @@ def classifiers(folder: Path) -> list[TrialRecord]:
 
 
 def sealed(folder: Path) -> Store:
-    return Shelf(folder.parent).open_store(SLICES).split("test")
+    return Artifacts(folder.parent).open_store(SLICES).split("test")
 
 
 @pytest.mark.parametrize("kind", ["images", "features"])
@@ -74,7 +74,7 @@ def test_nothing_depends_on_the_sealed_patients(
 
 def test_a_classifier_comes_back_as_it_predicted(finished: Path) -> None:
     for trial in classifiers(finished)[:6]:
-        store = Shelf(finished.parent).open_store(trial.classify.features)
+        store = Artifacts(finished.parent).open_store(trial.classify.features)
         classifier = load_classifier(trial.folder, CPU)
         again = predict(classifier, store.split("eval", trial.config.fold), CPU)
         assert trial.result is not None
@@ -84,7 +84,7 @@ def test_a_classifier_comes_back_as_it_predicted(finished: Path) -> None:
 
 def test_sealed_features_are_those_of_the_folds_unet_and_do_not_stay(features: Path) -> None:
     trial = next(t for t in classifiers(features) if t.config.fold == 1)
-    known = Shelf(features.parent).open_store(trial.classify.features)
+    known = Artifacts(features.parent).open_store(trial.classify.features)
     assert not len(known.split("test"))
     before = sorted(features.parent.rglob("*"))
     with sealed_rows(trial.folder, CPU) as rows:

@@ -10,7 +10,7 @@ from typing import Any
 
 from medaug.plan.forecast.measured import CPU_S, RAM, VRAM
 from medaug.spec import GenerateTrial, SegmentTrial, TrialConfig
-from medaug.storage.artifacts import Shelf
+from medaug.storage.artifacts import Artifacts
 from medaug.storage.trial_folder import TrialFolder
 
 JUDGED = "val/fd"
@@ -50,7 +50,9 @@ def kind_of(trial: TrialConfig) -> tuple[str, str]:
     return trial.stage, (trial.purpose or "") if isinstance(trial, SegmentTrial) else ""
 
 
-def measure(trial: TrialConfig, lines: list[dict[str, Any]], folder: Path, shelf: Shelf) -> Kind:
+def measure(
+    trial: TrialConfig, lines: list[dict[str, Any]], folder: Path, artifacts: Artifacts
+) -> Kind:
     """Of one trial, from the ``lines`` of its epochs."""
     output_s = 0.0
     metrics = [line["metrics"] for line in lines]
@@ -73,7 +75,7 @@ def measure(trial: TrialConfig, lines: list[dict[str, Any]], folder: Path, shelf
     saves = [line["save_seconds"] for line in lines if line["save_seconds"] > 0]
     result = TrialFolder(folder, trial.key).result()
     names = result.made if result else ()
-    made = [path(name) for name in names for path in (shelf.store_path, shelf.model_path)]
+    made = [path(name) for name in names for path in (artifacts.store_path, artifacts.model_path)]
     return Kind(
         epochs=len(seconds),
         first_s=first,
