@@ -24,7 +24,7 @@ from medaug.generator import ABOUT, CARD
 from medaug.results.leaderboard import Leaderboard, Row, leaderboard_of
 from medaug.results.records import TrialRecord
 from medaug.results.table import with_interval
-from medaug.storage.artifacts import Artifacts, promise
+from medaug.storage.artifacts import Artifacts, write_manifest
 from medaug.store import assembled
 from medaug.tracking.generators import best_generator, is_portable
 
@@ -66,7 +66,7 @@ def export(
                 shutil.copy(file, private / file.name)
         (private / CARD).write_text(json.dumps(card, indent=1))
         (private / README).write_text(_readme(card))
-        promise(private)
+        write_manifest(private)
     return out
 
 

@@ -117,8 +117,6 @@ def write(name: str, data: DataSpec, layout: Layout, found: Survey, missing: boo
         "  test_fraction: 0   # 0.2 seals a fifth of the patients until `medaug unseal`",
     ]
     lines += _WITH_MASKS if found.with_mask == found.scans else _IMAGES
-    if (n := len(data.classes)) > 2:
-        lines[-1] = lines[-1].replace("{", f"{{n_out: {n}, ", 1)
     lines += [
         "sweep:",
         f"  n_synthetic: [{_round(found)}]   # rows that an arm adds; give several to see a curve",

@@ -28,10 +28,9 @@ from medaug.metrics.uncertainty import Interval, gain, interval
 from medaug.results.leaderboard import Leaderboard, Row, leaderboard_of
 from medaug.results.records import TrialRecord, read_study, read_trial, read_trials
 from medaug.results.table import UNRANKABLE, with_interval
-from medaug.storage.bucket import kept
+from medaug.storage.bucket import synced_write
 from medaug.store import Store
 from medaug.store.files import write_whole
-from medaug.train.classify import predict
 from medaug.train.world import World
 
 Progress = Callable[[int, int, str], None]
@@ -71,7 +70,7 @@ def unseal(folder: Path, progress: Progress | None = None) -> Record:
         for row in chosen
     ]
     record = {"run": folder.name, **opening, **about, "rows": rows}
-    with kept(folder / FILE):
+    with synced_write(folder / FILE):
         write_whole(folder / FILE, json.dumps(record, indent=1).encode())
     return record
 
@@ -152,7 +151,7 @@ def _test(
         with sealed_rows(group[0].folder, world) as rows:
             for trial in group:
                 classifier = load_classifier(trial.folder, world)
-                probability[trial.config.key] = predict(classifier, rows, world)
+                probability[trial.config.key] = classifier.predict(rows, world)
                 if progress is not None:
                     progress(len(probability), total, trial.config.title)
             labels, patients, about = rows.labels, rows.patients, _about(rows)
@@ -233,7 +232,7 @@ def _log(folder: Path, board: Leaderboard) -> Record:
     }
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
     path = folder / LOG
-    with kept(path), open(os.open(path, flags, 0o600), "a", encoding="utf-8") as file:
+    with synced_write(path), open(os.open(path, flags, 0o600), "a", encoding="utf-8") as file:
         file.write(json.dumps(opening) + "\n")
         file.flush()
         os.fsync(file.fileno())

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from medaug.experiment.names import output_name
-from medaug.experiment.segment import load_unet
+from medaug.experiment.segment import feature_spec, load_unet
 from medaug.spec import ExtractTrial
 from medaug.storage.artifacts import Artifacts
 from medaug.storage.results import ExtractResult
@@ -26,6 +26,7 @@ def extract(
     assert slices.splits is not None
     slices = slices.select(~np.isin(slices.units, slices.splits.test))
     unet, about = load_unet(config.unet, artifacts)
+    spec = feature_spec(config.features, about)
     out = artifacts.store_path(output_name(config))
     provenance = Provenance(
         stage="extract",
@@ -37,7 +38,7 @@ def extract(
     )
     for progress in extract_features(
         unet,
-        config.features,
+        spec,
         slices,
         tuple(about["normalisation"]),
         out,

@@ -103,6 +103,7 @@ class _Work:
             output=rows.name,
             generator=generator_name(self.config),
             n=len(rows),
+            precision=self.arm.precision,
             scores=scores | rows.manifest["extra"]["remarks"],
             extractor=extractor_of(self.features)[0] if synthetic else None,
             history=tuple(history),

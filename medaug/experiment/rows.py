@@ -10,7 +10,7 @@ import numpy as np
 from medaug.arms import ARM_CONFIGS, ARMS, ArmContext, ResampleArm
 from medaug.errors import MedaugError, UserError
 from medaug.experiment.lineage import choosing_rows, prove_lineage
-from medaug.experiment.segment import load_unet
+from medaug.experiment.segment import feature_spec, load_unet
 from medaug.seeding import numpy_generator
 from medaug.spec import AugmentSpec, ClassifyTrial, GenerateTrial, WrittenArm, build_arm
 from medaug.storage.artifacts import Artifacts
@@ -80,7 +80,8 @@ def _with_images(context: ArmContext, config: GenerateTrial, artifacts: Artifact
     unet, about = load_unet(config.unet, artifacts)
     slices = artifacts.open_store(config.slices)
     images = slices.select(np.isin(slices.units, np.unique(context.train.units)))
-    encode = encoder(unet, config.encoding, tuple(about["normalisation"]), context.world)
+    spec = feature_spec(config.encoding, about)
+    encode = encoder(unet, spec, tuple(about["normalisation"]), context.world)
     return replace(context, augment=augment, images=images, encode=encode)
 
 

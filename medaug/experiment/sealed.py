@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from medaug.errors import UserError
-from medaug.experiment.segment import load_unet
+from medaug.experiment.segment import feature_spec, load_unet
 from medaug.spec import ClassifyTrial, ExtractTrial, TrialConfig
 from medaug.storage.artifacts import Artifacts
 from medaug.storage.results import ClassifyResult
@@ -69,7 +69,7 @@ def sealed_rows(folder: Path, world: World) -> Iterator[Store]:
         out = Path(private) / "features-test"
         for _ in extract_features(
             unet,
-            extract.features,
+            feature_spec(extract.features, about),
             slices,
             tuple(about["normalisation"]),
             out,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from medaug.data.slices import normalisation
 from medaug.experiment.lineage import choosing_rows
 from medaug.experiment.names import output_name
 from medaug.models.unet import UNet, adapt_input
-from medaug.spec import SegmentTrial
+from medaug.spec import FeatureSpec, SegmentTrial
 from medaug.storage.artifacts import Artifacts
 from medaug.storage.results import SegmentResult
 from medaug.train.checkpoint import Checkpoint, Progress
@@ -43,6 +43,7 @@ def segment(
         if (unet := progress.result) is not None:
             description = {
                 "base": spec.base,
+                "precision": unet.precision,
                 "normalisation": mean_std,
                 "fitted_on": sorted(set(train.units.tolist())),
                 "parents": list(config.inputs),
@@ -54,6 +55,7 @@ def segment(
                 scores=unet.scores,
                 best_epoch=unet.best_epoch,
                 history=tuple(unet.history),
+                precision=unet.precision,
             )
             progress = replace(progress, result=result)
         yield progress
@@ -67,6 +69,17 @@ def _initial_weights(config: SegmentTrial, artifacts: Artifacts) -> dict[str, to
         return None
     weights = load_file(spec.pretrain.weights)
     return adapt_input(weights, spec.input_adapter) if spec.in_channels == 4 else weights
+
+
+def feature_spec(spec: FeatureSpec, about: Mapping[str, Any]) -> FeatureSpec:
+    """How features are made with the U-Net that ``about`` describes.
+
+    Precision ``auto`` is the one that it was trained in: features that are made on another node,
+    or of generated images in another trial, are then made in the same way.
+    """
+    if spec.precision != "auto":
+        return spec
+    return spec.model_copy(update={"precision": about.get("precision", "fp32")})
 
 
 def load_unet(name: str, artifacts: Artifacts) -> tuple[UNet, dict[str, Any]]:

@@ -4,12 +4,19 @@ This room imports pydantic only, and PyYAML when a file is read.
 """
 
 from medaug.spec.base import Spec, signature
+from medaug.spec.classifier import (
+    ClassifierSpec,
+    LinearSpec,
+    MeanSpec,
+    NetworkSpec,
+    ProbeSpec,
+    build_classifier,
+)
 from medaug.spec.loader import build_arm, build_study, load_study, written_study
 from medaug.spec.study import (
     ArmSpec,
     AshaSpec,
     AugmentSpec,
-    ClassifierSpec,
     DataSpec,
     FeatureSpec,
     PhantomSpec,
@@ -41,8 +48,12 @@ __all__ = [
     "ExtractTrial",
     "FeatureSpec",
     "GenerateTrial",
+    "LinearSpec",
+    "MeanSpec",
+    "NetworkSpec",
     "PhantomSpec",
     "PretrainSpec",
+    "ProbeSpec",
     "ResourceSpec",
     "SegmentTrial",
     "SegmenterSpec",
@@ -55,6 +66,7 @@ __all__ = [
     "TrialConfig",
     "WrittenArm",
     "build_arm",
+    "build_classifier",
     "build_study",
     "load_study",
     "signature",

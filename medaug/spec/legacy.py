@@ -79,8 +79,11 @@ def _point(labels: Data) -> dict[str, Any]:
 
 
 def upgraded_classifier(data: Data) -> dict[str, Any]:
-    """A classifier's settings of version 0.1."""
-    return dict(data)
+    """A classifier's settings, of version 0.1 or later."""
+    settings = dict(data)
+    if settings.pop("class_weights", False):
+        settings["weighting"] = "class_weights"
+    return settings
 
 
 def upgraded_study(data: Data) -> dict[str, Any]:

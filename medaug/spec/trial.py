@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import Field, TypeAdapter
+from pydantic import BeforeValidator, Field, SerializeAsAny, TypeAdapter
 
 from medaug.spec.base import Spec, signature
+from medaug.spec.classifier import LINEAR, ClassifierSpec, NetworkSpec
 from medaug.spec.study import (
     AugmentSpec,
-    ClassifierSpec,
     FeatureSpec,
     SegmenterSpec,
     WrittenArm,
@@ -19,6 +19,13 @@ from medaug.spec.study import (
 
 Stage = Literal["segment", "extract", "generate", "classify"]
 T = TypeVar("T", bound="TrialConfig")
+
+
+def _classifier(value: Any) -> Any:
+    """Of its own kind's type, which is told by the kind."""
+    if not isinstance(value, Mapping):
+        return value
+    return LINEAR.get(str(value.get("kind")), NetworkSpec).model_validate(value)
 
 
 class TrialConfig(Spec):
@@ -145,7 +152,7 @@ class ClassifyTrial(TrialConfig):
     )
 
     stage: Literal["classify"] = "classify"
-    classifier: ClassifierSpec
+    classifier: Annotated[SerializeAsAny[ClassifierSpec], BeforeValidator(_classifier)]
     classifier_name: str = ""
     """What the study calls the classifier; nothing where it has but one."""
     arm: str

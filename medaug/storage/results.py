@@ -46,6 +46,7 @@ class SegmentResult(TrialResult):
     stage: Literal["segment"] = "segment"
     output: str
     best_epoch: int
+    precision: str | None = None
     history: tuple[Metrics, ...] = ()
 
     @property
@@ -73,6 +74,7 @@ class GenerateResult(TrialResult):
     output: str
     generator: str
     n: int
+    precision: str | None = None
     extractor: str | None = None
     """What the rows' quality was measured on; None where it was not."""
     history: tuple[Metrics, ...] = ()
@@ -163,6 +165,7 @@ class ClassifyResult(TrialResult):
     stage: Literal["classify"] = "classify"
     threshold: float
     best_epoch: int
+    precision: str | None = None
     history: tuple[Metrics, ...] = ()
     predictions: HeldOut
     steps: int

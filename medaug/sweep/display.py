@@ -19,7 +19,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from medaug.spec import ClassifyTrial, GenerateTrial, SegmentTrial, TrialConfig
+from medaug.spec import ClassifyTrial, GenerateTrial, NetworkSpec, SegmentTrial, TrialConfig
 from medaug.sweep.events import Outcome
 from medaug.units import duration
 
@@ -79,8 +79,8 @@ class Row:
         match self.config:
             case SegmentTrial(segmenter=segmenter):
                 return segmenter.epochs
-            case ClassifyTrial(classifier=classifier):
-                return classifier.epochs
+            case ClassifyTrial(classifier=NetworkSpec(epochs=epochs)):
+                return epochs
             case GenerateTrial(maker=maker) if (epochs := maker.get("epochs")) is not None:
                 return int(epochs) + 1  # the last one writes the rows
         return None

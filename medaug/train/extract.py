@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from medaug.models.layers import channels_innermost
 from medaug.models.unet import UNet, tap_shape
 from medaug.spec.study import FeatureSpec
 from medaug.storage import bucket
@@ -35,7 +36,7 @@ def encoder(
     its mask (see :func:`crop_to_tumour`). The same function makes the stored features, so
     features of augmented images are comparable with them up to the store's rounding.
     """
-    unet = unet.to(world.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    unet = channels_innermost(unet).to(world.device).eval()
 
     @torch.inference_mode()
     def encode(images_NCHW: torch.Tensor) -> torch.Tensor:

@@ -77,6 +77,7 @@ def test_bottleneck_is_relu_of_residual_plus_shortcut() -> None:
     ("feature_cnn", (8, 15, 15)), ("feature_cnn", (3, 4, 4)), ("feature_cnn", (1, 30, 20)),
     ("linear", (8, 15, 15)), ("linear", (8, 1, 1)),
     ("resnet50", (1, 32, 32)), ("cnn12", (1, 20, 36)), ("separable_cnn", (3, 40, 64)),
+    ("mlp", (3, 4, 5)), ("mlp", (70,)),
 ])  # fmt: skip
 @pytest.mark.parametrize("n_out", [2, 3])
 def test_every_classifier_trains_on_its_shape(kind: str, shape, n_out: int) -> None:
@@ -91,7 +92,7 @@ def test_every_classifier_trains_on_its_shape(kind: str, shape, n_out: int) -> N
 def test_dropout_is_the_key_and_off_in_eval(kind: str) -> None:
     net = CLASSIFIERS[kind]((3, 32, 32), 2, 0.5)
     rates = [m.p for m in net.modules() if isinstance(m, nn.Dropout)]
-    published = {"feature_cnn": [0.5, 0.5], "cnn12": [0.5, 0.5],
+    published = {"feature_cnn": [0.5, 0.5], "cnn12": [0.5, 0.5], "mlp": [0.5, 0.5],
                  "separable_cnn": [0.2, 0.2, 0.7, 0.5, 0.3]}  # fmt: skip
     assert rates == pytest.approx(published.get(kind, [0.5]))
     none = CLASSIFIERS[kind]((3, 32, 32), 2, 0.0)

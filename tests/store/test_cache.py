@@ -34,7 +34,7 @@ def test_a_store_is_fetched_once(make_store: MakeStore, tmp_path: Path) -> None:
     assert originals.keys() - contents(fetched.path).keys() == {"part-000.json"}
 
 
-def test_a_shelf_reads_from_the_nodes_cache(
+def test_artifacts_are_read_from_the_nodes_cache(
     make_store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = make_store(40)

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from medaug.spec import ClassifierSpec, ClassifyTrial, GenerateTrial, WrittenArm
+from medaug.spec import ClassifyTrial, GenerateTrial, NetworkSpec, WrittenArm
 from medaug.sweep.display import Display, Row
 from medaug.sweep.events import Listeners, Outcome
 
@@ -18,7 +18,7 @@ def trial(arm: str) -> GenerateTrial:
 
 
 def classifier(epochs: int, fold: int = 0) -> ClassifyTrial:
-    spec = ClassifierSpec(epochs=epochs)
+    spec = NetworkSpec(epochs=epochs)
     about = {"arm": "none", "kind": "none", "synthetic": False, "n_synthetic": 0}
     return ClassifyTrial.model_validate(
         {"classifier": spec, "features": "none", "fold": fold, **about}

@@ -157,7 +157,7 @@ def trial_seconds(
         if every := arm.get("eval_every"):
             last_s += -(-epochs // every) * kind.judge_s
     elif isinstance(trial, ClassifyTrial):
-        epochs = trial.classifier.epochs
+        epochs = getattr(trial.classifier, "epochs", 1)
         last_s *= rows / small.rows
         if trial.protocol != "honest":  # an arm with more rows takes more steps
             real = _training_share(study)

@@ -150,15 +150,12 @@ def miniature(study: StudySpec, patients: Patients) -> StudySpec:
             pretrain = pretrain.model_copy(update={"epochs": few})
         epochs = min(segmenter.epochs, EPOCHS["segment"])
         segmenter = segmenter.model_copy(update={"epochs": epochs, "pretrain": pretrain})
-    epochs = min(study.classifier.epochs, EPOCHS["classify"])
     n = min(max(study.sweep.n_synthetic), _most_generated(study))
     seeds = tuple(dict.fromkeys([*study.sweep.seeds, *range(SEEDS)]))[:SEEDS]
     return study.model_copy(
         update={
             "segmenter": segmenter,
-            "classifier": study.classifier.model_copy(
-                update={"epochs": epochs, "early_stop": None}
-            ),
+            "classifier": study.classifier.at_most(EPOCHS["classify"]),
             "sweep": study.sweep.model_copy(
                 update={"seeds": seeds, "n_synthetic": (n,), "train_rows": None}
             ),
@@ -181,8 +178,7 @@ def shrunk(arms: Sequence[ArmVariant]) -> list[ArmVariant]:
 
 def _rows(study: StudySpec) -> int:
     """How many rows the miniature has at most: enough for two batches of everything."""
-    batches = [study.classifier.batch_size]
-    batches += [getattr(arm, "batch_size", 1) for arm in study.arms.values()]
+    batches = [getattr(each, "batch_size", 1) for each in (study.classifier, *study.arms.values())]
     pixels = study.data.image_size**2
     most = MOST_ROWS
     if study.segmenter is not None:

@@ -27,7 +27,7 @@ from medaug.storage.trial_folder import TrialFolder, write_json
 from medaug.storage.uri import local
 from medaug.store import StoreWriter
 from medaug.train.checkpoint import Ledger
-from tests.bucket.conftest import SECRET, URI, Node, keys
+from tests.storage.conftest import SECRET, URI, Node, keys
 from tests.store.small import ABOUT, SMALL, write_rows
 from tests.sweep.toy_trials import config
 from tests.train.checkpoints import KEY, checkpoint
