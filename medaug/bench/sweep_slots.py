@@ -10,7 +10,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from medaug.spec import ResourceSpec
+from medaug.spec import GenerateTrial, ResourceSpec
+from medaug.storage.results import ExtractResult
 from medaug.storage.trial_folder import TrialFolder
 from medaug.sweep.trial.rank import Epoch
 
@@ -29,10 +30,12 @@ class IdleRanks:
 
     def advance(self) -> Epoch:
         assert self._folder is not None
-        time.sleep(max(0.0, self._folder.config().settings["seconds"]))
+        config = self._folder.config()
+        assert isinstance(config, GenerateTrial)
+        time.sleep(max(0.0, config.maker.get("seconds")))
         row = {"epoch": 1, "metrics": {"val/score": 0.0}, "seconds": 0.0, "save_seconds": 0.0}
         self._folder.log_epoch({**row, "time": time.time()})
-        self._folder.finish({"status": "done"})
+        self._folder.finish(ExtractResult(output="none", rows=0, shape=()))
         return Epoch(1, {"val/score": 0.0}, finished=True)
 
     def leaving(self) -> list[str]:

@@ -19,10 +19,13 @@ from typing import Any
 
 from medaug.errors import IntegrityError
 from medaug.spec import TrialConfig, signature
+from medaug.spec.trial import parse_trial
 from medaug.storage import bucket
+from medaug.storage.results import TrialResult, parse_result
 from medaug.storage.trial_folder import (
     FILES,
     TrialFolder,
+    complaint,
     read_json,
     storage_checked,
     write_bytes,
@@ -37,8 +40,8 @@ class Member:
     """How one trial of a bundle ended."""
 
     key: str
-    result: Mapping[str, Any] | None
-    """As in ``result.json``; None: it failed."""
+    result: TrialResult | None
+    """None: it failed."""
     seconds: float
     """That it took, by itself."""
     time: float
@@ -82,14 +85,26 @@ class BundleFolder(TrialFolder):
 
     def trials(self) -> list[TrialConfig]:
         """The configurations of its trials, in the order in which they are run."""
-        content = read_json(self.path / TRIALS) or {"trials": []}
-        return [TrialConfig.model_validate(value) for value in content["trials"]]
+        path = self.path / TRIALS
+        data = read_json(path) or {"trials": []}
+        try:
+            return [parse_trial(value) for value in data["trials"]]
+        except (ValueError, KeyError, TypeError) as why:
+            remedy = f"delete {self.path} and resume the run, which makes them again"
+            raise IntegrityError(
+                f"{path}: describes no trials ({complaint(why)}); {remedy}"
+            ) from None
+
+    def result(self) -> TrialResult | None:
+        """That the bundle came to its end, else None; its trials' results are its members'."""
+        data = read_json(self.path / "result.json")
+        return TrialResult.model_validate(data) if data else None
 
     def commit(self, members: Sequence[Member]) -> None:
         """Write down how these trials ended, durably and all at once."""
         if not members:
             return
-        body = "".join(json.dumps(vars(member)) + "\n" for member in members).encode()
+        body = b"".join(map(_line, members))
         head = {
             "ended": [member.key for member in members if member.result is not None],
             "failed": [member.key for member in members if member.result is None],
@@ -156,10 +171,20 @@ def read_part(path: Path) -> list[Member]:
     head, _, body = path.read_bytes().partition(b"\n")
     try:
         if json.loads(head)["sha256"] == hashlib.sha256(body).hexdigest():
-            return [Member(**json.loads(line)) for line in body.splitlines()]
+            return [_member(json.loads(line)) for line in body.splitlines()]
     except (ValueError, KeyError, TypeError):
         pass
     raise _damaged(path)
+
+
+def _line(member: Member) -> bytes:
+    result = member.result.model_dump(mode="json") if member.result else None
+    return json.dumps({**vars(member), "result": result}).encode() + b"\n"
+
+
+def _member(data: dict[str, Any]) -> Member:
+    result = parse_result(data["result"]) if data["result"] else None
+    return Member(**{**data, "result": result})
 
 
 def _head(path: Path) -> dict[str, Any]:

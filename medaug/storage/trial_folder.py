@@ -20,9 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from medaug.errors import EnvironmentFault, IntegrityError
 from medaug.spec import TrialConfig
+from medaug.spec.legacy import is_old_trial, upgraded_trial
+from medaug.spec.trial import parse_trial
 from medaug.storage import bucket
+from medaug.storage.results import TrialResult, parse_result
 
 FILES = (
     "config.json", "epochs.jsonl", "failures.jsonl", "times.jsonl",
@@ -67,15 +72,42 @@ class TrialFolder:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def config(self) -> TrialConfig:
-        return TrialConfig.model_validate(read_json(self.path / "config.json"))
+        """The trial, of one of the four stages.
 
-    def result(self) -> dict[str, Any] | None:
-        """The result of a finished trial, else None."""
-        return read_json(self.path / "result.json")
+        Raises:
+            IntegrityError: its file is gone or is none of a trial.
+        """
+        path = self.path / "config.json"
+        data = read_json(path)
+        try:
+            if data is not None and is_old_trial(data):
+                data = upgraded_trial(data, self.key)
+            return parse_trial(data or {})
+        except (ValueError, KeyError) as why:
+            remedy = f"delete {self.path} and resume the run, which makes it again"
+            raise IntegrityError(
+                f"{path}: describes no trial ({complaint(why)}); {remedy}"
+            ) from None
 
-    def finish(self, result: Mapping[str, Any]) -> None:
+    def result(self) -> TrialResult | None:
+        """The result of a finished trial, else None.
+
+        Raises:
+            IntegrityError: its file is none of a result.
+        """
+        path = self.path / "result.json"
+        data = read_json(path)
+        if data is None:
+            return None
+        try:
+            return parse_result(data)
+        except (ValueError, KeyError, TypeError) as why:
+            remedy = "delete it and resume the run, which runs the trial again"
+            raise IntegrityError(f"{path}: holds no result ({complaint(why)}); {remedy}") from None
+
+    def finish(self, result: TrialResult) -> None:
         """Record the result; from now on the trial is never run again."""
-        write_json(self.path / "result.json", result)
+        write_bytes(self.path / "result.json", result.model_dump_json().encode())
 
     def adopt(self, other: TrialFolder) -> None:
         """Take over what the same trial, finished in another experiment, has left."""
@@ -161,6 +193,14 @@ def storage_checked(path: Path) -> Iterator[None]:
         raise
     except OSError as fault:
         raise EnvironmentFault(f"{path}: {fault.strerror}; check the storage") from None
+
+
+def complaint(why: Exception) -> str:
+    """The first complaint about a file, in a few words."""
+    if isinstance(why, ValidationError):
+        detail = why.errors(include_url=False, include_context=False, include_input=False)[0]
+        return f"{'.'.join(map(str, detail['loc'])) or 'content'}: {detail['msg']}"
+    return f"{why.args[0]} is missing" if isinstance(why, KeyError) else str(why)
 
 
 def write_json(path: Path, value: Mapping[str, Any], *, durable: bool = True) -> None:

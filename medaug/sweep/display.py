@@ -19,7 +19,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from medaug.spec import TrialConfig
+from medaug.spec import ClassifyTrial, GenerateTrial, NetworkSpec, SegmentTrial, TrialConfig
 from medaug.sweep.events import Outcome
 from medaug.sweep.trial.bundle import Bundle
 from medaug.units import duration
@@ -89,13 +89,15 @@ class Row:
     @property
     def epochs(self) -> int | None:
         """How many it has at most, where its configuration says so."""
-        if isinstance(self.unit, Bundle):
-            return len(self.unit.trials)
-        for section in ("segmenter", "classifier", "arm"):
-            keys = self.unit.settings.get(section)
-            if isinstance(keys, Mapping) and keys.get("epochs") is not None:
-                # A generator's last one writes the rows.
-                return int(keys["epochs"]) + (section == "arm")
+        match self.unit:
+            case Bundle(trials=trials):
+                return len(trials)
+            case SegmentTrial(segmenter=segmenter):
+                return segmenter.epochs
+            case ClassifyTrial(classifier=NetworkSpec(epochs=epochs)):
+                return epochs
+            case GenerateTrial(maker=maker) if (epochs := maker.get("epochs")) is not None:
+                return int(epochs) + 1  # the last one writes the rows
         return None
 
     @property

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from medaug.spec import TrialConfig
 from medaug.storage.bundle_folder import Bundled, BundleFolder, bundle_key
+from medaug.storage.results import TrialResult
 from medaug.storage.trial_folder import TrialFolder
 from medaug.sweep.events import Outcome, Status
 
@@ -48,15 +48,17 @@ def _adopted(left: dict[str, TrialConfig], experiment: Path, storage: Path) -> d
 
     artifacts = Artifacts(storage)
 
-    def is_whole(result: Mapping[str, Any]) -> bool:
-        made = [result[role] for role in ("output", "generator") if role in result]
-        return result.get("status") == "done" and all(map(artifacts.has, made))
+    def is_whole(result: TrialResult | None) -> bool:
+        if result is None or result.status != "done":
+            return False
+        return all(map(artifacts.has, result.made))
 
     outcomes = {}
     others = [path.parent for path in sorted(experiment.parent.glob("*/trials"))]
     for config in left.values():
         for other in (TrialFolder(run, config.key) for run in others if run != experiment):
-            if (result := other.result()) and is_whole(result):
+            if is_whole(result := other.result()):
+                assert result is not None
                 folder = TrialFolder(experiment, config.key)
                 folder.claim(config)
                 folder.reopen()
@@ -67,16 +69,16 @@ def _adopted(left: dict[str, TrialConfig], experiment: Path, storage: Path) -> d
         if path.parent == experiment:
             continue
         found = Bundled(path.parent).members(left.keys() - outcomes.keys())
-        whole = [member for member in found.values() if is_whole(member.result or {})]
+        whole = [member for member in found.values() if is_whole(member.result)]
         if whole:
             trials = [left[member.key] for member in whole]
             folder = BundleFolder(experiment, bundle_key(trials))
             folder.claim_all(trials)
             folder.commit(whole)
-            outcomes |= {m.key: _reused(m.key, m.result or {}) for m in whole}
+            outcomes |= {m.key: _reused(m.key, m.result) for m in whole if m.result}
     return outcomes
 
 
-def _reused(key: str, result: Mapping[str, Any], epoch: int = 1) -> Outcome:
-    status: Status = "diverged" if result.get("status") == "diverged" else "reused"
-    return Outcome(key, status, epoch, dict(result))
+def _reused(key: str, result: TrialResult, epoch: int = 1) -> Outcome:
+    status: Status = "diverged" if result.status == "diverged" else "reused"
+    return Outcome(key, status, epoch, result)

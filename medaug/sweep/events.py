@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from medaug.spec import TrialConfig
+from medaug.storage.results import TrialResult
 
 if TYPE_CHECKING:
     from medaug.sweep.trial.bundle import Bundle
@@ -28,9 +29,9 @@ class Outcome:
     ``interrupted``: may be resumed."""
     epoch: int
     """Finished epochs."""
-    result: dict[str, Any] | None = None
+    result: TrialResult | None = None
     """What the trial's last epoch carried (``result.json``); only ``done``, ``reused`` and
-    ``diverged`` have one. That of a bundle's trial is without its predictions."""
+    ``diverged`` have one."""
     error: str | None = None
     """One line: class of failure, what happened, and the next thing to try."""
     seconds: float = 0.0

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medaug.errors import IntegrityError
-from medaug.spec import TrialConfig, signature
+from medaug.spec import ClassifyTrial, GenerateTrial, TrialConfig, signature
 from medaug.storage.bundle_folder import BundleFolder, read_part
 from medaug.tracking.params import finite, trial_params
 from medaug.tracking.runs import Point
@@ -92,42 +92,50 @@ class Configurations:
             known.ended = max(known.ended, member.time)
             if member.result is None:
                 known.failed.add(member.key)
-            elif member.result.get("status") == "diverged":
+            elif member.result.status == "diverged":
                 known.diverged.add(member.key)
             elif member.key not in known.done:
                 known.done.add(member.key)
-                for score, value in finite(member.result.get("scores", {}))[0].items():
+                for score, value in finite(member.result.scores)[0].items():
                     known.scores[score].append(value)
         return names
 
 
 def name_of(trial: TrialConfig) -> str:
     """That of the trial's configuration."""
-    return signature({"stage": trial.stage, "title": trial.title})
+    alike = trial.configuration if isinstance(trial, ClassifyTrial) else (trial.title,)
+    return signature({"stage": trial.stage, "configuration": alike})
 
 
 def send_configurations(mirror: Mirror, configurations: Configurations) -> None:
     """Bring MLflow's runs of the configurations that have changed up to date."""
     for name, one in configurations.changed().items():
         key = f"{mirror.folder.name}/of-{name}"
-        title = f"{one.first.stage} {one.first.title} ({len(one.trials)} replicates)"
+        title = f"{one.first.stage} {_title(one.first)} ({len(one.trials)} replicates)"
         began_ms = _ms(one.began) if one.done or one.failed or one.diverged else None
         run = mirror.runs.open(key, title, parent=mirror.parent, began_ms=began_ms)
         ended = len(one.done | one.diverged | one.failed)
         complete = ended == len(one.trials)
         tags: dict[str, Any] = {
             "stage": one.first.stage,
-            "arm": one.first.labels.get("arm", ""),
             "status": "running" if not complete else "failed" if one.failed else "done",
         }
+        if isinstance(one.first, GenerateTrial | ClassifyTrial):
+            tags["arm"] = one.first.arm
         new = {k: v for k, v in one.metrics().items() if run.metrics.get(k) != v}
         when_ms = _ms(one.ended) if one.ended else _ms(0.0)
         points = [Point(k, v, ended, when_ms) for k, v in new.items()]
         params = trial_params(one.first, mirror.study)
-        shared = {k: v for k, v in params.items() if k not in ("fold", "seed")}
+        shared = {k: v for k, v in params.items() if k not in ("fold", "seed", "draw")}
         mirror.runs.log(run, params=shared, tags=tags, points=points)
         status = "RUNNING" if not complete else "FAILED" if one.failed else "FINISHED"
         mirror.runs.set_status(run, status, ended_ms=when_ms if complete else None)
+
+
+def _title(trial: TrialConfig) -> str:
+    """Of all replicates alike."""
+    draws = isinstance(trial, GenerateTrial | ClassifyTrial)
+    return trial.model_copy(update={"draw": 0}).title if draws else trial.title
 
 
 def _ms(seconds: float) -> int:

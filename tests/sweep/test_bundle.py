@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toy_trials import begun, config, count, count_many
+from toy_trials import begun, config, count, count_many, result_of, settings_of
 
 from medaug.errors import IntegrityError
 from medaug.results.records import read_trial, read_trials
@@ -29,7 +29,7 @@ def short(name: str, group: str = "a", **settings: Any) -> TrialConfig:
 
 
 def by_group(trial: TrialConfig) -> str | None:
-    return trial.settings.get("group")
+    return settings_of(trial).get("group")
 
 
 class Ear:
@@ -101,7 +101,7 @@ def folder(tmp_path: Path) -> BundleFolder:
 
 
 def member(trial: TrialConfig, score: float | None) -> Member:
-    result = None if score is None else {"status": "done", "scores": {"total": score}}
+    result = None if score is None else result_of(total=score)
     failure = {"error": "configuration: wrong"} if score is None else None
     return Member(trial.key, result, 0.5, 1e9, failure)
 
@@ -120,7 +120,7 @@ def test_a_bundle_is_read_back_trial_by_trial(folder: BundleFolder) -> None:
     one = read_trial(folder.experiment / "trials" / y.key)
     assert one == records[y.key]
     assert one.config == y
-    assert one.result == {"status": "done", "scores": {"total": 2.0}}
+    assert one.scores == {"total": 2.0}
     assert one.device_seconds == 0.5
     assert len(folder.parts()) == 2
 
@@ -130,7 +130,7 @@ def test_a_trial_that_ran_by_itself_and_in_a_bundle_counts_once(folder: BundleFo
     folder.commit([member(x, 1.0)])
     for trial in (x, y):
         TrialFolder(folder.experiment, trial.key).claim(trial)
-    TrialFolder(folder.experiment, y.key).finish({"status": "done", "scores": {}})
+    TrialFolder(folder.experiment, y.key).finish(result_of())
     records = list(read_trials(folder.experiment))
     assert len(records) == 3
     assert {r.config.key for r in records if r.status == "done"} == {x.key, y.key}
@@ -152,7 +152,7 @@ def test_what_has_ended_is_kept_when_a_bundle_is_left(folder: BundleFolder) -> N
         for number, trial in enumerate(configs):
             if number == 2:
                 raise MemoryError
-            yield trial, {"status": "done", "number": number}
+            yield trial, result_of(number=number)
 
     fence = Fence(folder, (1, 1))
     run = BundleRun(folder, World.single(), folder.experiment, work, fence)
@@ -163,10 +163,7 @@ def test_what_has_ended_is_kept_when_a_bundle_is_left(folder: BundleFolder) -> N
     again = BundleRun(folder, World.single(), folder.experiment, work, fence)
     assert again.n_ended == 2
     assert [progress.epoch for progress in again.epochs()] == [3]
-    assert Bundled(folder.experiment).members([z.key])[z.key].result == {
-        "status": "done",
-        "number": 0,
-    }
+    assert Bundled(folder.experiment).members([z.key])[z.key].result == result_of(number=0)
 
 
 @pytest.mark.ray
@@ -183,9 +180,8 @@ def test_bundles_run_resume_and_fail_trial_by_trial(tmp_path: Path) -> None:
     assert first[30].error.startswith("configuration: settings.fault: ")
     assert sorted(outcome.key for outcome in ear.ended) == sorted(trial.key for trial in trials)
     assert sum(len(bundle.trials) for bundle in ear.bundles) == 31
-    assert all("predictions" not in (outcome.result or {}) for outcome in first)
     records = {record.config.key: record for record in read_trials(tmp_path / "run")}
-    assert records[trials[0].key].result["predictions"] == {"patient": ["a"]}  # type: ignore[index]
+    assert records[trials[0].key].result == first[0].result
     assert {records[trial.key].status for trial in trials[:30]} == {"done"}
     assert not (tmp_path / "run" / "trials" / trials[0].key).exists()
 
@@ -215,7 +211,7 @@ def test_a_killed_rank_costs_no_trial_that_was_written_down(tmp_path: Path) -> N
     outcomes = run(tmp_path, [*trials, many], max_concurrent=1)
     assert {outcome.status for outcome in outcomes} == {"done"}
     assert outcomes[-1].result is not None
-    assert outcomes[-1].result["scores"] == {"total": 6.0}
+    assert outcomes[-1].result.scores == {"total": 6.0}
     assert sum(len(begun(tmp_path, trial)) for trial in slow) <= 6 + 4
     assert len(begun(tmp_path, trials[6])) == 2
 

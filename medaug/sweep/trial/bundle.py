@@ -13,10 +13,11 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from medaug.spec import TrialConfig
 from medaug.storage.bundle_folder import BundleFolder, Member, bundle_key
+from medaug.storage.results import TrialResult
 from medaug.sweep.trial.failures import Failure, triage
 from medaug.sweep.trial.fence import Fence
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from medaug.train.world import World
 
     BundleWork = Callable[
-        [Sequence[TrialConfig], World, Path], Iterator[tuple[TrialConfig, dict[str, Any]]]
+        [Sequence[TrialConfig], World, Path], Iterator[tuple[TrialConfig, TrialResult]]
     ]
     """What the ranks of a bundle do: run trials one after the other, in the order given, and yield
     each with its result."""
@@ -37,7 +38,7 @@ for which it gives None is run by itself."""
 
 def run_bundle(
     configs: Sequence[TrialConfig], world: World, storage: Path
-) -> Iterator[tuple[TrialConfig, dict[str, Any]]]:
+) -> Iterator[tuple[TrialConfig, TrialResult]]:
     """The work of a study's bundles, imported where it runs."""
     from medaug import experiment
 
@@ -136,7 +137,7 @@ class BundleRun:
                     yield Progress(self.n_ended, {})
                     committed = time.monotonic()
             self._commit()
-            yield Progress(self.n_ended, {}, result={"status": "done", "trials": self.n_ended})
+            yield Progress(self.n_ended, {}, result=TrialResult())
         finally:
             self._commit()
 

@@ -123,7 +123,7 @@ class _Trial:
         result = self.folder.result()
         status: Status
         if result is not None:
-            status = end_of(result)
+            status = result.status
         elif error:
             status = "failed"
         else:
@@ -189,19 +189,14 @@ class _Bundle:
         self._tell("on_trial_end", outcome)
 
 
-def end_of(result: Mapping[str, Any]) -> Status:
-    """How a trial with this result ended."""
-    return "diverged" if result.get("status") == "diverged" else "done"
-
-
 def outcome_of(member: Member, bundle: str) -> Outcome:
-    """The outcome of a bundle's trial. Its predictions stay on disk: there are thousands."""
+    """The outcome of a bundle's trial."""
     if member.result is None:
         assert member.failure is not None
         error = member.failure["error"]
         return Outcome(member.key, "failed", 0, None, error, member.seconds, bundle)
-    result = {name: value for name, value in member.result.items() if name != "predictions"}
-    return Outcome(member.key, end_of(result), 1, result, None, member.seconds, bundle)
+    result = member.result
+    return Outcome(member.key, result.status, 1, result, None, member.seconds, bundle)
 
 
 def lost(folder: TrialFolder, text: str) -> Failure:
