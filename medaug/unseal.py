@@ -23,6 +23,7 @@ import torch
 from medaug.audit.sealed import FILE, LOG, openings_of, unsealed_of
 from medaug.errors import UserError
 from medaug.experiment.sealed import load_classifier, sealed_rows
+from medaug.metrics.board import Board
 from medaug.metrics.predictions import Predictions
 from medaug.metrics.uncertainty import Interval, gain, interval
 from medaug.results.leaderboard import Leaderboard, Row, leaderboard_of
@@ -209,12 +210,17 @@ def _scores(table: Predictions, classes: Sequence[str]) -> Iterator[tuple[str, R
         metrics |= {name: name for name in ("auroc", "auprc")}
     for name, metric in metrics.items():
         yield name, _plain(interval(table, metric))
-    yield "patient_balanced_accuracy", _plain(interval(table.by_patient()))
+    whole = Board.of({"": table}).contrast("")
+    low, high = whole.bounds()
+    yield "patient_balanced_accuracy", _finite(mean=whole.estimate, low=low, high=high)
 
 
 def _plain(value: Interval) -> Record:
     """JSON, in which numbers that do not exist are null."""
-    bounds = {"mean": value.mean, "low": value.low, "high": value.high}
+    return _finite(mean=value.mean, low=value.low, high=value.high)
+
+
+def _finite(**bounds: float) -> Record:
     return {key: number if math.isfinite(number) else None for key, number in bounds.items()}
 
 
