@@ -44,8 +44,12 @@ class Configuration:
         """Means of the scores, and how many replicates they are of."""
         means = {f"score/{name}": statistics.fmean(x) for name, x in self.scores.items()}
         counts = {name: len(getattr(self, name)) for name in ("trials", "done", "diverged")}
-        failed = len(self.failed - self.done - self.diverged)
-        return {**means, **counts, "failed": failed, "seconds": self.seconds}
+        return {**means, **counts, "failed": len(self.not_made), "seconds": self.seconds}
+
+    @property
+    def not_made(self) -> set[str]:
+        """Keys of those that failed, and have not made it since."""
+        return self.failed - self.done - self.diverged
 
 
 class Configurations:
@@ -118,7 +122,7 @@ def send_configurations(mirror: Mirror, configurations: Configurations) -> None:
         complete = ended == len(one.trials)
         tags: dict[str, Any] = {
             "stage": one.first.stage,
-            "status": "running" if not complete else "failed" if one.failed else "done",
+            "status": "running" if not complete else "failed" if one.not_made else "done",
         }
         if isinstance(one.first, GenerateTrial | ClassifyTrial):
             tags["arm"] = one.first.arm
@@ -128,7 +132,7 @@ def send_configurations(mirror: Mirror, configurations: Configurations) -> None:
         params = trial_params(one.first, mirror.study)
         shared = {k: v for k, v in params.items() if k not in ("fold", "seed", "draw")}
         mirror.runs.log(run, params=shared, tags=tags, points=points)
-        status = "RUNNING" if not complete else "FAILED" if one.failed else "FINISHED"
+        status = "RUNNING" if not complete else "FAILED" if one.not_made else "FINISHED"
         mirror.runs.set_status(run, status, ended_ms=when_ms if complete else None)
 
 
