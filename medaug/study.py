@@ -31,7 +31,7 @@ from medaug.storage.artifacts import Artifacts
 from medaug.storage.results import ClassifyResult
 from medaug.storage.run_folder import refresh_names, refresh_run, refresh_runs, share_run
 from medaug.storage.trial_folder import read_json, write_json
-from medaug.sweep.display import Display, make_display
+from medaug.sweep.display import Display, Silent
 from medaug.sweep.events import Outcome
 from medaug.sweep.runner import Sweep, check_storage
 from medaug.sweep.trial.replicates import share_passes
@@ -58,12 +58,13 @@ def run_study(
     address: str | None = None,
     wait: bool = False,
     allow_version_skew: bool = False,
+    display: Display | None = None,
 ) -> Finished:
     """Run ``study`` to its leaderboard, or go on where an earlier run of it stopped.
 
     ``address`` is a running Ray cluster (default: an embedded one); with ``wait``, trials queue
     until the cluster has grown to hold them. ``allow_version_skew``: another version of medaug may
-    have begun it.
+    have begun it. ``display`` shows what happens; None: nothing does.
 
     Raises:
         UserError: bad data, or the name belongs to another study or is running elsewhere.
@@ -76,7 +77,7 @@ def run_study(
     check_storage(study.storage)
     folder = free_folder(study)
     with ExitStack() as stack:
-        display = stack.enter_context(make_display())
+        display = display or Silent()
         tracker = Tracker(study, folder)
         sweep = stack.enter_context(
             Sweep(
@@ -118,6 +119,7 @@ def resume_study(
     address: str | None = None,
     wait: bool = False,
     allow_version_skew: bool = False,
+    display: Display | None = None,
 ) -> Finished:
     """Go on with the run in ``folder``; finished trials are not run again.
 
@@ -126,7 +128,13 @@ def resume_study(
     """
     study = build_study(study_data(folder), ARM_CONFIGS)
     study = study.model_copy(update={"storage": folder.parent})
-    return run_study(study, address=address, wait=wait, allow_version_skew=allow_version_skew)
+    return run_study(
+        study,
+        address=address,
+        wait=wait,
+        allow_version_skew=allow_version_skew,
+        display=display,
+    )
 
 
 def run_waves(plan: Plan, study: StudySpec, sweep: Sweep, display: Display) -> list[Outcome]:

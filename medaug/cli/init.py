@@ -23,9 +23,9 @@ def init(study: str, folder: Path, out: Path | None) -> None:
 
     Says what is there, and writes it to a commented file as study STUDY.
     """
+    from medaug.cli.display import make_display
     from medaug.cli.options import load
     from medaug.init import first_look
-    from medaug.sweep.display import make_display
 
     out = out or Path(f"{study}.yaml")
     if out.exists():

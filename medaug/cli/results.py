@@ -75,7 +75,7 @@ def unseal(name: str, storage: Path | None, as_json: bool) -> None:
     Its best configuration, once: the record says when, and after how many were tried.
     """
     from medaug import unseal as opening
-    from medaug.sweep.display import make_display
+    from medaug.cli.display import make_display
 
     folder = run_in(storage, name)
     with make_display().progress("reading the sealed patients") as progress:
