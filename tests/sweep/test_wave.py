@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ from medaug.sweep.trial.failures import Failure
 from medaug.sweep.trial.trainable import Wave, as_param, room_for
 from medaug.sweep.tune.halving import Halving
 from medaug.sweep.tune.record import Record, lost
-from medaug.sweep.tune.wave import Feed
+from medaug.sweep.tune.wave import Feed, StopAll
 
 ASHA = AshaSpec(metric="val/fd", mode="min", grace_period=1, reduction_factor=2)
 DISTANCE = {"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0}
@@ -136,7 +137,13 @@ def test_trials_are_handed_out_one_by_one() -> None:
     assert len(taken) == 1
     assert feed.suggest("2") == {"trial": as_param(config("b"))}
     assert feed.suggest("3") == Feed.FINISHED
-    assert not pickle.loads(pickle.dumps(feed)).__dict__, "nothing of a study in Tune's files"
+
+
+def test_nothing_of_a_study_gets_into_the_files_of_tune(
+    heard: tuple[Record, TrialFolder, list[int]],
+) -> None:
+    for part in (Feed([config("a")]), StopAll(threading.Event()), heard[0]):
+        assert not pickle.loads(pickle.dumps(part)).__dict__
 
 
 def test_a_trial_takes_what_its_ranks_take_and_nothing_more() -> None:

@@ -141,6 +141,10 @@ class StopAll(tune.Stopper):
     def stop_all(self) -> bool:
         return self._stop.is_set()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles it for a restoration that never comes."""
+        return {}
+
 
 def _halving(
     wave: Wave, units: Iterable[str], asha: AshaSpec, ended: Mapping[str, Outcome]
