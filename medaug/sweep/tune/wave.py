@@ -83,10 +83,13 @@ class TuneRun:
 
     def _tuner(self, private: Path) -> tune.Tuner:
         resources = self._wave.resources
-        kind = tune.with_parameters(Trial, wave=self._wave, start_ranks=self._start_ranks)
+        kind: Any = tune.with_resources(
+            tune.with_parameters(Trial, wave=self._wave, start_ranks=self._start_ranks),
+            lambda config: room_for(config["trial"], resources),
+        )
         kind.__qualname__ = Trial.__qualname__  # which its processes are shown as
         return tune.Tuner(
-            tune.with_resources(kind, lambda config: room_for(config["trial"], resources)),
+            kind,
             tune_config=tune.TuneConfig(
                 search_alg=Feed(self._units.values()),
                 num_samples=len(self._units),
