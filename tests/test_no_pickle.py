@@ -23,9 +23,9 @@ from safetensors import SafetensorError
 import medaug
 from medaug.cli import main
 from medaug.errors import MedaugError
-from medaug.experiment import ARM_CONFIGS
 from medaug.results.records import study_data
 from medaug.spec import build_study
+from medaug.spec.arms import ARM_CONFIGS
 from medaug.storage.artifacts import MANIFEST as ARTIFACTS_MANIFEST
 from medaug.storage.artifacts import write_manifest
 from medaug.storage.trial_folder import TrialFolder
