@@ -13,8 +13,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from medaug.errors import IntegrityError
+from medaug.storage.files import sha256_of
 from medaug.storage.locks import one_at_a_time
-from medaug.store.files import sha256_of
 from medaug.store.sidecar import check_schema
 
 

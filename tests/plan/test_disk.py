@@ -10,7 +10,7 @@ from medaug.errors import EnvironmentFault
 from medaug.experiment import ARM_CONFIGS
 from medaug.plan.disk import KEPT, bytes_to_write
 from medaug.spec import StudySpec, TrialConfig, build_study
-from medaug.sweep.runner import check_storage
+from medaug.storage.probe import check_storage
 
 IMAGES = {
     "name": "room",

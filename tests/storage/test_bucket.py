@@ -19,7 +19,7 @@ from medaug.doctor.finding import Place
 from medaug.doctor.storage import examine
 from medaug.errors import EnvironmentFault, UserError
 from medaug.ownership.lease import Lease
-from medaug.storage import bucket
+from medaug.storage import storage_at
 from medaug.storage.artifacts import Artifacts
 from medaug.storage.run_folder import refresh_run, share_run
 from medaug.storage.trial_folder import TrialFolder, write_json
@@ -184,7 +184,7 @@ def test_half_a_store_is_none(node: Node, client: boto3.client) -> None:
     mine = Artifacts(node("one"))
     with StoreWriter(mine.store_path("rows-1"), SMALL, **ABOUT) as writer:
         write_rows(writer, SMALL, 40)
-    bucket.send_new(mine.store_path("rows-1"), "part-*", content_named=True)
+    storage_at(mine.storage).publish_new(mine.store_path("rows-1"), "part-*", content_named=True)
     theirs = Artifacts(node("two"))
     assert not theirs.has("rows-1")
     with pytest.raises(UserError, match=f"store rows-1: not in {URI}/stores"):
@@ -288,7 +288,7 @@ def test_a_store_that_is_busy_is_asked_again(
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Busy) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
-        assert bucket.read(local(URI) / "x") == b"at last"
+        assert storage_at(local(URI)).read(local(URI) / "x") == b"at last"
         server.shutdown()
     assert Busy.asked == 3
 
