@@ -45,6 +45,6 @@ def free_bytes(path: Path) -> int:
 
 
 def megabytes(n_bytes: int) -> str:
-    """``0.4``, ``12``: with a digit after the point where there is none before."""
+    """``12``; of less than half of one ``0.4``."""
     n_mb = n_bytes / 1e6
-    return f"{n_mb:.1f}" if 0 < n_mb < 1 else f"{n_mb:.0f}"
+    return f"{n_mb:.1f}" if 0 < n_mb < 0.5 else f"{n_mb:.0f}"
