@@ -117,8 +117,6 @@ def write(name: str, data: DataSpec, layout: Layout, found: Survey, missing: boo
         "  test_fraction: 0   # 0.2 seals a fifth of the patients until `medaug unseal`",
     ]
     lines += _WITH_MASKS if found.with_mask == found.scans else _IMAGES
-    if (n := len(data.classes)) > 2:
-        lines[-1] = lines[-1].replace("{", f"{{n_out: {n}, ", 1)
     lines += [
         "sweep:",
         f"  n_synthetic: [{_round(found)}]   # rows that an arm adds; give several to see a curve",
@@ -155,7 +153,7 @@ _IMAGES = [
     "    augment: {vflip: 0, elastic_alpha: 0, rotation_deg: 10, shift: 0.05, shear: 0}",
     "  smote: {}",
     "  dcgan: {networks: dcgan32, epochs: 500}",
-    "classifier: {kind: resnet50, epochs: 30, lr: 1.0e-3, batch_size: 32, early_stop: 5}",
+    "classifier: {kind: resnet50, epochs: 30, lr: 1.0e-3, batch_size: 32}",
 ]
 
 

@@ -23,6 +23,7 @@ import torch
 from medaug.audit.sealed import FILE, LOG, openings_of, unsealed_of
 from medaug.errors import UserError
 from medaug.experiment.sealed import load_classifier, sealed_rows
+from medaug.metrics.board import Board
 from medaug.metrics.predictions import Predictions
 from medaug.metrics.uncertainty import Interval, gain, interval
 from medaug.results.leaderboard import Leaderboard, Row, leaderboard_of
@@ -31,7 +32,6 @@ from medaug.results.table import UNRANKABLE, with_interval
 from medaug.storage import storage_at
 from medaug.storage.json_files import write_json
 from medaug.store import Store
-from medaug.train.classify import predict
 from medaug.train.world import World
 
 Progress = Callable[[int, int, str], None]
@@ -104,7 +104,7 @@ def _roles(folder: Path, board: Leaderboard) -> dict[str, Row]:
     Raises:
         UserError: the test set cannot be opened; says why.
     """
-    if not read_study(folder)["split"]["test_fraction"]:
+    if not read_study(folder).split.test_fraction:
         raise UserError(
             f"{folder.name}: no test set was sealed; set split.test_fraction (0.2, say) in a study "
             "of another name"
@@ -145,13 +145,13 @@ def _test(
     }
     by_features: dict[str, list[TrialRecord]] = {}
     for trial in (trial for group in trials.values() for trial in group):
-        by_features.setdefault(trial.config.inputs["features"], []).append(trial)
+        by_features.setdefault(trial.classify.features, []).append(trial)
     total, probability = sum(map(len, trials.values())), dict[str, np.ndarray]()
     for group in by_features.values():
         with sealed_rows(group[0].folder, world) as rows:
             for trial in group:
                 classifier = load_classifier(trial.folder, world)
-                probability[trial.config.key] = predict(classifier, rows, world)
+                probability[trial.config.key] = classifier.predict(rows, world)
                 if progress is not None:
                     progress(len(probability), total, trial.config.title)
             labels, patients, about = rows.labels, rows.patients, _about(rows)
@@ -173,7 +173,7 @@ def _votes(
     tables = []
     for seed in sorted({trial.config.seed for trial in trials}):
         own = [trial for trial in trials if trial.config.seed == seed]
-        thresholds = [trial.result["threshold"] for trial in own if trial.result]
+        thresholds = [trial.classified.threshold for trial in own]
         table = Predictions.of_trial(
             patients,
             labels,
@@ -209,12 +209,17 @@ def _scores(table: Predictions, classes: Sequence[str]) -> Iterator[tuple[str, R
         metrics |= {name: name for name in ("auroc", "auprc")}
     for name, metric in metrics.items():
         yield name, _plain(interval(table, metric))
-    yield "patient_balanced_accuracy", _plain(interval(table.by_patient()))
+    whole = Board.of({"": table}).contrast("")
+    low, high = whole.bounds()
+    yield "patient_balanced_accuracy", _finite(mean=whole.estimate, low=low, high=high)
 
 
 def _plain(value: Interval) -> Record:
     """JSON, in which numbers that do not exist are null."""
-    bounds = {"mean": value.mean, "low": value.low, "high": value.high}
+    return _finite(mean=value.mean, low=value.low, high=value.high)
+
+
+def _finite(**bounds: float) -> Record:
     return {key: number if math.isfinite(number) else None for key, number in bounds.items()}
 
 

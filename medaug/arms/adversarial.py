@@ -98,6 +98,7 @@ class GanArm(FittedArm):
         for step in progress:
             if step.result is not None:
                 self.gan = step.result
+                self.precision = self.gan.precision
             yield step
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:

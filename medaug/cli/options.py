@@ -109,5 +109,6 @@ def _arm_types() -> Mapping[str, type[ArmSpec]]:
 def _choices() -> Mapping[str, Collection[str]]:
     from medaug.data.layouts import LAYOUTS
     from medaug.models.classifiers import CLASSIFIERS
+    from medaug.spec.classifier import LINEAR
 
-    return {"data.layout": LAYOUTS, "classifier.kind": CLASSIFIERS}
+    return {"data.layout": LAYOUTS, "classifier.kind": [*LINEAR, *CLASSIFIERS]}

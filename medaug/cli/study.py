@@ -56,7 +56,7 @@ def run(
         finished = run_study(forked(study) if fork else study, address=address, wait=wait)
         _tell(finished)
         if quick:
-            click.echo(f"its scores mean nothing, all else is real; next: medaug plan {spec}")
+            click.echo(f"quick run: scores are not meaningful; next: medaug plan {spec}")
 
 
 @click.command()

@@ -4,12 +4,19 @@ This room imports pydantic only, and PyYAML when a file is read.
 """
 
 from medaug.spec.base import Spec, signature
-from medaug.spec.loader import build_arm, build_study, load_study
+from medaug.spec.classifier import (
+    ClassifierSpec,
+    LinearSpec,
+    MeanSpec,
+    NetworkSpec,
+    ProbeSpec,
+    build_classifier,
+)
+from medaug.spec.loader import build_arm, build_study, load_study, written_study
 from medaug.spec.study import (
     ArmSpec,
     AshaSpec,
     AugmentSpec,
-    ClassifierSpec,
     DataSpec,
     FeatureSpec,
     PhantomSpec,
@@ -20,19 +27,35 @@ from medaug.spec.study import (
     StudySpec,
     SweepSpec,
     TrackingSpec,
+    WrittenArm,
 )
-from medaug.spec.trial import Stage, TrialConfig
+from medaug.spec.trial import (
+    ClassifyTrial,
+    ExtractTrial,
+    GenerateTrial,
+    SegmentTrial,
+    Stage,
+    TrialConfig,
+)
 
 __all__ = [
     "ArmSpec",
     "AshaSpec",
     "AugmentSpec",
     "ClassifierSpec",
+    "ClassifyTrial",
     "DataSpec",
+    "ExtractTrial",
     "FeatureSpec",
+    "GenerateTrial",
+    "LinearSpec",
+    "MeanSpec",
+    "NetworkSpec",
     "PhantomSpec",
     "PretrainSpec",
+    "ProbeSpec",
     "ResourceSpec",
+    "SegmentTrial",
     "SegmenterSpec",
     "Spec",
     "SplitSpec",
@@ -41,8 +64,11 @@ __all__ = [
     "SweepSpec",
     "TrackingSpec",
     "TrialConfig",
+    "WrittenArm",
     "build_arm",
+    "build_classifier",
     "build_study",
     "load_study",
     "signature",
+    "written_study",
 ]

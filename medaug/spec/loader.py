@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from medaug.errors import UserError
 from medaug.spec.axes import check_axes
+from medaug.spec.classifier import build_classifier
 from medaug.spec.halving import check_grace, check_metric
-from medaug.spec.study import ArmSpec, StudySpec
+from medaug.spec.study import ArmSpec, StudySpec, WrittenArm
 from medaug.spec.validation import KeyPath, Sources, nearest, validated, where
 
 if TYPE_CHECKING:
@@ -73,7 +74,13 @@ def build_study(
     if isinstance(data.get("arms"), Mapping):
         given = {name: _written(name, value, sources) for name, value in data["arms"].items()}
         data["arms"] = {name: {"kind": str(value["kind"])} for name, value in given.items()}
+    classifier = data.get("classifier")
+    if isinstance(classifier, Mapping):  # its kind decides which keys it has
+        data["classifier"] = {"kind": str(classifier.get("kind", ""))}
     study = validated(StudySpec, data, (), sources)
+    if classifier is not None:
+        built_classifier = build_classifier(classifier, ("classifier",), sources)
+        study = study.model_copy(update={"classifier": built_classifier})
     check_metric(study, sources)
     types = arms() if callable(arms) else arms
     built = {name: build_arm(name, value, types, sources) for name, value in given.items()}
@@ -81,6 +88,21 @@ def build_study(
     check_axes(study, given, sources)
     check_grace(study, given, sources)
     return study
+
+
+def written_study(data: Mapping[str, Any]) -> StudySpec:
+    """The study that a run has in ``study.json``, to be read and not to be run: its arms are as
+    they were written, so nobody has to load them.
+
+    Raises:
+        UserError: it is no study.
+    """
+    given = data.get("arms", {})
+    plain = {**data, "arms": {name: {"kind": arm.get("kind", name)} for name, arm in given.items()}}
+    classifier = build_classifier(plain.pop("classifier", {}))
+    study = validated(StudySpec, plain)
+    arms = {name: validated(WrittenArm, {"kind": name, **arm}) for name, arm in given.items()}
+    return study.model_copy(update={"arms": arms, "classifier": classifier})
 
 
 def build_arm(name: str, value: Any, arms: ArmTypes, sources: Sources | None = None) -> ArmSpec:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    ConfigDict,
     Field,
     SerializeAsAny,
     field_serializer,
@@ -14,13 +15,12 @@ from pydantic import (
     model_validator,
 )
 
-from medaug.spec.base import Spec
+from medaug.spec.base import Positive, PositiveFloat, Precision, Spec
+from medaug.spec.classifier import ClassifierSpec, NetworkSpec
 from medaug.storage.uri import display_uri, local
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[int, Field(ge=1)]
-PositiveFloat = Annotated[float, Field(gt=0)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 TAPS = (
@@ -211,7 +211,7 @@ class SegmenterSpec(Spec):
     lr: PositiveFloat = 1e-5
     batch_size: Positive = 10
     """Global batch size, over all ranks."""
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "auto"
     augment: AugmentSpec | None = AugmentSpec()
     pretrain: PretrainSpec | None = PretrainSpec(phantom=PhantomSpec(patients=50, seed=1))
 
@@ -223,7 +223,8 @@ class FeatureSpec(Spec):
     dtype: Literal["float16", "float32"] = "float16"
     crop: Literal["none", "predicted_tumour"] = "none"
     batch_size: Positive = 10
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "auto"
+    """``auto``: what the U-Net was trained in, so that all its features are made alike."""
 
 
 class ArmSpec(Spec):
@@ -240,27 +241,21 @@ class ArmSpec(Spec):
         return self
 
 
-class ClassifierSpec(Spec):
-    """A classifier of ``medaug.models.classifiers.CLASSIFIERS`` and how it is trained."""
+class WrittenArm(ArmSpec):
+    """An arm's configuration as its own class has written it down, whose keys it has beside its
+    kind; ``medaug.spec.build_arm`` makes that class of it again."""
 
-    kind: str = "feature_cnn"
-    epochs: Positive = 50
-    """In protocol ``honest`` an epoch is one pass over the *real* rows for every arm, so that all
-    arms take the same number of optimiser steps; in ``as_published`` it is a pass over the arm's
-    own rows."""
-    batch_size: Positive = 16
-    optimizer: Literal["adam", "rmsprop", "sgd"] = "adam"
-    lr: PositiveFloat = 1e-3
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    n_out: Annotated[int, Field(ge=2)] = 2
-    class_weights: bool = False
-    focal_gamma: Annotated[float, Field(ge=0)] = 0.0
-    balanced_sampler: bool = False
-    threshold: Literal["half", "validation"] = "validation"
-    early_stop: Positive | None = None
-    """Stop after this many epochs without a better validation loss."""
-    precision: Literal["fp32", "bf16"] = "fp32"
+    model_config = ConfigDict(extra="allow")
+
+    @staticmethod
+    def of(spec: ArmSpec) -> WrittenArm:
+        """How ``spec`` makes rows. Whether the classifier adds real ones is no business of that,
+        so two arms that differ in that only are the same maker."""
+        return WrittenArm.model_validate(spec.canonical() | {"real_rows": True})
+
+    def get(self, key: str) -> Any:
+        """The value of an own key of its kind, or None."""
+        return (self.model_extra or {}).get(key)
 
 
 class AshaSpec(Spec):
@@ -366,7 +361,8 @@ class StudySpec(Spec):
     """None: the image itself is the feature (studies B, C and D)."""
     arms: Mapping[Name, SerializeAsAny[ArmSpec]]
     """Name -> configuration; ``medaug.spec.loader`` builds each from its arm's own class."""
-    classifier: ClassifierSpec = ClassifierSpec()
+    classifier: SerializeAsAny[ClassifierSpec] = NetworkSpec()
+    """``medaug.spec.classifier`` has a class for each kind."""
     sweep: SweepSpec = SweepSpec()
     resources: ResourceSpec = ResourceSpec()
     tracking: TrackingSpec = TrackingSpec()

@@ -92,7 +92,7 @@ def forecast(
         notes.append("slices with tumour are not counted before they are read: all slices are")
     if study.sweep.asha is not None:
         notes.append("sweep.asha will stop some generators early: this is the upper bound")
-    if study.classifier.early_stop is not None:
+    if getattr(study.classifier, "early_stop", None) is not None:
         notes.append("classifier.early_stop may end trials sooner: this is the upper bound")
     return Forecast(study, found, cost, tuple(notes))
 
