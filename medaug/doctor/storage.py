@@ -44,15 +44,16 @@ def _apart(storage: Path) -> Finding:
         apart = keeps_writers_apart(storage)
     except EnvironmentFault as fault:
         what, _, fix = str(fault).partition("; ")
-        return failed("storage", what, fix)
+        return failed(_LOCKS, what, fix)
     except OSError as fault:
-        return failed("storage", f"{called} cannot keep two runs apart ({fault.strerror})", _OTHER)
+        return failed(_LOCKS, f"{called} cannot keep two runs apart ({fault.strerror})", _OTHER)
     if not apart:
         what = f"{called}: a conditional write replaced another: two runs could write at once"
-        return failed("storage", what, _OTHER)
-    return passed("storage", f"{called} can be written, and keeps two writers apart")
+        return failed(_LOCKS, what, _OTHER)
+    return passed(_LOCKS, f"{called} can be written, and keeps two writers apart")
 
 
+_LOCKS = "storage locks"
 _OTHER = (
     "use a POSIX file system with hard links (NFS, Lustre, CephFS, a local disk), or a store that "
     "knows If-None-Match (S3, MinIO, Ceph)"

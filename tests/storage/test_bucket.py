@@ -109,7 +109,7 @@ def test_what_a_trial_leaves_is_seen_elsewhere(node: Node) -> None:
     mine = trial_in(node("one"))
     mine.refresh()
     assert mine.failure() is None
-    assert mine.result() == {"status": "done"}
+    assert mine.result() == DONE
     assert [row["epoch"] for row in mine.epochs()] == [1, 2]
 
 
@@ -370,7 +370,7 @@ def test_a_trial_that_another_run_has_finished_is_taken_over_with_its_checkpoint
 
     mine = TrialFolder(node("three") / "mine", TRIAL.key)
     mine.refresh()
-    assert mine.result() == {"status": "done"}
+    assert mine.result() == DONE
     found = Ledger(mine.path).latest(TRIAL.key)
     assert found is not None
     assert found.epoch == 1
