@@ -181,7 +181,7 @@ class Run:
         ):
             statistics.add("train/loss", *self.learn(x, label))
             if self.judged is not self.network:
-                follow(self.judged, self.network, (1 - 1 / self.training.step) ** (PROFILE + 1))
+                follow([self.judged], [self.network], (1 - 1 / self.training.step) ** (PROFILE + 1))
         if self.judged is not self.network and epoch + 1 == self.spec.epochs:
             self._settle(steps)
         metrics = statistics.means() | self._validate()
