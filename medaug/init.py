@@ -12,7 +12,7 @@ from medaug.data.detect import Layout, detect
 from medaug.data.layouts import Progress, read_cohort
 from medaug.data.survey import ODD_SPACING, Survey, survey
 from medaug.errors import UserError
-from medaug.spec.study import AcceptSpec, DataSpec
+from medaug.spec.data import AcceptSpec, DataSpec
 
 FOLDS = 5
 FEWEST_PATIENTS = 4

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from medaug.audit.leakage import FILE, Image, Leak, Leakage, read_leakage
-from medaug.data.image_layouts import IMAGE_LAYOUTS
 from medaug.metrics.leakage import Pair, crossing, find_duplicates
 from medaug.shelf import Shelf
 from medaug.store import Store
@@ -94,8 +93,7 @@ def _rows_to_compare(slices: Store) -> np.ndarray:
     the same places, so that of a volume and its copy the same ones are taken. Whatever exceeds
     :data:`MOST_IMAGES` is left out evenly."""
     rows = np.arange(len(slices))
-    layout = slices.manifest["extra"].get("data", {}).get("layout")
-    if layout not in IMAGE_LAYOUTS:
+    if not of_images(slices):
         places = np.linspace(0.25, 0.75, SLICES_OF_VOLUME)
         of_volume = (np.flatnonzero(slices.volumes == name) for name in np.unique(slices.volumes))
         inner = [own[np.unique((places * len(own)).astype(int))] for own in of_volume]
@@ -103,6 +101,11 @@ def _rows_to_compare(slices: Store) -> np.ndarray:
     if len(rows) > MOST_IMAGES:
         rows = rows[np.linspace(0, len(rows) - 1, MOST_IMAGES).astype(int)]
     return rows
+
+
+def of_images(slices: Store) -> bool:
+    """Whether the rows are 2-D images, and not slices of volumes."""
+    return bool(slices.manifest["extra"].get("images", False))
 
 
 def _small_images(store: Store) -> Iterator[np.ndarray]:

@@ -14,7 +14,7 @@ from medaug.data.files import BadFile, decompressed, series_files
 from medaug.data.images import is_image
 from medaug.data.nifti_header import Header, Limits, read_header
 from medaug.data.splits import patient_labels
-from medaug.spec.study import DataSpec
+from medaug.spec.data import DataSpec
 
 ODD_SPACING = 1.5
 """A spacing this many times the cohort's median, or less than its inverse, is reported."""

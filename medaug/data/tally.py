@@ -14,7 +14,7 @@ from medaug.data.cohort import Cohort, Reject, Scan, Unit, unit_of, units_and_la
 from medaug.data.privacy import Pseudonymiser
 from medaug.data.splits import patient_labels
 from medaug.errors import UserError
-from medaug.spec.study import DataSpec
+from medaug.spec.data import DataSpec
 from medaug.store.files import write_whole
 
 REJECTS = "rejects.jsonl"
@@ -76,8 +76,26 @@ class Tally:
             "notes": [*self._cohort.notes, *warnings],
             "free_text": self._free_text,
         }
-        data = self._spec.model_dump(mode="json", exclude={"root"})  # a path may name people
-        return {"moments": self._moments, "parts": self._parts, "ingest": report, "data": data}
+        data = self._spec.model_dump(mode="json", exclude={"root", "table"})  # may name people
+        return {
+            **{"moments": self._moments, "parts": self._parts, "ingest": report, "data": data},
+            "images": all(scan.index is not None for scan in self.kept),
+            "covariates": self._covariates(),
+        }
+
+    def _covariates(self) -> dict[str, dict[str, str]]:
+        """Pseudonym -> column -> cell, of the columns that the study names; where a patient's scans
+        differ, the cells of all of them, joined by ``;``."""
+        cells: dict[str, dict[str, list[str]]] = {}
+        for scan in self.kept:
+            for column, cell in scan.covariates:
+                told = cells.setdefault(self.names[scan.patient], {}).setdefault(column, [])
+                if cell and cell not in told:
+                    told.append(cell)
+        return {
+            name: {column: ";".join(sorted(told)) for column, told in columns.items()}
+            for name, columns in cells.items()
+        }
 
     def write_rejects(self, store: Path) -> None:
         """Put one line per reject into ``rejects.jsonl`` beside ``store`` (mode 0600), the one file

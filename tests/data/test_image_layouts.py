@@ -11,7 +11,7 @@ from medaug.data.image_layouts import IMAGE_LAYOUTS
 from medaug.data.image_patients import BLOCK, GUARD, in_blocks, patient_in_name
 from medaug.data.images import read_image, read_image_mask
 from medaug.errors import UserError
-from medaug.spec.study import AcceptSpec, DataSpec
+from medaug.spec.data import AcceptSpec, DataSpec
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
 if not REAL.is_dir():

@@ -6,7 +6,7 @@ from medaug.data.labels import read_table, unlabelled
 from medaug.data.layouts import read_cohort
 from medaug.errors import UserError
 from medaug.spec import DataSpec
-from medaug.spec.study import AcceptSpec
+from medaug.spec.data import AcceptSpec
 
 ALL_OR_NOTHING = {"accept": AcceptSpec()}
 GRADES = {"LGG": 0, "HGG": 1}

@@ -12,7 +12,8 @@ import pytest
 from medaug.data.layouts import read_cohort
 from medaug.data.slices import ingest
 from medaug.errors import UserError
-from medaug.spec.study import DataSpec, SplitSpec
+from medaug.spec.data import DataSpec
+from medaug.spec.study import SplitSpec
 from medaug.store import Store
 
 N = 8
