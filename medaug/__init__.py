@@ -50,7 +50,7 @@ def load_generator(
     from pathlib import Path
 
     from medaug.generator import find_generator
-    from medaug.place import local
+    from medaug.storage.uri import local
 
     return find_generator(Path(name_or_path), local(storage))
 
@@ -65,9 +65,9 @@ def leaderboard(name: str, storage: str | PathLike[str] = "runs") -> DataFrame:
     Raises:
         UserError: there is no such run.
     """
-    from medaug.place import local
-    from medaug.run_folder import run_in
-    from medaug.tracking.frame import as_frame
-    from medaug.tracking.leaderboard import leaderboard_of
+    from medaug.results.frame import as_frame
+    from medaug.results.leaderboard import leaderboard_of
+    from medaug.storage.run_folder import run_in
+    from medaug.storage.uri import local
 
     return as_frame(leaderboard_of(run_in(local(storage), name)))

@@ -21,12 +21,12 @@ import numpy as np
 from medaug.errors import UserError
 from medaug.experiment import generator_name
 from medaug.generator import ABOUT, CARD
-from medaug.shelf import Shelf, promise
+from medaug.results.leaderboard import Leaderboard, Row, leaderboard_of
+from medaug.results.records import TrialRecord
+from medaug.results.table import with_interval
+from medaug.storage.artifacts import Shelf, promise
 from medaug.store import assembled
-from medaug.tracking.leaderboard import Leaderboard, Row, leaderboard_of
-from medaug.tracking.mlflow.generators import best_generator, is_portable
-from medaug.tracking.records import TrialRecord
-from medaug.tracking.table import with_interval
+from medaug.tracking.generators import best_generator, is_portable
 
 README = "README.md"
 LICENCE = (

@@ -11,10 +11,10 @@ import numpy as np
 from medaug.arms import FittedArm, load_arm
 from medaug.errors import UserError
 from medaug.experiment import generator_name
-from medaug.run_folder import run_in
-from medaug.shelf import MANIFEST, Shelf, verified
-from medaug.tracking.leaderboard import leaderboard_of
-from medaug.tracking.mlflow.generators import best_generator
+from medaug.results.leaderboard import leaderboard_of
+from medaug.storage.artifacts import MANIFEST, Shelf, verified
+from medaug.storage.run_folder import run_in
+from medaug.tracking.generators import best_generator
 
 ABOUT, CARD = "about.json", "card.json"
 """What describes a generator in a run's storage, and one that was exported."""

@@ -21,21 +21,21 @@ from medaug.data.layouts import check_source, read_cohort
 from medaug.data.slices import ingest, ingest_signature
 from medaug.errors import IntegrityError, UserError
 from medaug.experiment import ARM_CONFIGS
-from medaug.plan import ArmVariant, Plan, expand_arms, plan_study
-from medaug.room import bytes_to_write
-from medaug.run_folder import refresh_names, refresh_run, refresh_runs, share_run
-from medaug.shelf import Shelf
+from medaug.plan.disk import bytes_to_write
+from medaug.plan.trials import ArmVariant, Plan, expand_arms, plan_study
+from medaug.results.leaderboard import Leaderboard, leaderboard_of
+from medaug.results.records import read_study
+from medaug.results.report.document import write_report
 from medaug.spec import DataSpec, SplitSpec, StudySpec, TrialConfig, build_study, signature
+from medaug.storage.artifacts import Shelf
+from medaug.storage.run_folder import refresh_names, refresh_run, refresh_runs, share_run
+from medaug.storage.trial_folder import read_json, write_json
 from medaug.sweep.display import Display, make_display
 from medaug.sweep.events import Outcome
-from medaug.sweep.replicates import share_passes
 from medaug.sweep.runner import Sweep, check_storage
-from medaug.sweep.space import draw, search
-from medaug.tracking.leaderboard import Leaderboard, leaderboard_of
-from medaug.tracking.mlflow.tracker import Tracker
-from medaug.tracking.records import read_study
-from medaug.tracking.report.document import write_report
-from medaug.trial_folder import read_json, write_json
+from medaug.sweep.trial.replicates import share_passes
+from medaug.sweep.tune.space import draw, search
+from medaug.tracking.tracker import Tracker
 
 
 @dataclass(frozen=True)

@@ -21,16 +21,16 @@ import numpy as np
 import torch
 
 from medaug.audit.sealed import FILE, LOG, openings_of, unsealed_of
-from medaug.bucket import kept
 from medaug.errors import UserError
 from medaug.experiment.sealed import load_classifier, sealed_rows
 from medaug.metrics.predictions import Predictions
 from medaug.metrics.uncertainty import Interval, gain, interval
+from medaug.results.leaderboard import Leaderboard, Row, leaderboard_of
+from medaug.results.records import TrialRecord, read_study, read_trial, read_trials
+from medaug.results.table import UNRANKABLE, with_interval
+from medaug.storage.bucket import kept
 from medaug.store import Store
 from medaug.store.files import write_whole
-from medaug.tracking.leaderboard import Leaderboard, Row, leaderboard_of
-from medaug.tracking.records import TrialRecord, read_study, read_trial, read_trials
-from medaug.tracking.table import UNRANKABLE, with_interval
 from medaug.train.classify import predict
 from medaug.train.world import World
 

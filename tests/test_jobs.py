@@ -12,9 +12,9 @@ import pytest
 
 from medaug.errors import UserError
 from medaug.experiment import ARM_CONFIGS
-from medaug.plan import Plan, plan_study
+from medaug.plan.trials import Plan, plan_study
+from medaug.results.published import REPRODUCED, ROWS, PublishedRow
 from medaug.spec import StudySpec, build_study, load_study
-from medaug.tracking.published import REPRODUCED, ROWS, PublishedRow
 
 JOBS = Path(__file__).parents[1] / "jobs"
 SPECS = sorted(JOBS.glob("*.yaml"))
@@ -51,7 +51,7 @@ def test_job_plans_trials_that_a_resume_finds_again(name: str) -> None:
 def test_keys_are_the_same_in_another_process() -> None:
     code = (
         "import sys; from pathlib import Path;"
-        "from medaug.experiment import ARM_CONFIGS; from medaug.plan import plan_study;"
+        "from medaug.experiment import ARM_CONFIGS; from medaug.plan.trials import plan_study;"
         "from medaug.spec import load_study;"
         "study = load_study(Path(sys.argv[1]), ARM_CONFIGS);"
         "plan = plan_study(study, 'slices-0123456789ab', 'slices-ba9876543210');"

@@ -24,14 +24,14 @@ import medaug
 from medaug.cli import main
 from medaug.errors import MedaugError
 from medaug.experiment import ARM_CONFIGS
-from medaug.shelf import MANIFEST as SHELF_MANIFEST
-from medaug.shelf import promise
+from medaug.results.records import read_study
 from medaug.spec import build_study
+from medaug.storage.artifacts import MANIFEST as SHELF_MANIFEST
+from medaug.storage.artifacts import promise
+from medaug.storage.trial_folder import TrialFolder
 from medaug.store.files import read_sealed, sealed, sha256_of
 from medaug.study import claim_folder
-from medaug.tracking.records import read_study
 from medaug.train.checkpoint import Ledger
-from medaug.trial_folder import TrialFolder
 from tests.audit.small_runs import SLICES, run, study
 
 torch.set_num_threads(1)

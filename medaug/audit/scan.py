@@ -11,7 +11,7 @@ import torch
 
 from medaug.audit.leakage import FILE, Image, Leak, Leakage, read_leakage
 from medaug.metrics.leakage import Pair, crossing, find_duplicates
-from medaug.shelf import Shelf
+from medaug.storage.artifacts import Shelf
 from medaug.store import Store
 from medaug.store.files import write_whole
 

@@ -21,9 +21,9 @@ from ray.air.execution.resources.request import AcquiredResources, ResourceReque
 from ray.air.execution.resources.resource_manager import ResourceManager
 from ray.tune.execution import tune_controller
 
-from medaug.sweep import trial as trial_module
-from medaug.sweep.rank import Epoch
-from medaug.trial_folder import TrialFolder
+from medaug.storage.trial_folder import TrialFolder
+from medaug.sweep.trial import trainable as trial_module
+from medaug.sweep.trial.rank import Epoch
 
 HOSTS = 2
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from itertools import chain
@@ -36,10 +37,17 @@ class _Group(click.Group):
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.option("-v", "--verbose", count=True, help="Say more: -v what happens, -vv every epoch.")
 @click.version_option(package_name="medaug")
-def main(debug: bool) -> None:
+def main(debug: bool, verbose: int) -> None:
     """Data-augmentation studies for medical images, as distributed training sweeps."""
     os.umask(0o077)  # what is derived from patients' scans is for its owner alone
+    if verbose:
+        shown = logging.StreamHandler()
+        shown.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+        shown.setLevel(logging.DEBUG if verbose > 1 else logging.INFO)
+        logging.getLogger("medaug").addHandler(shown)
+        logging.getLogger("medaug").setLevel(shown.level)
 
 
 SECTIONS: dict[str, tuple[click.Command, ...]] = {

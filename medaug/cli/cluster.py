@@ -11,10 +11,10 @@ import click
 
 from medaug.cli.options import JSON, NAME, PLACE, SET, SPEC, STORAGE, load, run_in, storage_of
 from medaug.errors import UserError
-from medaug.place import told
+from medaug.storage.uri import told
 
 if TYPE_CHECKING:
-    from medaug.sweep.jobs import Job, Jobs
+    from medaug.sweep.cluster.jobs import Job, Jobs
 
 DASHBOARD = click.option(
     "--address", metavar="URL", help="http://HOST:8265, the dashboard of a Ray cluster."
@@ -62,7 +62,7 @@ def submit(
     for key, folder in folders.items():
         if folder is not None and not folder.is_absolute():
             raise UserError(f"{key}: '{folder}' means nothing there; give the cluster's own path")
-    from medaug.sweep.jobs import run_command
+    from medaug.sweep.cluster.jobs import run_command
 
     jobs = _connect(address)
     place = told(storage) if storage else None
@@ -83,7 +83,7 @@ def resume_there(
 
     Without ``storage`` it is where the run's last job there kept it.
     """
-    from medaug.sweep.jobs import resume_command
+    from medaug.sweep.cluster.jobs import resume_command
 
     jobs = _connect(address)
     if storage is None and (before := jobs.of_run(name)):
@@ -101,8 +101,8 @@ def resume_there(
 @JSON
 def status(name: str | None, storage: Path | None, address: str | None, as_json: bool) -> None:
     """Say what is running, and how far it is."""
-    from medaug.run_folder import refresh_run
-    from medaug.sweep.holding import runs_in, state_of
+    from medaug.ownership.status import runs_in, state_of
+    from medaug.storage.run_folder import refresh_run
 
     folder = storage_of(storage)
     jobs = _connect(address).all() if address else []
@@ -147,8 +147,8 @@ def stop(name: str, storage: Path | None, address: str | None) -> None:
         click.echo(f"{job.id}: {job.state}; {jobs.last_words(job)}")
         click.echo(_go_on(job, address))
         return
-    from medaug.sweep.holding import stop as stop_here
-    from medaug.tracking.records import read_study
+    from medaug.ownership.status import stop as stop_here
+    from medaug.results.records import read_study
 
     folder = run_in(storage, name)
     read_study(folder)  # a name that was mistyped is an error
@@ -160,7 +160,7 @@ def stop(name: str, storage: Path | None, address: str | None) -> None:
 
 
 def _connect(address: str) -> Jobs:
-    from medaug.sweep.jobs import Jobs
+    from medaug.sweep.cluster.jobs import Jobs
 
     jobs = Jobs(address)
     if jobs.in_clear:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from medaug.errors import UserError
-from medaug.place import local, told
+from medaug.storage.uri import local, told
 
 if TYPE_CHECKING:
     from medaug.spec import ArmSpec, StudySpec
@@ -60,7 +60,7 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable ou
 def storage_of(storage: Path | None) -> Path:
     """The storage, ``runs`` by default; of a bucket, this machine's copy with the names of its
     runs."""
-    from medaug.run_folder import refresh_names
+    from medaug.storage.run_folder import refresh_names
 
     storage = storage or Path("runs")
     refresh_names(storage)
@@ -69,7 +69,7 @@ def storage_of(storage: Path | None) -> Path:
 
 def run_in(storage: Path | None, name: str) -> Path:
     """The folder of run ``name``; of a bucket, this machine's copy of it, up to date."""
-    from medaug import run_folder
+    from medaug.storage import run_folder
 
     return run_folder.run_in(storage or Path("runs"), name)
 

@@ -34,7 +34,7 @@ def plan(
     """
     began = time.perf_counter()
     study = load(spec, data, overrides, storage, None, quick)  # first: mistakes are told at once
-    from medaug.estimate.forecast import forecast, render
+    from medaug.plan.forecast.forecast import forecast, render
     from medaug.sweep.display import make_display
 
     loading_s = time.perf_counter() - began

@@ -19,16 +19,16 @@ from medaug.errors import UserError
 def leaderboard(name: str | None, published: bool, storage: Path | None, as_json: bool) -> None:
     """Print the leaderboard of run NAME with its flags."""
     if published:
-        from medaug.tracking.published import published as judged
-        from medaug.tracking.table import render_published
+        from medaug.results.published import published as judged
+        from medaug.results.table import render_published
 
         rows = [row.to_json() for row in judged()] if as_json else []
         click.echo(json.dumps(rows, indent=1) if as_json else render_published())
         return
     if name is None:
         raise UserError("leaderboard: name a run, or give --published")
-    from medaug.tracking.leaderboard import leaderboard_of
-    from medaug.tracking.table import render
+    from medaug.results.leaderboard import leaderboard_of
+    from medaug.results.table import render
 
     board = leaderboard_of(run_in(storage, name))
     click.echo(json.dumps(board.to_json(), indent=1) if as_json else render(board))
@@ -57,8 +57,8 @@ def report(name: str, storage: Path | None) -> None:
 
     Prints where it is.
     """
-    from medaug.run_folder import share_run
-    from medaug.tracking.report.document import write_report
+    from medaug.results.report.document import write_report
+    from medaug.storage.run_folder import share_run
 
     folder = run_in(storage, name)
     click.echo(write_report(folder))
@@ -116,6 +116,6 @@ def export(
 @click.option("--port", default=5000, show_default=True, help="Port on this machine.")
 def ui(storage: Path | None, port: int) -> None:
     """Open MLflow on the runs, for this machine only."""
-    from medaug.tracking.mlflow.server import serve
+    from medaug.tracking.server import serve
 
     serve(storage_of(storage), port)

@@ -11,7 +11,7 @@ from click.core import ParameterSource
 from medaug.cli.cluster import FOLLOW, resume_there
 from medaug.cli.options import ADDRESS, DATA, NAME, QUICK, SET, SPEC, STORAGE, load, run_in
 from medaug.errors import EnvironmentFault, TrialsFailed
-from medaug.place import told
+from medaug.storage.uri import told
 
 if TYPE_CHECKING:
     from medaug.study import Finished
@@ -44,7 +44,7 @@ def run(
 
     SPEC is a YAML file such as jobs/demo.yaml.
     """
-    from medaug.bucket import carries
+    from medaug.storage.bucket import carries
 
     study = load(spec, data, overrides, storage, name, quick)  # first: mistakes are told at once
     if not (mkdir or carries(study.storage) or study.storage.absolute().parent.is_dir()):
@@ -52,8 +52,8 @@ def run(
             f"storage {study.storage}: its parent folder does not exist; correct the path, mount "
             "the disk, or give --mkdir"
         )
+    from medaug.ownership.watchdog import StorageWatchdog
     from medaug.study import forked, run_study
-    from medaug.sweep.watchdog import StorageWatchdog
 
     with StorageWatchdog(study.storage):
         finished = run_study(forked(study) if fork else study, address=address, wait=wait)
@@ -100,8 +100,8 @@ def resume(
             follow=follow,
         )
         return
+    from medaug.ownership.watchdog import StorageWatchdog
     from medaug.study import resume_study
-    from medaug.sweep.watchdog import StorageWatchdog
 
     folder = run_in(storage, name)
     with StorageWatchdog(folder.parent):
@@ -129,14 +129,14 @@ def show(spec: Path, data: Path | None, overrides: tuple[str, ...]) -> None:
 @STORAGE
 def sync(name: str, storage: Path | None) -> None:
     """Send to MLflow what it missed of run NAME."""
-    from medaug.tracking.mlflow.tracker import sync as send
+    from medaug.tracking.tracker import sync as send
 
     click.echo(f"{send(run_in(storage, name))} trials sent")
 
 
 def _tell(finished: Finished) -> None:
     """Print the leaderboard, where everything is, and what to type next."""
-    from medaug.tracking.table import render
+    from medaug.results.table import render
 
     storage = finished.folder.parent
     elsewhere = "" if storage == Path("runs") else f" --storage {told(storage)}"

@@ -8,7 +8,7 @@ from importlib import metadata
 from medaug.doctor.finding import Finding, Place, failed, passed, warned
 from medaug.doctor.limits import clock_skew, free_disk, open_files, shared_memory
 from medaug.errors import EnvironmentFault
-from medaug.sweep.nodes import Node, ask_nodes
+from medaug.sweep.cluster.nodes import Node, ask_nodes
 
 ANSWER_S = 60.0
 """For one node: importing torch from a cold disk takes long."""

@@ -17,7 +17,7 @@ from medaug.data.privacy import KEY_ENV, refuse_key_inside, site_key_file
 from medaug.doctor.finding import Finding, Place, failed, passed, warned
 from medaug.doctor.limits import open_files, shared_memory
 from medaug.errors import UserError
-from medaug.sweep.token import token_file
+from medaug.sweep.cluster.auth import token_file
 
 NAMED = ("torch", "ray", "mlflow")
 """Packages whose versions are worth a line even when they are right."""

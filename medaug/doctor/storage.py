@@ -8,12 +8,12 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from medaug import bucket
-from medaug.bucket import carries
 from medaug.doctor.finding import Finding, Place, failed, passed, warned
 from medaug.doctor.limits import free_disk
 from medaug.errors import EnvironmentFault
-from medaug.place import told
+from medaug.storage import bucket
+from medaug.storage.bucket import carries
+from medaug.storage.uri import told
 from medaug.sweep.runner import check_storage
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from medaug.doctor.finding import Finding, Place, passed, warned
 from medaug.errors import EnvironmentFault, UserError
-from medaug.tracking.mlflow.reach import reach
+from medaug.tracking.reach import reach
 
 
 def examine(place: Place) -> Iterator[Finding]:

@@ -17,8 +17,8 @@ from medaug.experiment.generate import generate, generate_together
 from medaug.experiment.names import generator_name, output_name
 from medaug.experiment.rows import ARM_CONFIGS, TooFewRows
 from medaug.experiment.segment import segment
-from medaug.shelf import Shelf
 from medaug.spec import Stage, TrialConfig
+from medaug.storage.artifacts import Shelf
 from medaug.train.checkpoint import Checkpoint, Progress
 from medaug.train.loop import Diverged
 from medaug.train.world import World

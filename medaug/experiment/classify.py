@@ -13,8 +13,8 @@ from medaug.experiment.lineage import choosing_rows, exposure_of, lineage_of
 from medaug.experiment.rows import added_rows, arm_context
 from medaug.metrics.classification import classification_scores
 from medaug.metrics.classification import predict as predicted_class
-from medaug.shelf import Shelf
 from medaug.spec import ClassifierSpec, TrialConfig
+from medaug.storage.artifacts import Shelf
 from medaug.store import Store
 from medaug.train.checkpoint import Checkpoint, Progress
 from medaug.train.classify import Classifier, predict, train_classifier

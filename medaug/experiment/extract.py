@@ -9,8 +9,8 @@ import numpy as np
 
 from medaug.experiment.names import output_name
 from medaug.experiment.segment import load_unet
-from medaug.shelf import Shelf
 from medaug.spec import FeatureSpec, TrialConfig
+from medaug.storage.artifacts import Shelf
 from medaug.store import Provenance
 from medaug.train.checkpoint import Checkpoint, Progress
 from medaug.train.extract import extract_features

@@ -19,8 +19,8 @@ from medaug.experiment.rows import arm_context, arm_of
 from medaug.metrics.extractor import IMAGE_EXTRACTOR, image_features
 from medaug.metrics.generative import gap_gmp
 from medaug.metrics.quality import quality_report
-from medaug.shelf import Shelf
 from medaug.spec import TrialConfig
+from medaug.storage.artifacts import Shelf
 from medaug.store import Provenance, Store, StoreWriter
 from medaug.train.checkpoint import Checkpoint, Progress
 from medaug.train.world import World

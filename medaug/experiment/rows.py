@@ -11,8 +11,8 @@ from medaug.errors import MedaugError, UserError
 from medaug.experiment.lineage import choosing_rows, prove_lineage
 from medaug.experiment.segment import load_unet
 from medaug.seeding import numpy_generator
-from medaug.shelf import Shelf
 from medaug.spec import AugmentSpec, FeatureSpec, TrialConfig, build_arm
+from medaug.storage.artifacts import Shelf
 from medaug.store import Store
 from medaug.train.extract import encoder
 from medaug.train.world import World

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from medaug.errors import UserError
 from medaug.experiment.segment import load_unet
-from medaug.shelf import Shelf
 from medaug.spec import ClassifierSpec, FeatureSpec, TrialConfig
+from medaug.storage.artifacts import Shelf
 from medaug.store import Store
 from medaug.train.checkpoint import Checkpoint, Ledger
 from medaug.train.classify import Classifier, classifier_of

@@ -13,8 +13,8 @@ from medaug.data.slices import normalisation
 from medaug.experiment.lineage import choosing_rows
 from medaug.experiment.names import output_name
 from medaug.models.unet import UNet, adapt_input
-from medaug.shelf import Shelf
 from medaug.spec import SegmenterSpec, TrialConfig
+from medaug.storage.artifacts import Shelf
 from medaug.train.checkpoint import Checkpoint, Progress
 from medaug.train.segment import train_segmenter
 from medaug.train.world import World

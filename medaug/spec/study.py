@@ -14,9 +14,9 @@ from pydantic import (
     model_validator,
 )
 
-from medaug.place import local, told
 from medaug.spec.base import Spec
 from medaug.spec.data import DataSpec, PhantomSpec, Positive, PositiveFloat
+from medaug.storage.uri import local, told
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Fraction = Annotated[float, Field(ge=0, lt=1)]

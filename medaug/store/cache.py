@@ -13,7 +13,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from medaug.errors import EnvironmentFault, UserError
-from medaug.locks import one_at_a_time
+from medaug.storage.locks import one_at_a_time
 from medaug.store.assemble import assembled
 from medaug.store.files import parse_sealed, private_folder, storage_faults
 from medaug.store.manifest import MANIFEST

@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from medaug.errors import IntegrityError
-from medaug.locks import one_at_a_time
+from medaug.storage.locks import one_at_a_time
 from medaug.store.files import sha256_of
 from medaug.store.sidecar import check_schema
 

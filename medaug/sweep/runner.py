@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medaug.errors import EnvironmentFault, Interrupted
+from medaug.ownership.lease import Lease
+from medaug.ownership.signals import StopRequests
+from medaug.ownership.version import note_version
 from medaug.spec import AshaSpec, ResourceSpec, TrialConfig
-from medaug.sweep.cluster import Cluster
+from medaug.storage.trial_folder import TrialFolder
+from medaug.sweep.cluster.start import Cluster
 from medaug.sweep.events import Listener, Listeners, Outcome, Status
-from medaug.sweep.lease import Lease
-from medaug.sweep.rank import run_trial
-from medaug.sweep.signals import StopRequests
-from medaug.sweep.version import note_version
-from medaug.trial_folder import TrialFolder
+from medaug.sweep.trial.rank import run_trial
 
 if TYPE_CHECKING:
-    from medaug.sweep.rank import Work
+    from medaug.sweep.trial.rank import Work
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +149,9 @@ class Sweep:
     def _finished_elsewhere(self, config: TrialConfig) -> dict[str, Any] | None:
         """The result of the same trial in another run on this storage, if what it made is still
         there. A key is the hash of all that decides the outcome, so it is taken over as it is."""
-        from medaug.shelf import Shelf  # and torch with it, which trials' own actors do without
+        from medaug.storage.artifacts import (
+            Shelf,  # and torch with it, which trials' own actors do without
+        )
 
         shelf = Shelf(self._storage)
         for found in sorted(self._experiment.parent.glob(f"*/trials/{config.key}/result.json")):
@@ -184,8 +186,8 @@ class Sweep:
         asha: AshaSpec | None,
         ended: dict[str, Outcome],
     ) -> dict[str, Outcome]:
-        from medaug.sweep.trial import Wave
-        from medaug.sweep.wave import TuneRun
+        from medaug.sweep.trial.trainable import Wave
+        from medaug.sweep.tune.wave import TuneRun
 
         name = f"{work.__module__}:{work.__qualname__}"
         wave = Wave(self._experiment, self._storage, self._resources, name, self._lease.number)

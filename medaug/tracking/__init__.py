@@ -1,0 +1,1 @@
+"""MLflow: everything that is sent there."""

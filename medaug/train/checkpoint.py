@@ -27,10 +27,10 @@ from typing import Any
 
 import torch
 
-from medaug import bucket
 from medaug.errors import EnvironmentFault, IntegrityError, UserError
-from medaug.locks import one_at_a_time
-from medaug.trial_folder import MANIFEST
+from medaug.storage import bucket
+from medaug.storage.locks import one_at_a_time
+from medaug.storage.trial_folder import MANIFEST
 
 log = logging.getLogger(__name__)
 

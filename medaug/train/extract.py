@@ -11,9 +11,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from medaug import bucket
 from medaug.models.unet import UNet, tap_shape
 from medaug.spec.study import FeatureSpec
+from medaug.storage import bucket
 from medaug.store import Provenance, Store, StoreSchema, StoreWriter, publish
 from medaug.train.checkpoint import Progress
 from medaug.train.loop import autocast

@@ -22,7 +22,7 @@ from medaug.arms import (
 from medaug.arms.base import CHUNK_VALUES, balanced_rows, chunks, rows_per_chunk
 from medaug.data.augment import STUDY_A, STUDY_D, times_four
 from medaug.errors import UserError
-from medaug.plan import plan_study
+from medaug.plan.trials import plan_study
 from medaug.spec import AugmentSpec, build_arm, build_study
 
 SMALL: dict[str, dict[str, Any]] = {

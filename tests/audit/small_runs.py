@@ -10,9 +10,9 @@ import numpy as np
 
 from medaug.data.splits import make_splits
 from medaug.experiment import ARM_CONFIGS, run_trial
-from medaug.plan import plan_study
-from medaug.shelf import Shelf
+from medaug.plan.trials import plan_study
 from medaug.spec import StudySpec, build_study
+from medaug.storage.artifacts import Shelf
 from medaug.store import Provenance, Store, StoreSchema, StoreWriter
 from medaug.train.checkpoint import Ledger
 from medaug.train.world import World

@@ -17,8 +17,8 @@ import medaug
 from medaug.cli import main
 from medaug.errors import IntegrityError, UserError
 from medaug.export import export
-from medaug.tracking.leaderboard import leaderboard_of
-from medaug.tracking.mlflow.generators import best_generator
+from medaug.results.leaderboard import leaderboard_of
+from medaug.tracking.generators import best_generator
 from tests.audit.small_runs import run, study
 
 torch.set_num_threads(1)

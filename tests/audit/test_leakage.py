@@ -14,10 +14,10 @@ from scipy.ndimage import gaussian_filter, zoom
 from medaug.audit import scan as scanning
 from medaug.audit.leakage import Image, Leak, Leakage, leakage_of
 from medaug.audit.scan import note_leakage, report_path, scan, scan_slices
-from medaug.shelf import Shelf
+from medaug.results.leaderboard import LEAK, leaderboard_of
+from medaug.results.table import explanation
+from medaug.storage.artifacts import Shelf
 from medaug.store import Fold, Provenance, Splits, Store, StoreSchema, StoreWriter
-from medaug.tracking.leaderboard import LEAK, leaderboard_of
-from medaug.tracking.table import explanation
 from tests.tracking.made_runs import made_scores, study
 
 torch.set_num_threads(1)

@@ -18,8 +18,8 @@ import torch
 import medaug
 from medaug.errors import IntegrityError, UserError
 from medaug.export import export
+from medaug.results.leaderboard import leaderboard_of
 from medaug.store import Store
-from medaug.tracking.leaderboard import leaderboard_of
 from tests.audit.small_runs import SLICES, run, study
 from tests.tracking.made_runs import made_scores
 from tests.tracking.made_runs import study as made_study

@@ -15,8 +15,8 @@ from medaug.audit.leakage import leakage_of
 from medaug.audit.scan import scan
 from medaug.data.privacy import KEY_ENV
 from medaug.experiment import ARM_CONFIGS
-from medaug.shelf import Shelf
 from medaug.spec import load_study
+from medaug.storage.artifacts import Shelf
 from medaug.study import look_for_leaks, make_slices
 from medaug.sweep.display import make_display
 

@@ -17,12 +17,12 @@ from medaug.audit.sealed import FILE, openings_of, unsealed_of
 from medaug.cli import main
 from medaug.errors import UserError
 from medaug.experiment.sealed import load_classifier, sealed_rows
-from medaug.shelf import Shelf
+from medaug.results.leaderboard import leaderboard_of
+from medaug.results.records import TrialRecord, read_trials
+from medaug.results.report.evidence import Evidence
+from medaug.results.report.facts import test_set as said_of_the_test_set
+from medaug.storage.artifacts import Shelf
 from medaug.store import Store
-from medaug.tracking.leaderboard import leaderboard_of
-from medaug.tracking.records import TrialRecord, read_trials
-from medaug.tracking.report.evidence import Evidence
-from medaug.tracking.report.facts import test_set as said_of_the_test_set
 from medaug.train.classify import predict
 from medaug.train.world import World
 from medaug.unseal import unseal

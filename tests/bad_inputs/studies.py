@@ -20,14 +20,14 @@ from click.testing import CliRunner
 from medaug.cli import main
 from medaug.data.privacy import site_key
 from medaug.errors import MedaugError
-from medaug.plan import plan_study
+from medaug.plan.trials import plan_study
 from medaug.spec import ResourceSpec, TrialConfig
 from medaug.store import Store, StoreSchema, StoreWriter
 from medaug.store.files import read_sealed, sealed, sha256_of
 from medaug.study import check_sizes, claim_folder, forked, hold_to_data, resume_study
-from medaug.sweep.cluster import Cluster
+from medaug.sweep.cluster.start import Cluster
 from medaug.sweep.runner import Sweep, check_storage
-from medaug.tracking.mlflow.tracker import Tracker
+from medaug.tracking.tracker import Tracker
 from medaug.train.world import World, check_batch_size
 from tests.audit.small_runs import SLICES, study, write_slices
 from tests.bad_inputs.case import GOOD_STUDY, Case, Make, NotHere, load

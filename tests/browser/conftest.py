@@ -54,10 +54,10 @@ def window(browser: Browser) -> Iterator[Callable[..., Page]]:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Path:
     """The folder of a run in which 300 rows of the wider ACGAN help, told to MLflow."""
-    from medaug.plan import plan_study
-    from medaug.tracking.leaderboard import leaderboard_of
-    from medaug.tracking.mlflow.tracker import Tracker
-    from medaug.tracking.report.document import write_report
+    from medaug.plan.trials import plan_study
+    from medaug.results.leaderboard import leaderboard_of
+    from medaug.results.report.document import write_report
+    from medaug.tracking.tracker import Tracker
     from tests.tracking.made_runs import SLICES, made_run, study
     from tests.tracking.test_tracker_showcase import publish_generator
 

@@ -17,8 +17,8 @@ from urllib.request import urlopen
 
 import pytest
 
-from medaug.tracking.leaderboard import leaderboard_of
-from medaug.tracking.table import with_interval
+from medaug.results.leaderboard import leaderboard_of
+from medaug.results.table import with_interval
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

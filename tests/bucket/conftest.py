@@ -9,8 +9,9 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from medaug import bucket, shelf
-from medaug.place import COPIES_ENV, local
+from medaug.storage import artifacts as shelf
+from medaug.storage import bucket
+from medaug.storage.uri import COPIES_ENV, local
 
 SECRET = "this-is-the-secret-of-the-tests"
 URI = "s3://medaug-tests/a/b"

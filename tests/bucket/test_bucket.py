@@ -14,18 +14,18 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from medaug import bucket
 from medaug.cli import main
 from medaug.doctor.finding import Place
 from medaug.doctor.storage import examine
 from medaug.errors import EnvironmentFault, UserError
-from medaug.place import local
-from medaug.run_folder import refresh_run, share_run
-from medaug.shelf import Shelf
+from medaug.ownership.lease import Lease
+from medaug.storage import bucket
+from medaug.storage.artifacts import Shelf
+from medaug.storage.run_folder import refresh_run, share_run
+from medaug.storage.trial_folder import TrialFolder, write_json
+from medaug.storage.uri import local
 from medaug.store import StoreWriter
-from medaug.sweep.lease import Lease
 from medaug.train.checkpoint import Ledger
-from medaug.trial_folder import TrialFolder, write_json
 from tests.bucket.conftest import SECRET, URI, Node, keys
 from tests.store.small import ABOUT, SMALL, write_rows
 from tests.sweep.toy_trials import config

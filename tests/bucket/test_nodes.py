@@ -28,8 +28,8 @@ resources: {ranks: 2, strategy: STRICT_SPREAD, hang_timeout_s: 300}
 
 ASK = """
 import sys
-from medaug.place import local
-from medaug.sweep.nodes import ask_nodes
+from medaug.storage.uri import local
+from medaug.sweep.cluster.nodes import ask_nodes
 nodes = ask_nodes(local(sys.argv[1]), None, timeout_s=240)
 print([(node.error, node.answer and node.answer.storage_error, node.same_file) for node in nodes])
 """

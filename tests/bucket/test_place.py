@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from medaug.place import COPIES_ENV, BucketPath, address, local, told
+from medaug.storage.uri import COPIES_ENV, BucketPath, address, local, told
 
 
 def test_a_folder_is_itself() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from medaug.sweep.cluster import Cluster
+from medaug.sweep.cluster.start import Cluster
 
 
 @contextlib.contextmanager

@@ -83,7 +83,7 @@ ELSEWHERE: dict[int, tuple[str, ...]] = {
     ),
     21: (_TRACKER + "test_a_locked_database_blocks_nobody",),
     22: (_TRACKER + "test_a_server_that_refuses_is_explained_once",),
-    24: ("tests/test_room.py::test_too_little_room_is_said_with_both_numbers",),
+    24: ("tests/plan/test_disk.py::test_too_little_room_is_said_with_both_numbers",),
     29: (
         _CHECKPOINT + "test_a_missing_file_is_a_damage",
         _STORE + "test_a_manifest_that_is_none_is_refused",

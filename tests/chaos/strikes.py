@@ -15,8 +15,8 @@ import psutil
 from toy_trials import begun
 
 from medaug.spec import TrialConfig
+from medaug.storage.trial_folder import TrialFolder
 from medaug.sweep import Outcome
-from medaug.trial_folder import TrialFolder
 from tests.chaos.board import Fault
 
 RECOVERED_S = 30.0

@@ -10,10 +10,10 @@ import pytest
 from toy_trials import config, count, expected_total
 
 from medaug.spec import ResourceSpec
+from medaug.storage.trial_folder import TrialFolder
 from medaug.sweep import Sweep
-from medaug.sweep.cluster import OBJECT_STORE_BYTES
-from medaug.sweep.stopwatch import Stopwatch
-from medaug.trial_folder import TrialFolder
+from medaug.sweep.cluster.start import OBJECT_STORE_BYTES
+from medaug.sweep.trial.stopwatch import Stopwatch
 from tests.chaos.board import Fault
 from tests.chaos.injectors import cluster
 

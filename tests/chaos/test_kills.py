@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from toy_trials import begun, config, count, expected_total, small_steps
 
+from medaug.results.goodput import spent
 from medaug.spec import ResourceSpec, TrialConfig
+from medaug.storage.trial_folder import TrialFolder
 from medaug.sweep import Sweep
-from medaug.tracking.goodput import spent
-from medaug.trial_folder import TrialFolder
 from tests.chaos.board import Fault
 from tests.chaos.injectors import cluster
 from tests.chaos.strikes import Striker, account, kill_rank, processes_named

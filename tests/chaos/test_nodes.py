@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from toy_trials import begun, expected_total
 
-from medaug.trial_folder import TrialFolder
+from medaug.storage.trial_folder import TrialFolder
 from tests.chaos.board import Fault
 from tests.chaos.conftest import TOYS
 from tests.chaos.spread import spread_trial

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from medaug.errors import UserError
-from medaug.sweep.lease import Lease
+from medaug.ownership.lease import Lease
 from tests.chaos.board import Fault
 from tests.sweep.test_lease import age
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from medaug.sweep.lease import Lease
-from medaug.sweep.watchdog import TIMEOUT_S
+from medaug.ownership.lease import Lease
+from medaug.ownership.watchdog import TIMEOUT_S
 from medaug.train.checkpoint import Ledger
 from tests.chaos.board import Fault
 from tests.chaos.injectors import shim
@@ -21,7 +21,7 @@ from tests.train.checkpoints import KEY, checkpoint
 WAITS = """
 import sys, time
 from pathlib import Path
-from medaug.sweep.watchdog import StorageWatchdog
+from medaug.ownership.watchdog import StorageWatchdog
 with StorageWatchdog(Path(sys.argv[1]), float(sys.argv[2])):
     print("watching", flush=True)
     time.sleep(500)
@@ -68,7 +68,7 @@ ONE_EPOCH = """
 import sys
 from pathlib import Path
 from medaug.errors import UserError
-from medaug.sweep.lease import Lease
+from medaug.ownership.lease import Lease
 from medaug.train.checkpoint import Ledger
 from tests.train.checkpoints import KEY, checkpoint
 ledger = Ledger(Path(sys.argv[1]) / "trial")

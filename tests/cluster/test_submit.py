@@ -20,7 +20,7 @@ from medaug.cli import main
 from medaug.errors import UserError
 from medaug.experiment import ARM_CONFIGS
 from medaug.spec import load_study
-from medaug.sweep.jobs import Job, Jobs, resume_command, run_command
+from medaug.sweep.cluster.jobs import Job, Jobs, resume_command, run_command
 from tests.cluster.head import Head, free_ports
 
 ROOT = Path(__file__).parents[2]

@@ -56,7 +56,7 @@ ELSEWHERE = {
     "medaug status": ("tests/cluster/test_submit.py", '"status"'),
     "medaug stop": ("tests/cluster/test_submit.py", '"stop"'),
     "medaug bench": ("tests/bench", "medaug.bench"),
-    "medaug plan": ("tests/estimate", "estimate("),
+    "medaug plan": ("tests/plan", "estimate("),
     "medaug doctor": ("tests/doctor", '"doctor"'),
 }
 """Commands that train, need a cluster, measure or serve for ever; the tests that run them or what

@@ -16,7 +16,7 @@ from medaug.doctor import limits, machine, storage, tracking
 from medaug.doctor.cluster import judge
 from medaug.doctor.examine import examine
 from medaug.doctor.finding import Finding, Place
-from medaug.sweep.nodes import Answer, Node
+from medaug.sweep.cluster.nodes import Answer, Node
 
 
 @pytest.fixture(autouse=True)

@@ -7,12 +7,12 @@ from typing import Any
 from medaug.data.layouts import read_cohort
 from medaug.data.slices import ingest, ingest_signature
 from medaug.experiment import run_trial
-from medaug.plan import plan_study
+from medaug.plan.trials import plan_study
+from medaug.results.leaderboard import Leaderboard, leaderboard_of
 from medaug.spec import StudySpec
+from medaug.storage.trial_folder import TrialFolder, write_json
 from medaug.store import Store
-from medaug.tracking.leaderboard import Leaderboard, leaderboard_of
 from medaug.train.world import World
-from medaug.trial_folder import TrialFolder, write_json
 
 
 def run_here(study: StudySpec) -> tuple[Leaderboard, list[dict[str, Any]], Store]:

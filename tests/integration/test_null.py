@@ -10,10 +10,10 @@ import torch
 from medaug.data.layouts import read_cohort
 from medaug.data.slices import ingest, ingest_signature
 from medaug.experiment import ARM_CONFIGS, run_trial
-from medaug.plan import plan_study
-from medaug.shelf import Shelf
+from medaug.plan.trials import plan_study
+from medaug.results.leaderboard import CHANCE, leaderboard_of
 from medaug.spec import build_study
-from medaug.tracking.leaderboard import CHANCE, leaderboard_of
+from medaug.storage.artifacts import Shelf
 from medaug.train.world import World
 
 NULL = {

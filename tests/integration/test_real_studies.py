@@ -12,9 +12,9 @@ import torch
 
 from medaug.data.privacy import KEY_ENV
 from medaug.experiment import ARM_CONFIGS
+from medaug.results.leaderboard import Leaderboard, Row
 from medaug.spec import load_study
 from medaug.store import Store
-from medaug.tracking.leaderboard import Leaderboard, Row
 from tests.integration.in_process import run_here
 
 ROOT = Path(__file__).parents[2]

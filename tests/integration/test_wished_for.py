@@ -12,8 +12,8 @@ import torch
 
 from medaug.data.privacy import KEY_ENV
 from medaug.experiment import ARM_CONFIGS
-from medaug.shelf import Shelf
 from medaug.spec import load_study
+from medaug.storage.artifacts import Shelf
 from tests.integration.in_process import run_here
 
 GLIOMA = Path(__file__).parents[2] / "jobs" / "glioma.yaml"

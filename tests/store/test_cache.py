@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from medaug.errors import EnvironmentFault, IntegrityError, UserError
-from medaug.shelf import Shelf
+from medaug.storage.artifacts import Shelf
 from medaug.store import NodeCache, Store, assembled, publish_directory
 from tests.store.small import contents, in_process
 

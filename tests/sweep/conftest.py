@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from medaug.sweep.cluster import Cluster
-from medaug.trial_folder import TrialFolder
+from medaug.storage.trial_folder import TrialFolder
+from medaug.sweep.cluster.start import Cluster
 
 sys.path.insert(0, str(Path(__file__).parent))  # workers import toy_trials by name
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from toy_trials import config, count
 
 from medaug.errors import MedaugError
+from medaug.ownership.watchdog import StorageWatchdog
 from medaug.spec import ResourceSpec, TrialConfig
 from medaug.sweep import Outcome, Sweep, runner
-from medaug.sweep.watchdog import StorageWatchdog
 
 runner.LOST_AFTER_S = 3.0  # so that a test need not wait
 SAVE_S = float(os.environ.get("MEDAUG_TEST_SAVE_S", "0"))

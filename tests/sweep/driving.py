@@ -13,7 +13,7 @@ import psutil
 from toy_trials import config
 
 from medaug.spec import TrialConfig
-from medaug.trial_folder import TrialFolder
+from medaug.storage.trial_folder import TrialFolder
 
 HERE = Path(__file__).parent
 EPOCHS, SECONDS = 8, 0.25

@@ -13,8 +13,8 @@ import pytest
 
 from medaug.errors import EnvironmentFault, UserError
 from medaug.spec import ResourceSpec
-from medaug.sweep import cluster
-from medaug.sweep.cluster import Cluster, capacity
+from medaug.sweep.cluster import start as cluster
+from medaug.sweep.cluster.start import Cluster, capacity
 
 NODES = [{"CPU": 4.0}, {"CPU": 2.0, "GPU": 2.0}, {"memory": 1.0}]
 

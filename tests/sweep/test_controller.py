@@ -12,7 +12,7 @@ import pytest
 from ray import tune
 from ray.train._internal.storage import StorageContext
 
-from medaug.sweep.controller import Controller, Feed, OfKind
+from medaug.sweep.tune.controller import Controller, Feed, OfKind
 
 TRIALS, AT_ONCE = 7, 2
 

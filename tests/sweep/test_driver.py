@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from toy_trials import expected_total
 
+from medaug.storage.trial_folder import TrialFolder
 from medaug.train.checkpoint import Ledger
-from medaug.trial_folder import TrialFolder
 from tests.sweep.driving import EPOCHS, Driver, logged, trial
 
 pytestmark = pytest.mark.ray

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from medaug.errors import EnvironmentFault, IntegrityError, UserError
-from medaug.sweep.failures import Failure, root_cause, triage
+from medaug.sweep.trial.failures import Failure, root_cause, triage
 
 
 @pytest.mark.parametrize(

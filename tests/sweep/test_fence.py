@@ -11,19 +11,19 @@ import torch
 from toy_trials import config
 
 from medaug.spec import TrialConfig
-from medaug.sweep.failures import Failure, triage
-from medaug.sweep.fence import Fence, Superseded, newest_turn, next_turn
-from medaug.sweep.rank import Rank
-from medaug.sweep.record import Recorder
+from medaug.storage.trial_folder import TrialFolder
+from medaug.sweep.trial.failures import Failure, triage
+from medaug.sweep.trial.fence import Fence, Superseded, newest_turn, next_turn
+from medaug.sweep.trial.rank import Rank
+from medaug.sweep.trial.recorder import Recorder
 from medaug.train import checkpoint as ledger_module
 from medaug.train.checkpoint import Checkpoint, Progress
-from medaug.trial_folder import TrialFolder
 
 ANOTHER_DRIVER = """\
 import sys
 from pathlib import Path
 from toy_trials import config
-from medaug.sweep.rank import Rank
+from medaug.sweep.trial.rank import Rank
 
 rank, storage = Rank(1.0, 0), Path(sys.argv[1])
 place = rank.place()

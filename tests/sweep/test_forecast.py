@@ -13,10 +13,10 @@ from rich.console import Console
 
 from medaug.cli import main
 from medaug.errors import EnvironmentFault
-from medaug.estimate.forecast import forecast, render
 from medaug.experiment import ARM_CONFIGS
+from medaug.plan.forecast.forecast import forecast, render
 from medaug.spec import StudySpec, build_study
-from medaug.sweep.cluster import Cluster
+from medaug.sweep.cluster.start import Cluster
 from medaug.sweep.display import Display
 
 pytestmark = pytest.mark.ray

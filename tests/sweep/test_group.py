@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from medaug.sweep.group import devices_of
-from medaug.sweep.rank import Place
+from medaug.sweep.trial.group import devices_of
+from medaug.sweep.trial.rank import Place
 
 
 @pytest.mark.parametrize(

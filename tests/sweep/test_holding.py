@@ -11,14 +11,14 @@ import pytest
 from click.testing import CliRunner
 
 from medaug.cli import main
+from medaug.ownership.status import runs_in, state_of, stop
 from medaug.spec import TrialConfig
-from medaug.sweep.holding import runs_in, state_of, stop
-from medaug.trial_folder import TrialFolder
+from medaug.storage.trial_folder import TrialFolder
 
 DRIVER = """
 import signal, sys
 from pathlib import Path
-from medaug.sweep.lease import Lease
+from medaug.ownership.lease import Lease
 asked = []
 signal.signal(signal.SIGTERM, lambda *_: asked.append("SIGTERM"))
 with Lease(Path(sys.argv[1])):

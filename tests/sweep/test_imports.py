@@ -8,7 +8,7 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize("module", ["trial", "holding"])
+@pytest.mark.parametrize("module", ["sweep.trial.trainable", "ownership.status"])
 def test_what_starts_often_does_without_torch(module: str) -> None:
-    code = f"import sys, medaug.sweep.{module}; sys.exit('torch' in sys.modules)"
+    code = f"import sys, medaug.{module}; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from medaug.errors import EnvironmentFault, UserError
-from medaug.sweep.lease import Lease
+from medaug.ownership.lease import Lease
 
 
 def age(folder: Path, seconds: float) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from medaug.doctor.cluster import judge
-from medaug.sweep.cluster import Cluster
-from medaug.sweep.nodes import ask_nodes
+from medaug.sweep.cluster.nodes import ask_nodes
+from medaug.sweep.cluster.start import Cluster
 
 pytestmark = pytest.mark.ray
 

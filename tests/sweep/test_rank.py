@@ -13,10 +13,10 @@ import torch
 from toy_trials import config
 
 from medaug.spec import TrialConfig
-from medaug.sweep.failures import Failure
-from medaug.sweep.rank import Epoch, Rank, interface_of
+from medaug.storage.trial_folder import TrialFolder
+from medaug.sweep.trial.failures import Failure
+from medaug.sweep.trial.rank import Epoch, Rank, interface_of
 from medaug.train.checkpoint import Ledger
-from medaug.trial_folder import TrialFolder
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from medaug.errors import EnvironmentFault
-from medaug.sweep.fence import Fence
-from medaug.sweep.record import Recorder
+from medaug.storage.trial_folder import TrialFolder
+from medaug.sweep.trial.fence import Fence
+from medaug.sweep.trial.recorder import Recorder
 from medaug.train.checkpoint import Checkpoint, Ledger, Progress
-from medaug.trial_folder import TrialFolder
 
 
 def recorder_of(folder: TrialFolder, every_s: float) -> Recorder:
@@ -37,7 +37,7 @@ def test_an_epoch_is_saved_when_the_last_save_is_old_enough(
     folder: TrialFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [100.0]
-    monkeypatch.setattr("medaug.sweep.record.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("medaug.sweep.trial.recorder.time.monotonic", lambda: now[0])
     recorder = recorder_of(folder, 30)
     for epoch, at, newest in [(1, 129, 0), (2, 131, 2), (3, 160, 2), (4, 161, 4)]:
         now[0] = at

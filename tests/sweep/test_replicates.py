@@ -9,10 +9,10 @@ import pytest
 
 from medaug.experiment import run_trial
 from medaug.spec import StudySpec
-from medaug.sweep.replicates import AT_ONCE, LABEL, folded, run_replicates
+from medaug.storage.trial_folder import TrialFolder
+from medaug.sweep.trial.replicates import AT_ONCE, LABEL, folded, run_replicates
 from medaug.train.checkpoint import Ledger
 from medaug.train.world import World
-from medaug.trial_folder import TrialFolder
 
 # Test folders are no package: the small store is the experiment's tests' own.
 sys.path.append(str(Path(__file__).parents[2]))

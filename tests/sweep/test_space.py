@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from medaug.errors import UserError
-from medaug.sweep.space import Point, draw, search
+from medaug.sweep.tune.space import Point, draw, search
 
 SPACE = {
     "acgan.lr": {"loguniform": [1e-5, 1e-2]},

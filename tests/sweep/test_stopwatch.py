@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from medaug.sweep.stopwatch import Stopwatch
-from medaug.tracking.goodput import BUCKETS, Spent, spent
-from medaug.trial_folder import TrialFolder
+from medaug.results.goodput import BUCKETS, Spent, spent
+from medaug.storage.trial_folder import TrialFolder
+from medaug.sweep.trial.stopwatch import Stopwatch
 
 
 class Clock:

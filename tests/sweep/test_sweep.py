@@ -13,10 +13,10 @@ from toy_trials import config, count, expected_total
 
 from medaug.errors import EnvironmentFault
 from medaug.spec import AshaSpec, ResourceSpec, TrialConfig
+from medaug.storage.trial_folder import TrialFolder, write_json
 from medaug.sweep import Outcome, Sweep
-from medaug.sweep.cluster import Cluster
+from medaug.sweep.cluster.start import Cluster
 from medaug.train.checkpoint import Ledger
-from medaug.trial_folder import TrialFolder, write_json
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 

@@ -9,13 +9,13 @@ import pytest
 from ray import tune
 from toy_trials import config
 
+from medaug.results.goodput import spent
 from medaug.spec import ResourceSpec
-from medaug.sweep import trial as module
-from medaug.sweep.failures import Failure, GroupFailed
-from medaug.sweep.rank import Epoch
-from medaug.sweep.trial import Trial, Wave
-from medaug.tracking.goodput import spent
-from medaug.trial_folder import TrialFolder
+from medaug.storage.trial_folder import TrialFolder
+from medaug.sweep.trial import trainable as module
+from medaug.sweep.trial.failures import Failure, GroupFailed
+from medaug.sweep.trial.rank import Epoch
+from medaug.sweep.trial.trainable import Trial, Wave
 
 DIED = Failure("rank died", "a rank's process ended unexpectedly")
 LOST = Failure("lost node", "a rank's node is gone")

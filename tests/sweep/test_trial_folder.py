@@ -9,8 +9,8 @@ import pytest
 from toy_trials import config
 
 from medaug.errors import EnvironmentFault, IntegrityError
+from medaug.storage.trial_folder import TrialFolder, write_json
 from medaug.sweep.runner import check_storage
-from medaug.trial_folder import TrialFolder, write_json
 
 
 def test_the_configuration_comes_back_with_the_same_key(folder: TrialFolder) -> None:

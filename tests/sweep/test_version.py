@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from medaug.errors import UserError
+from medaug.ownership.lease import Lease
+from medaug.ownership.version import NOTE, note_version
 from medaug.spec import ResourceSpec
+from medaug.storage.trial_folder import read_json
 from medaug.sweep import Sweep
-from medaug.sweep.lease import Lease
-from medaug.sweep.version import NOTE, note_version
-from medaug.trial_folder import read_json
 
 
 @pytest.fixture

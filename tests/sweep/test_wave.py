@@ -11,11 +11,11 @@ import pytest
 from toy_trials import config
 
 from medaug.spec import AshaSpec, ResourceSpec, TrialConfig
+from medaug.storage.trial_folder import TrialFolder
 from medaug.sweep.events import Listeners
-from medaug.sweep.halving import Halving
-from medaug.sweep.trial import Wave, as_param, bundles
-from medaug.sweep.wave import Record, lost
-from medaug.trial_folder import TrialFolder
+from medaug.sweep.trial.trainable import Wave, as_param, bundles
+from medaug.sweep.tune.halving import Halving
+from medaug.sweep.tune.wave import Record, lost
 
 ASHA = AshaSpec(metric="val/fd", mode="min", grace_period=1, reduction_factor=2)
 DISTANCE = {"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0}

@@ -13,10 +13,10 @@ import torch
 from medaug.data.splits import make_splits
 from medaug.experiment import ARM_CONFIGS, generator_name, output_name
 from medaug.models.unet import UNet
-from medaug.plan import Plan, plan_study
+from medaug.plan.trials import Plan, plan_study
 from medaug.seeding import numpy_generator
-from medaug.shelf import Shelf
 from medaug.spec import StudySpec, TrialConfig, build_study
+from medaug.storage.artifacts import Shelf
 from medaug.store import Provenance, Splits, Store, StoreSchema, StoreWriter
 
 SIZE, SHAPE = 32, (16, 6, 6)

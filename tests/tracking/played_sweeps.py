@@ -12,9 +12,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from medaug.spec import StudySpec, TrialConfig
+from medaug.storage.trial_folder import TrialFolder
 from medaug.sweep.events import Outcome, Status
-from medaug.tracking.mlflow.tracker import Tracker
-from medaug.trial_folder import TrialFolder
+from medaug.tracking.tracker import Tracker
 from tests.tracking.made_runs import start
 
 QUICK = {"pace_s": 0.02, "retry_s": 0.2}

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from medaug.errors import UserError
-from medaug.spec import TrialConfig
-from medaug.tracking.leaderboard import (
+from medaug.results.leaderboard import (
     CHANCE,
     COLLAPSE,
     NO_GAIN,
@@ -23,7 +22,8 @@ from medaug.tracking.leaderboard import (
     Row,
     leaderboard_of,
 )
-from medaug.tracking.published import published
+from medaug.results.published import published
+from medaug.spec import TrialConfig
 from tests.tracking.made_runs import made_scores, start, study, write_trial
 
 Result = dict[str, Any]

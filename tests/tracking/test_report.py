@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from medaug.errors import UserError
+from medaug.results.goodput import Spent, spent
+from medaug.results.report.answer import answer
+from medaug.results.report.document import write_report
+from medaug.results.report.evidence import Evidence
+from medaug.results.report.facts import Table, without_paths
 from medaug.spec import StudySpec, TrialConfig
-from medaug.tracking.goodput import Spent, spent
-from medaug.tracking.report.answer import answer
-from medaug.tracking.report.document import write_report
-from medaug.tracking.report.evidence import Evidence
-from medaug.tracking.report.facts import Table, without_paths
 from tests.tracking.made_runs import made_run, made_scores, start, study
 from tests.tracking.test_leaderboard import acgan_helps
 
@@ -345,7 +345,7 @@ def test_places_are_left_out(text: str, public: str) -> None:
 
 
 def test_tables_are_rectangular(run: Path) -> None:
-    from medaug.tracking.report import facts
+    from medaug.results.report import facts
 
     evidence = Evidence.of(run)
     assert evidence.slices is not None

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from medaug.tracking.leaderboard import CHANCE, COLLAPSE, NO_GAIN, REFERENCE, Leaderboard, Row
-from medaug.tracking.table import explanation, render, render_published, spoken, with_interval
+from medaug.results.leaderboard import CHANCE, COLLAPSE, NO_GAIN, REFERENCE, Leaderboard, Row
+from medaug.results.table import explanation, render, render_published, spoken, with_interval
 
 ROW = Row(
     arm="acgan",

@@ -16,9 +16,9 @@ from medaug.errors import Interrupted
 from medaug.spec import TrialConfig
 from medaug.spec.study import PretrainSpec
 from medaug.sweep.events import Status
-from medaug.tracking.mlflow.params import PRIVATE, as_text, flatten, private_names, safe_name
-from medaug.tracking.mlflow.place import private_database
-from medaug.tracking.mlflow.tracker import sync
+from medaug.tracking.params import PRIVATE, as_text, flatten, private_names, safe_name
+from medaug.tracking.tracker import sync
+from medaug.tracking.uri import private_database
 from tests.tracking.made_runs import study
 from tests.tracking.played_sweeps import (
     Played,
@@ -271,7 +271,7 @@ def test_what_we_make_is_the_owner_s_alone(play: Callable[..., Played], tmp_path
 
 
 def test_the_driver_need_not_wait_for_mlflow_to_be_imported() -> None:
-    code = "import sys, medaug.tracking.mlflow.tracker; print('mlflow' in sys.modules)"
+    code = "import sys, medaug.tracking.tracker; print('mlflow' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert answer.stdout.strip() == "False", answer.stderr
 

@@ -18,11 +18,11 @@ import pytest
 from mlflow import MlflowClient
 
 from medaug.errors import EnvironmentFault, UserError
-from medaug.tracking.mlflow import server
-from medaug.tracking.mlflow.place import diagnosis, tracking_uri, without_password
-from medaug.tracking.mlflow.spool import SPOOL, Backlog
-from medaug.tracking.mlflow.tracker import sync
-from medaug.tracking.mlflow.view import VIEW_TAG
+from medaug.tracking import server
+from medaug.tracking.spool import SPOOL, Backlog
+from medaug.tracking.tracker import sync
+from medaug.tracking.uri import diagnosis, tracking_uri, without_password
+from medaug.tracking.view import VIEW_TAG
 from tests.tracking.made_runs import study
 from tests.tracking.mlflow_server import MlflowServer
 from tests.tracking.played_sweeps import (
@@ -76,7 +76,7 @@ def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [
         record.getMessage()
         for record in caplog.records
-        if record.name == "medaug.tracking.mlflow.tracker" and record.levelno >= logging.WARNING
+        if record.name == "medaug.tracking.tracker" and record.levelno >= logging.WARNING
     ]
 
 

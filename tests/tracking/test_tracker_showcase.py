@@ -19,14 +19,14 @@ from mlflow.entities import Run
 from medaug.arms import FittedArm, load_arm
 from medaug.arms.acgan import AcganArm, AcganSpec
 from medaug.experiment import generator_name
-from medaug.plan import plan_study
-from medaug.shelf import Shelf
+from medaug.plan.trials import plan_study
+from medaug.results.leaderboard import Leaderboard, leaderboard_of
+from medaug.results.report.answer import answer
+from medaug.results.report.document import REPORT
+from medaug.results.table import with_interval
 from medaug.spec import StudySpec, TrialConfig
-from medaug.tracking.leaderboard import Leaderboard, leaderboard_of
-from medaug.tracking.mlflow.tracker import Tracker, sync
-from medaug.tracking.report.answer import answer
-from medaug.tracking.report.document import REPORT
-from medaug.tracking.table import with_interval
+from medaug.storage.artifacts import Shelf
+from medaug.tracking.tracker import Tracker, sync
 from medaug.train.gan import Gan
 from medaug.train.scaling import FeatureScale
 from tests.tracking.made_runs import SLICES, made_scores, study, write_trial

@@ -1,0 +1,1 @@
+"""Every trial of a study beforehand, and what it will take."""

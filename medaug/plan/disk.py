@@ -1,0 +1,55 @@
+"""How much a study will write, from its plan alone: asked before anything runs."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable
+
+import torch
+
+from medaug.experiment import output_name
+from medaug.models.unet import UNet, tap_shape
+from medaug.spec import StudySpec, TrialConfig
+from medaug.storage.artifacts import Shelf
+
+CHECKPOINT_BYTES = 16
+"""Per float32 weight: itself, the best one so far, and Adam's two moments."""
+KEPT = 2
+"""Checkpoints that a trial keeps."""
+
+
+def bytes_to_write(study: StudySpec, trials: Iterable[TrialConfig], rows: int) -> int:
+    """Bytes of the stores that ``trials`` will make of ``rows`` slices, those that are there
+    already left out, and of the U-Nets' checkpoints that exist at a time.
+
+    Checkpoints of generators and classifiers are small beside them, and not counted.
+    """
+    shelf = Shelf(study.storage)
+    makers = [trial for trial in trials if trial.stage != "classify"]
+    new = [trial for trial in makers if not shelf.has(output_name(trial))]
+    stores = sum(_rows_made(trial, rows) for trial in new) * row_bytes(study)
+    unets = sum(trial.stage == "segment" for trial in new)
+    at_once = min(unets, study.resources.max_concurrent or os.cpu_count() or 1)
+    return stores + at_once * KEPT * CHECKPOINT_BYTES * _unet_weights(study)
+
+
+def row_bytes(study: StudySpec) -> int:
+    """Of one row that a classifier is given: a feature, or an image where there is no U-Net."""
+    size = study.data.image_size
+    if study.features is None or study.segmenter is None:
+        return 4 * size * size
+    values = math.prod(tap_shape(study.features.tap, study.segmenter.base, size))
+    return values * torch.finfo(getattr(torch, study.features.dtype)).bits // 8
+
+
+def _rows_made(trial: TrialConfig, rows: int) -> int:
+    return {"extract": rows, "generate": trial.settings.get("n", 0)}.get(trial.stage, 0)
+
+
+def _unet_weights(study: StudySpec) -> int:
+    if study.segmenter is None:
+        return 0
+    with torch.device("meta"):  # nothing is computed
+        unet = UNet(study.segmenter.in_channels, study.segmenter.base)
+    return sum(parameter.numel() for parameter in unet.parameters())

@@ -1,0 +1,307 @@
+"""The study in miniature on its own cluster: what one trial of each kind takes."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+from medaug.audit.scan import note_leakage, scan
+from medaug.errors import EnvironmentFault
+from medaug.plan.disk import row_bytes
+from medaug.plan.forecast.kinds import Kind, kind_of, mean_of, measure
+from medaug.plan.forecast.measured import START_CPU_S, VRAM_THERE, WARM, code_of, run_measured
+from medaug.plan.forecast.schedule import schedule
+from medaug.plan.forecast.standin import Patients, fewer, rows_of, write_stand_in
+from medaug.plan.trials import ArmVariant, plan_study
+from medaug.results.leaderboard import leaderboard_of
+from medaug.results.report.document import write_report
+from medaug.spec import StudySpec, TrackingSpec, TrialConfig
+from medaug.storage.artifacts import Shelf
+from medaug.storage.trial_folder import TrialFolder, write_json
+from medaug.sweep.display import Display
+from medaug.sweep.runner import Sweep
+from medaug.tracking.tracker import Tracker
+from medaug.tracking.uri import database_uri
+
+EPOCHS = {"segment": 3, "generate": 6, "classify": 6}
+"""The first warms up, the last may also finish; those in between are averaged."""
+PIXELS = 100e6
+"""Work of the U-Net in the miniature, in pixels x base channels squared: all of the demo."""
+MOST_ROWS = 512
+MOST_BYTES = 64 << 20
+"""Of generated rows."""
+CLASSIFIERS = 6
+"""The classifier's cost does not depend on where its rows come from: so many are enough."""
+SEEDS = 3
+"""The first trial on a slot loads libraries and picks kernels: an arm is rehearsed up to so often,
+so that one of its trials comes to a slot that is warm."""
+SLICES, PRETRAIN = "slices-standin00000", "slices-standin00001"
+Waves = tuple[float, list[tuple[TrialConfig, float]]]
+"""Wall seconds of a wave; its trials and the seconds of each."""
+
+
+@dataclass(frozen=True)
+class Miniature:
+    """What was measured, and at which size."""
+
+    study: StudySpec
+    rows: int
+    n_synthetic: int
+    kinds: dict[tuple[str, str], Kind]
+    """(stage, arm variant or purpose) -> what it takes."""
+    wave_s: dict[str, float]
+    """By wave: what starting and ending it took beside its trials."""
+    warming_s: dict[str, float]
+    """By wave: what the first trials on a slot take longer than those that follow."""
+    trial_s: float
+    """What each trial takes besides its epochs."""
+    start_s: float
+    """Until the ranks of a slot are ready for their first trial, and the CPU seconds of one."""
+    start_cpu_s: float
+    slots: int
+    """Trials that run at once."""
+    vram_there: int
+    """Bytes of one GPU; 0 without."""
+    nodes: tuple[int, ...]
+    """Bytes of memory that the ranks of each node may use."""
+    scan_s: float
+    """Looking for copies among the miniature's slices."""
+    figures_s: float
+    """Drawing the figures of one trial that is no classifier."""
+    finish_s: float
+    """Leaderboard, report, MLflow's last news and the end of the cluster."""
+
+
+def rehearse(
+    study: StudySpec,
+    arms: Sequence[ArmVariant],
+    patients: Patients,
+    masks: bool,
+    storage: Path,
+    display: Display,
+    *,
+    address: str | None,
+) -> Miniature:
+    """Run one fold of ``study`` on stand-in slices, below ``storage``.
+
+    All that it writes lies in one new folder there, which is gone at the end: MLflow's runs too.
+
+    Raises:
+        EnvironmentFault: a trial does not fit into the cluster, or failed; says what would help.
+    """
+    small = miniature(study, patients)
+    shown = fewer(patients, _rows(study), study)
+    with _workplace(storage) as place:
+        small = small.model_copy(
+            update={"storage": place, "tracking": TrackingSpec(uri=database_uri(place))}
+        )
+        shelf = Shelf(place)
+        write_stand_in(small, shown, masks, shelf.store_path(SLICES))
+        if small.segmenter is not None and small.segmenter.pretrain is not None:
+            write_stand_in(small, shown, masks, shelf.store_path(PRETRAIN))
+        plan = plan_study(small, SLICES, PRETRAIN, shrunk(arms))
+        folder = place / "rehearsal"
+        waves: dict[str, Waves] = {}
+        tracker = Tracker(small, folder)  # a study has one, and it computes beside the ranks
+        resources, listeners = study.resources, (display, tracker)
+        with Sweep(folder, place, resources, address=address, listeners=listeners) as sweep:
+            write_json(folder / "study.json", small.canonical())
+            with tracker:
+                for title, trials in plan.waves():
+                    chosen = [t for t in _few(trials) if all(map(shelf.has, t.inputs.values()))]
+                    began = time.monotonic()
+                    outcomes = sweep.run(chosen, work=run_measured)
+                    wall_s = time.monotonic() - began
+                    for trial, outcome in zip(chosen, outcomes, strict=True):
+                        if outcome.error:
+                            raise _cannot(study, trial, outcome.error)
+                    seconds = [outcome.seconds for outcome in outcomes]
+                    waves[title] = wall_s, list(zip(chosen, seconds, strict=True))
+                slots = sweep.slots(study.resources.ranks)
+                nodes = tuple(sweep.memory_bytes())
+                scan_s = _scan(folder, shelf)
+                ended = time.monotonic()
+                board = leaderboard_of(folder)
+                report, figures_s, again_s = _report(folder)
+                tracker.finish(board, report)
+        finish_s = time.monotonic() - ended - figures_s - again_s
+        made = sum(len(trials) for title, (_, trials) in waves.items() if title != "classify")
+        about = {
+            **{"rows": rows_of(shown), "slots": slots, "nodes": nodes, "scan_s": scan_s},
+            **{"figures_s": figures_s / max(1, made), "finish_s": finish_s},
+        }
+        return _measured(small, folder, shelf, waves, about)
+
+
+def miniature(study: StudySpec, patients: Patients) -> StudySpec:
+    """``study`` with few epochs, added rows and seeds."""
+    segmenter = study.segmenter
+    if segmenter is not None:
+        pretrain = segmenter.pretrain
+        if pretrain is not None:
+            few = min(pretrain.epochs, EPOCHS["segment"])
+            pretrain = pretrain.model_copy(update={"epochs": few})
+        epochs = min(segmenter.epochs, EPOCHS["segment"])
+        segmenter = segmenter.model_copy(update={"epochs": epochs, "pretrain": pretrain})
+    epochs = min(study.classifier.epochs, EPOCHS["classify"])
+    n = min(max(study.sweep.n_synthetic), _most_generated(study))
+    seeds = tuple(dict.fromkeys([*study.sweep.seeds, *range(SEEDS)]))[:SEEDS]
+    return study.model_copy(
+        update={
+            "segmenter": segmenter,
+            "classifier": study.classifier.model_copy(
+                update={"epochs": epochs, "early_stop": None}
+            ),
+            "sweep": study.sweep.model_copy(
+                update={"seeds": seeds, "n_synthetic": (n,), "train_rows": None}
+            ),
+        }
+    )
+
+
+def shrunk(arms: Sequence[ArmVariant]) -> list[ArmVariant]:
+    """The same arms for a few epochs, judged every third."""
+    small = []
+    for arm in arms:
+        update: dict[str, Any] = {}
+        if (epochs := getattr(arm.spec, "epochs", None)) is not None:
+            update["epochs"] = min(epochs, EPOCHS["generate"])
+        if (every := getattr(arm.spec, "eval_every", None)) is not None:
+            update["eval_every"] = min(every, 3)
+        small.append(ArmVariant(arm.name, arm.spec.model_copy(update=update), arm.point))
+    return small
+
+
+def _rows(study: StudySpec) -> int:
+    """How many rows the miniature has at most: enough for two batches of everything."""
+    batches = [study.classifier.batch_size]
+    batches += [getattr(arm, "batch_size", 1) for arm in study.arms.values()]
+    pixels = study.data.image_size**2
+    most = MOST_ROWS
+    if study.segmenter is not None:
+        batches.append(study.segmenter.batch_size)
+        most = min(most, int(PIXELS / (pixels * study.segmenter.base**2)))
+    training = (1 - 1 / max(2, study.split.folds)) * (1 - study.split.val_fraction)
+    return max(most, int(2 * max(batches) / training) + 1)
+
+
+def _most_generated(study: StudySpec) -> int:
+    return min(MOST_ROWS, max(32, MOST_BYTES // row_bytes(study)))
+
+
+def _few(trials: Sequence[TrialConfig]) -> list[TrialConfig]:
+    """Those of a wave to rehearse: one of each kind, then some again for slots that are warm."""
+    trials = [trial for trial in trials if trial.fold == 0]
+    seeds = list(dict.fromkeys(trial.seed for trial in trials))
+    if trials[0].stage == "classify":
+        # With added rows, by which an epoch as_published is longer; those who need no generator
+        # can be had with any seed.
+        order = sorted(trials, key=lambda t: (not t.settings["n_synthetic"], seeds.index(t.seed)))
+        return order[:CLASSIFIERS]
+    kinds: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for trial in trials:
+        kinds.setdefault(code_of(trial), []).append(kind_of(trial))
+    chosen = []
+    for turn, seed in enumerate(seeds):
+        for trial in (trial for trial in trials if trial.seed == seed):
+            alike = list(dict.fromkeys(kinds[code_of(trial)]))
+            wanted = (len(alike), 2, 1 if len(alike) == 1 else 0)[turn]
+            if alike.index(kind_of(trial)) < wanted:
+                chosen.append(trial)
+    return chosen
+
+
+@contextmanager
+def _workplace(storage: Path) -> Iterator[Path]:
+    storage.mkdir(parents=True, exist_ok=True, mode=0o700)
+    place = Path(tempfile.mkdtemp(prefix=".plan-", dir=storage))
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _scan(folder: Path, shelf: Shelf) -> float:
+    began = time.perf_counter()
+    note_leakage(folder, scan(shelf.open_store(SLICES)))
+    return time.perf_counter() - began
+
+
+def _report(folder: Path) -> tuple[Path, float, float]:
+    """The report; seconds that its figures took; and those of writing it once more, which is quick
+    because figures that are there are not drawn again."""
+    began = time.perf_counter()
+    write_report(folder)
+    drawn = time.perf_counter()
+    report = write_report(folder)
+    again_s = time.perf_counter() - drawn
+    return report, max(0.0, drawn - began - again_s), again_s
+
+
+def _measured(
+    study: StudySpec, folder: Path, shelf: Shelf, waves: dict[str, Waves], about: dict[str, Any]
+) -> Miniature:
+    kinds: dict[tuple[str, str], Kind] = {}
+    wave_s, warming_s = {}, {}
+    busy: dict[str, list[float]] = {}
+    beside: dict[bool, list[float]] = {True: [], False: []}  # by whether the ranks were new
+    start_cpu_s, vram_there = 0.0, 0
+    for title, (_, trials) in waves.items():
+        cold: dict[tuple[str, str], list[tuple[Kind, float]]] = {}
+        warm: dict[tuple[str, str], list[tuple[Kind, float]]] = {}
+        codes = {}
+        for trial, seconds in trials:
+            lines = TrialFolder(folder, trial.key).epochs()
+            spent_s = sum(line["seconds"] + line["save_seconds"] for line in lines)
+            busy.setdefault(title, []).append(spent_s)
+            first = lines[0]["metrics"]
+            beside[START_CPU_S in first].append(max(0.0, seconds - spent_s))
+            start_cpu_s = max(start_cpu_s, first.get(START_CPU_S, 0.0))
+            vram_there = max(vram_there, int(first.get(VRAM_THERE, 0)))
+            found = measure(trial, lines, folder, shelf), spent_s
+            (warm if first[WARM] else cold).setdefault(kind_of(trial), []).append(found)
+            codes[kind_of(trial)] = code_of(trial)
+        extra_s: dict[tuple[str, str], float] = {}
+        for kind, code in codes.items():
+            every = cold.get(kind, []) + warm.get(kind, [])
+            usual = warm.get(kind, every)
+            kinds[kind] = mean_of([each for each, _ in usual], [each for each, _ in every])
+            if kind in cold and kind in warm:
+                longer_s = fmean(s for _, s in cold[kind]) - fmean(s for _, s in warm[kind])
+                extra_s[code] = max(extra_s.get(code, 0.0), longer_s)
+        warming_s[title] = sum(extra_s.values())
+    trial_s = median(beside[False]) if beside[False] else 0.0
+    for title, (wall_s, _) in waves.items():
+        work = schedule((spent_s + trial_s for spent_s in busy[title]), about["slots"])
+        wave_s[title] = max(0.0, wall_s - work)
+    return Miniature(
+        study=study,
+        n_synthetic=study.sweep.n_synthetic[0],
+        kinds=kinds,
+        wave_s=wave_s,
+        warming_s=warming_s,
+        trial_s=trial_s,
+        start_s=max(0.0, median(beside[True]) - trial_s),
+        start_cpu_s=start_cpu_s,
+        vram_there=vram_there,
+        **about,
+    )
+
+
+def _cannot(study: StudySpec, trial: TrialConfig, error: str) -> EnvironmentFault:
+    """What a failed trial of the miniature says about the study."""
+    batch = {"segment": "segmenter", "extract": "features", "classify": "classifier"}
+    section = batch.get(trial.stage, f"arms.{trial.labels.get('arm', '')}")
+    advice = "run `medaug doctor`"
+    if "memory" in error:
+        advice = f"lower {section}.batch_size or data.image_size, or give a rank a larger device"
+        if trial.stage in ("generate", "classify") and study.features is not None:
+            advice += f", or choose a smaller block than features.tap = {study.features.tap}"
+    return EnvironmentFault(f"plan: {trial.stage} ({trial.title}) cannot run: {error}; {advice}")

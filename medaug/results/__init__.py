@@ -1,0 +1,1 @@
+"""Predictions to rows, gates and flags; tables; the report. Knows no MLflow."""

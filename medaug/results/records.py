@@ -1,0 +1,111 @@
+"""What the trials of a run left behind, read back from their folders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from medaug.errors import UserError
+from medaug.metrics.predictions import Predictions
+from medaug.spec import TrialConfig
+from medaug.storage.trial_folder import TrialFolder, read_json
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial's configuration and how it ended (``result`` is None until it is done)."""
+
+    config: TrialConfig
+    status: str
+    """done, diverged, stopped, failed or unfinished."""
+    result: dict[str, Any] | None
+    folder: Path
+    error: str | None = None
+
+    @property
+    def replicate(self) -> tuple[int, int]:
+        """(seed, fold)."""
+        return self.config.seed, self.config.fold
+
+    @cached_property
+    def epochs(self) -> list[dict[str, Any]]:
+        """The lines of ``epochs.jsonl``: ``epoch``, ``metrics``, ``seconds``, ``save_seconds``,
+        ``time`` (when it was safe). An epoch that had to be redone appears twice."""
+        return TrialFolder(self.folder.parents[1], self.folder.name).epochs()
+
+    @cached_property
+    def laps(self) -> list[dict[str, Any]]:
+        """The lines of ``times.jsonl``: ``time``, and ``seconds`` by bucket before it."""
+        return TrialFolder(self.folder.parents[1], self.folder.name).laps()
+
+    @cached_property
+    def history(self) -> dict[int, dict[str, float]]:
+        """Metrics of each epoch, in order; of one that was redone, the last word."""
+        rows = {row["epoch"]: row["metrics"] for row in self.epochs}
+        return dict(sorted(rows.items()))
+
+    @property
+    def ended(self) -> float:
+        """When its last epoch was safe, in seconds since 1970; 0 before the first."""
+        return self.epochs[-1]["time"] if self.epochs else 0.0
+
+    @property
+    def device_seconds(self) -> float:
+        """Time spent on epochs and checkpoints, redone ones included, times the ranks."""
+        spent = sum(row["seconds"] + row["save_seconds"] for row in self.epochs)
+        return spent * self.config.ranks
+
+
+def read_study(folder: Path) -> dict[str, Any]:
+    """The resolved study of the run in ``folder``, as plain data.
+
+    Raises:
+        UserError: there is no such run; names the runs that exist.
+    """
+    study = read_json(folder / "study.json")
+    if study is None:
+        runs = sorted(p.parent.name for p in folder.parent.glob("*/study.json"))
+        known = f"; have {', '.join(runs)}" if runs else f"; {folder.parent} holds no runs"
+        raise UserError(f"{folder.name}: no such run{known} (--storage names another place)")
+    return study
+
+
+def read_trials(folder: Path) -> Iterator[TrialRecord]:
+    """Every trial of the run in ``folder``, in the order of their keys."""
+    for path in sorted((folder / "trials").glob("*/config.json")):
+        yield read_trial(path.parent)
+
+
+def read_trial(path: Path) -> TrialRecord:
+    """The trial whose own folder this is."""
+    folder = TrialFolder(path.parents[1], path.name)
+    config = folder.config()
+    if (result := folder.result()) is not None:
+        return TrialRecord(config, result["status"], result, path)
+    if folder.stopped() is not None:
+        return TrialRecord(config, "stopped", None, path)
+    if (failure := folder.failure()) is not None:
+        return TrialRecord(config, "failed", None, path, failure["error"])
+    return TrialRecord(config, "unfinished", None, path)
+
+
+def predictions_of(trials: Iterable[TrialRecord], n_classes: int) -> Predictions:
+    """The held-out predictions of finished ``classify`` trials, one after the other."""
+    tables = []
+    for trial in trials:
+        assert trial.result is not None
+        rows = trial.result["predictions"]
+        table = Predictions.of_trial(
+            rows["patient"],
+            rows["label"],
+            rows["probability"],
+            seed=trial.config.seed,
+            fold=trial.config.fold,
+            threshold=trial.result["threshold"],
+            n_classes=n_classes,
+        )
+        tables.append(table)
+    return Predictions.concat(tables)

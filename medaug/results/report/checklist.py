@@ -1,0 +1,153 @@
+"""The items of CLAIM (Mongan 2020) and TRIPOD+AI (Collins 2024) that a run can answer itself,
+and, as important, those that it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from medaug.results.report.evidence import Evidence
+from medaug.results.report.facts import plural, versions
+
+Status = Literal["filled", "in part", "to be written"]
+
+
+@dataclass(frozen=True)
+class Item:
+    claim: str
+    """Item number, "" where CLAIM has none."""
+    tripod: str
+    topic: str
+    status: Status
+    text: str
+
+
+def checklist(run: Evidence) -> list[Item]:
+    """Items in CLAIM's order."""
+    study = run.study
+    return [
+        Item("4", "4", "Objective", "filled", "The question at the top of this report."),
+        *_data(run),
+        *_model(study),
+        *_evaluation(run),
+        Item("38", "26", "Limitations", "to be written", "The flags above are a beginning."),
+        Item("40–42", "17–18", "Ethics, registration, funding", "to be written", ""),
+    ]
+
+
+def _data(run: Evidence) -> list[Item]:
+    study, slices = run.study, run.slices
+    data, split = study["data"], study["split"]
+    report = slices.manifest["extra"].get("ingest", {}) if slices else {}
+    rejects, free_text = len(report.get("rejects", ())), report.get("free_text", 0)
+    phantom = data["layout"] == "phantom"
+    source = (
+        "Simulated cohort; its settings and seed are below."
+        if phantom
+        else f"A folder in the layout '{data['layout']}'. Sites, scanners and dates: not on record."
+    )
+    step = "" if data["slice_step"] == 1 else f", every {data['slice_step']}th slice"
+    policy = "all slices" if data["slice_policy"] == "all" else "slices with a tumour"
+    disjoint = (
+        "By patient: no patient is in two parts of a fold."
+        if split.get("unit", "patient") == "patient"
+        else "By image, as published: patients are on both sides of the split."
+    )
+    sealed = f", {split['test_fraction']:.0%} sealed" if split["test_fraction"] else ""
+    folds = f"{split['folds']} folds" if split["folds"] > 1 else "one cut"
+    return [
+        Item("7", "5a", "Data source", "filled" if phantom else "in part", source),
+        Item(
+            *("8", "6b", "Eligibility", "in part"),
+            f"{plural(rejects, 'file')} left out for technical reasons (see the data); clinical"
+            " criteria are not on record.",
+        ),
+        Item(
+            *("9", "7", "Preparation", "filled"),
+            f"{policy.capitalize()}{step}, {data['image_size']} pixels square, normalised by mean"
+            " and deviation of the training patients of each fold.",
+        ),
+        Item(
+            *("12", "", "De-identification", "filled"),
+            "Patients appear under keyed pseudonyms (HMAC-SHA256, key outside the storage);"
+            f" {free_text} free-text header fields were dropped.",
+        ),
+        Item(
+            *("13", "11", "Missing data", "filled"),
+            "Scans without a class, or without a mask where others have one, were left out and"
+            " counted.",
+        ),
+        Item("14–18", "8", "Reference standard", "to be written", "Who graded and drew, and how."),
+        Item(
+            *("19", "10", "Sample size", "in part"),
+            "Not planned beforehand; the width of the intervals shows what these patients can"
+            " tell.",
+        ),
+        Item(
+            *("20", "12a", "Partitions", "filled"),
+            f"{folds.capitalize()}, classes in proportion, seed {split['seed']}{sealed}; counts in"
+            " the data section.",
+        ),
+        Item("21", "12a", "Level of disjointness", "filled", disjoint),
+    ]
+
+
+_INITIALISATION = {
+    "cnn12": "Glorot uniform, Keras's default",
+    "separable_cnn": "Glorot uniform, Keras's default",
+    "resnet50": "He normal",
+}
+
+
+def _model(study: Mapping[str, Any]) -> list[Item]:
+    classifier, segmenter = study["classifier"], study["segmenter"]
+    first = "No network before the classifier."
+    begun_as = _INITIALISATION.get(classifier["kind"], "PyTorch's defaults")
+    start = f"Classifier: {begun_as}."
+    if segmenter is not None:
+        first = f"U-Net, base width {segmenter['base']}, block {study['features']['tap']}."
+        pretrain = segmenter["pretrain"]
+        begun = "from random weights" if pretrain is None else "pre-trained"
+        start = f"U-Net: {segmenter['init']} initialisation, {begun}. {start}"
+    weights = "class weights" if classifier["class_weights"] else "no class weights"
+    sampler = "balanced batches" if classifier["balanced_sampler"] else "batches as drawn"
+    chosen = "validation rows" if study["split"]["val_fraction"] else "the rows that are scored"
+    return [
+        Item(
+            *("22", "12c", "Model", "filled"),
+            f"{first} Classifier {classifier['kind']}; every setting is in the appendix.",
+        ),
+        Item("23", "18f", "Software", "filled", f"{versions()}."),
+        Item("24", "", "Initialisation", "filled", start),
+        Item(
+            *("25", "12c", "Training", "filled"),
+            f"Classifier: {classifier['optimizer']}, learning rate {classifier['lr']:g}, batches of"
+            f" {classifier['batch_size']}, at most {classifier['epochs']} epochs.",
+        ),
+        Item(
+            *("26", "12c", "Selection", "filled"),
+            f"The epoch with the lowest loss on {chosen}; threshold: {classifier['threshold']}.",
+        ),
+        Item("", "13", "Class imbalance", "filled", f"Balanced accuracy, {weights}, {sampler}."),
+    ]
+
+
+def _evaluation(run: Evidence) -> list[Item]:
+    seeds = len(run.study["sweep"]["seeds"])
+    scored: Status = "filled" if any(row.replicates for row in run.board.rows) else "to be written"
+    return [
+        Item(
+            *("28–29", "12e", "Metrics and uncertainty", "filled"),
+            f"Balanced accuracy; 95 % intervals resampled over patients and {seeds} seeds together;"
+            " gains are paired by patient and seed.",
+        ),
+        Item("32", "16", "External validation", "to be written", "No other cohort was scored."),
+        Item("33", "20a", "Flow of patients", "filled", "Kept, left out and split: see the data."),
+        Item("34", "20b", "Demographics", "to be written", "Not read from the scans."),
+        Item("35–36", "23a", "Performance with precision", scored, "See the leaderboard."),
+        Item(
+            "37", "", "Failure analysis", "in part", "Confusion matrices; no cases were reviewed."
+        ),
+        Item("", "14", "Fairness", "to be written", "Needs demographics."),
+    ]

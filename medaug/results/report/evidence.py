@@ -1,0 +1,94 @@
+"""All that a run has left behind, read once: what the figures and the report are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from medaug.metrics.predictions import Predictions
+from medaug.results.leaderboard import REFERENCE, Leaderboard, Row, leaderboard_of
+from medaug.results.records import TrialRecord, predictions_of, read_study, read_trials
+from medaug.spec import Stage
+from medaug.storage.artifacts import Shelf
+from medaug.store import Store
+
+PRETRAINING = "pretrain"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A run, finished or not; made by :meth:`of`."""
+
+    folder: Path
+    study: Mapping[str, Any]
+    board: Leaderboard
+    trials: Mapping[str, TrialRecord]
+    """By key."""
+
+    @staticmethod
+    def of(folder: Path) -> Evidence:
+        """Raises UserError when there is no such run."""
+        trials = {trial.config.key: trial for trial in read_trials(folder)}
+        return Evidence(folder, read_study(folder), leaderboard_of(folder), trials)
+
+    @property
+    def shelf(self) -> Shelf:
+        """The storage that the run lies in; it may have been moved since."""
+        return Shelf(self.folder.parent)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.board.classes
+
+    def of_stage(self, stage: Stage, *, pretraining: bool = False) -> list[TrialRecord]:
+        """Trials of a stage by fold and seed; pre-training on another cohort is its own stage."""
+        found = [
+            trial
+            for trial in self.trials.values()
+            if trial.config.stage == stage
+            and (trial.config.labels.get("purpose") == PRETRAINING) == pretraining
+        ]
+        return sorted(found, key=lambda t: (t.config.fold, t.config.seed, t.config.key))
+
+    def done(self, stage: Stage) -> list[TrialRecord]:
+        return [trial for trial in self.of_stage(stage) if trial.status == "done"]
+
+    @cached_property
+    def slices(self) -> Store | None:
+        """The study's own slices; None when nothing that is left names them."""
+        for stage in ("segment", "extract", "generate", "classify"):
+            for trial in self.of_stage(stage):
+                inputs = trial.config.inputs
+                name = inputs.get("slices", inputs.get("features", ""))
+                if name.startswith("slices-") and self.shelf.has_store(name):
+                    return self.shelf.open_store(name)
+        return None
+
+    @property
+    def reference(self) -> Row | None:
+        """See :attr:`Leaderboard.reference`."""
+        return self.board.reference
+
+    @property
+    def best(self) -> Row | None:
+        """The best-placed configuration with synthetic data; without any, the best that is not
+        the reference. Where none can be ranked, that of the highest mean."""
+        scored = [row for row in self.board.rows if row.replicates and REFERENCE not in row.flags]
+        pool = [row for row in scored if row.synthetic] or scored
+        ranked = [row for row in pool if row.rank is not None]
+        return next(iter(ranked or sorted(pool, key=lambda row: -row.mean)), None)
+
+    def predictions(self, row: Row) -> Predictions:
+        """The held-out predictions of a configuration's finished trials."""
+        found = (self.trials[key] for key in row.trials)
+        done = [trial for trial in found if trial.status == "done"]
+        return predictions_of(done, len(self.classes))
+
+    def maker(self, row: Row) -> TrialRecord | None:
+        """The first finished generator (by fold and seed) of a configuration's rows."""
+        inputs = [self.trials[key].config.inputs.get("rows", "") for key in row.trials]
+        keys = {name.removeprefix("rows-") for name in inputs}
+        return next((t for t in self.done("generate") if t.config.key in keys), None)

@@ -1,0 +1,216 @@
+"""The leaderboard for a terminal: one line of numbers a row, its flags below across the width."""
+
+from __future__ import annotations
+
+import io
+import math
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
+
+from medaug.results.leaderboard import (
+    CHANCE,
+    COLLAPSE,
+    LEAK,
+    NO_GAIN,
+    RECALL_FLOOR,
+    REFERENCE,
+    Leaderboard,
+)
+from medaug.results.published import TITLES, WARTS, JudgedRow, published
+
+WIDEST = 140
+PLAIN_WIDTH = 100
+"""Columns where there is no terminal to ask."""
+NARROWEST_TITLE = 16
+GAP = "  "
+
+NO_BREAK = "\N{NO-BREAK SPACE}"
+
+UNRANKABLE = "not rankable: "
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A row of the table: its name, its numbers, and what is said against it."""
+
+    rank: str
+    title: str
+    numbers: tuple[str, ...]
+    flags: Sequence[str] = ()
+
+
+def render(board: Leaderboard, width: int | None = None) -> str:
+    """The leaderboard as text, best row first, with a note below on how to read it.
+
+    ``width`` in columns, by default the terminal's. Coloured on a terminal only.
+    """
+    if not board.rows:
+        return f"{board.run}: no configuration has been scored yet ({_unfinished(board)})"
+    header = _Line("", "configuration", ("balanced accuracy", "gain", *board.classes, "n"))
+    lines = [
+        _Line(
+            str(row.rank or "–"),
+            row.title,
+            (
+                with_interval(row.mean, row.low, row.high),
+                ""
+                if REFERENCE in row.flags
+                else with_interval(row.gain, row.gain_low, row.gain_high, signed=True),
+                *(share(row.scores.get(f"recall/{name}")) for name in board.classes),
+                f"{row.replicates}/{row.expected}",
+            ),
+            row.flags,
+        )
+        for row in board.rows
+    ]
+    parts = [Text(f"{board.run} (protocol {board.protocol})", style="bold"), Text()]
+    return _text(width, [*parts, header, *lines, Text(), Text(explanation(board))])
+
+
+def render_published(width: int | None = None) -> str:
+    """The four papers' own tables, judged as our rows are, with what is wrong with each."""
+    parts: list[Text | _Line] = []
+    header = _Line("", "row", ("accuracy", "balanced accuracy", "gain"))
+    for paper, title in TITLES.items():
+        parts += [Text(f"Study {paper}: {title}", style="bold"), Text(), header]
+        parts += [_published_line(judged) for judged in published(paper)]
+        parts += [Text(), Text(f"Its warts: {'; '.join(WARTS[paper])}."), Text()]
+    note = (
+        "Intervals are ours, from the papers' numbers of test patients and images; the gain is of"
+        " balanced accuracy where class recalls are at hand, else of accuracy."
+    )
+    return _text(width, [*parts, Text(note)])
+
+
+def explanation(board: Leaderboard) -> str:
+    """What the gain is measured against, and what the flags mean, in a few plain sentences."""
+    flags = {flag for row in board.rows for flag in row.flags}
+    best = sorted({row.reference for row in board.rows if row.reference})
+    against = f" ({best[0]})" if len(best) == 1 else ""
+    text = [
+        "Intervals are 95 %, resampled over patients and seeds together; class columns are recalls,"
+        " n the replicates (seeds x folds).",
+        "Gain: difference in balanced accuracy, on the same patients, to the best configuration"
+        f" without synthetic data{against}; rows rank by its lower bound.",
+    ]
+    if NO_GAIN in flags:
+        text.append(f"'{NO_GAIN}': that bound is not above zero.")
+    if CHANCE in flags:
+        text.append(f"'{CHANCE}': the interval reaches 1/{len(board.classes)}.")
+    if COLLAPSE in flags:
+        text.append(f"'{COLLAPSE}': a recall is below {RECALL_FLOOR}.")
+    if LEAK in flags:
+        text.append(
+            f"'{LEAK}': images that are scored have copies among other patients (leakage.json), so"
+            " all scores may be too good."
+        )
+    text.append(
+        f"{board.tried} configurations were tried: the more, the less the best one's lead means."
+    )
+    if board.unfinished:
+        text.append(f"Not the last word: {_unfinished(board)}.")
+    return " ".join(text)
+
+
+def with_interval(value: float, low: float, high: float, *, signed: bool = False) -> str:
+    """``0.612 [0.551, 0.673]``; nothing where there is no value."""
+    if not math.isfinite(value):
+        return ""
+    form = "+.3f" if signed else ".3f"
+    text = format(value, form)
+    if math.isfinite(low) and math.isfinite(high):
+        text += f" [{low:{form}}, {high:{form}}]"
+    return text.replace("-", "−")
+
+
+def share(value: float | None) -> str:
+    """``0.61``; nothing where there is no value."""
+    if value is None or not math.isfinite(value):
+        return ""
+    return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")  # + 0.0: never -0.00
+
+
+def spoken(flags: Iterable[str]) -> list[str]:
+    """The flags with all reasons for not being rankable in one."""
+    flags = list(flags)
+    reasons = [flag.removeprefix(UNRANKABLE) for flag in flags if flag.startswith(UNRANKABLE)]
+    rest = [flag for flag in flags if not flag.startswith(UNRANKABLE)]
+    return [*([UNRANKABLE + "; ".join(reasons)] if reasons else []), *rest]
+
+
+def _published_line(judged: JudgedRow) -> _Line:
+    row = judged.row
+    recalls = ", ".join(f"{name} {share(value)}" for name, value in (row.recalls or {}).items())
+    gain = None if REFERENCE in judged.flags else judged.gain
+    numbers = (
+        "" if row.accuracy is None else f"{row.accuracy:.3f}",
+        with_interval(*judged.balanced_accuracy) if judged.balanced_accuracy else "",
+        with_interval(*gain, signed=True) if gain else "",
+    )
+    title = f"{row.title} ({recalls})" if recalls else row.title
+    return _Line("", title, numbers, judged.flags)
+
+
+def _unfinished(board: Leaderboard) -> str:
+    return f"{board.unfinished} trials are unfinished or failed"
+
+
+def _text(width: int | None, parts: Sequence[Text | _Line]) -> str:
+    terminal = sys.stdout.isatty()
+    if width is None:
+        width = shutil.get_terminal_size().columns if terminal else PLAIN_WIDTH
+    width = min(width, WIDEST)
+    console = Console(
+        file=io.StringIO(), width=width, force_terminal=terminal, no_color=not terminal
+    )
+    lines = [part for part in parts if isinstance(part, _Line)]
+    columns = _widths(lines, width)
+    with console.capture() as capture:
+        for part in parts:
+            for text in _lay_out(part, columns, width) if isinstance(part, _Line) else [part]:
+                console.print(text, highlight=False)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())
+
+
+def _widths(lines: Sequence[_Line], width: int) -> list[int]:
+    """Of rank, title and numbers. The title gives way to the numbers; where it had less than
+    :data:`NARROWEST_TITLE` it gets a line of its own, width 0."""
+    cells = zip(*((line.rank, line.title, *line.numbers) for line in lines), strict=False)
+    widths = [max(map(cell_len, column)) for column in cells]
+    others = sum(widths) - widths[1] + len(GAP) * (len(widths) - 1)
+    room = min(widths[1], width - others)
+    widths[1] = room if room >= min(widths[1], NARROWEST_TITLE) else 0
+    return widths
+
+
+def _lay_out(line: _Line, widths: Sequence[int], width: int) -> Iterator[Text]:
+    is_header = not (line.flags or line.rank)
+    rank, indent = f"{line.rank:>{widths[0]}}{GAP}", " " * (widths[0] + len(GAP))
+    cells = (f"{cell:<{w}}" for cell, w in zip(line.numbers, widths[2:], strict=True))
+    numbers, bold, dim = GAP.join(cells), "" if is_header else "bold", "dim" if is_header else ""
+    titles = textwrap.wrap(line.title, widths[1] or width - len(indent))
+    if widths[1]:
+        first, *rest = titles
+        yield Text.assemble(rank, (f"{first:<{widths[1]}}", bold), GAP + numbers, style=dim)
+        yield from (Text(indent + title, style=bold) for title in rest)
+    else:
+        for place, title in enumerate(titles):
+            yield Text.assemble(indent if place else rank, (title, bold), style=dim)
+        yield Text(indent + numbers, style=dim)
+    said = " · ".join(_unbroken(line.flags))
+    for text in textwrap.wrap(said, width - len(indent) - 2, break_on_hyphens=False):
+        style = "cyan" if REFERENCE in line.flags else "yellow"
+        yield Text(f"{indent}  {text}".replace(NO_BREAK, " "), style=style)
+
+
+def _unbroken(flags: Iterable[str]) -> Iterator[str]:
+    """The flags, of which only the list of reasons may be broken over lines."""
+    for flag in spoken(flags):
+        yield flag if flag.startswith(UNRANKABLE) else flag.replace(" ", NO_BREAK)

@@ -1,0 +1,64 @@
+"""A run's folder where it is this node's copy of one in a bucket: what comes here, what goes there.
+
+Records of trials come (``medaug.storage.trial_folder.FILES``), and what stands by ``study.json``;
+checkpoints, models and stores only come where they are used. Elsewhere nothing here does anything.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from medaug.storage import bucket
+from medaug.storage.trial_folder import FILES
+
+_NO_RUNS = {"stores", "models"}
+_RECORD = re.compile(r"(trials/[^/]+/)?[^/.][^/]*\.(json|jsonl|log)")
+_OF_THIS_NODE = re.compile(r"(lease-\d+\.json|mlflow.*)")
+"""Leases change by conditional writes only; what MLflow has heard, each machine knows itself."""
+
+
+def refresh_names(storage: Path) -> None:
+    """Know here which runs there are in ``storage``.
+
+    Raises:
+        UserError: the library that speaks to its bucket is not installed.
+        EnvironmentFault: the bucket is not there, or does not let us in.
+    """
+    if bucket.carries(storage):
+        bucket.reach(storage)
+        bucket.refresh([storage / name / "study.json" for name in _runs(storage)])
+
+
+def refresh_run(folder: Path) -> None:
+    """Have here what the trials of the run have left, and what is known of it as a whole."""
+    here = [trial / name for trial in (folder / "trials").glob("*") for name in FILES]
+    bucket.mirror(folder, _is_record, here)
+
+
+def run_in(storage: Path, name: str) -> Path:
+    """The folder of run ``name``, up to date; raises as :func:`refresh_names`."""
+    refresh_names(storage)
+    refresh_run(storage / name)
+    return storage / name
+
+
+def refresh_runs(storage: Path) -> None:
+    """:func:`refresh_run` for all runs in ``storage``; raises as :func:`refresh_names`."""
+    refresh_names(storage)
+    if bucket.carries(storage):
+        for name in _runs(storage):
+            refresh_run(storage / name)
+
+
+def share_run(folder: Path) -> None:
+    """Put report, figures and what is known of the run as a whole into the bucket."""
+    bucket.send_new(folder, "*.json", "*.log", "*.html", "figures/**/*.png", skip=_OF_THIS_NODE)
+
+
+def _runs(storage: Path) -> list[str]:
+    return [name for name in bucket.folders(storage) if name not in _NO_RUNS]
+
+
+def _is_record(name: str) -> bool:
+    return bool(_RECORD.fullmatch(name)) and not _OF_THIS_NODE.fullmatch(name.rpartition("/")[2])

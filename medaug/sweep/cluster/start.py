@@ -1,0 +1,308 @@
+"""The Ray cluster that a sweep runs on: an embedded one of its own, or one at an address."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+import secrets
+import shutil
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from medaug.errors import EnvironmentFault, UserError
+from medaug.spec import ResourceSpec
+from medaug.sweep.cluster.auth import read_token
+
+log = logging.getLogger(__name__)
+
+OBJECT_STORE_BYTES = 100 << 20
+"""Ray's shared memory carries a few small messages here: data travel through mapped files."""
+CONNECT_TIMEOUT_S = 5.0
+
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # no second cluster when this one is gone
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_worker_niceness": "0",  # of 15, ranks starve beside anything else that runs
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+}
+
+
+class Cluster:
+    """Ray for this process, started when first needed; :meth:`stop` ends only what was started.
+
+    ``address`` is ``HOST:PORT`` of a running cluster, or None for one of this machine alone with
+    ``cpus`` CPUs (None: all). A process that has Ray already (a notebook, a test) keeps it.
+    """
+
+    def __init__(self, address: str | None = None, cpus: int | None = None) -> None:
+        if address and (address == "auto" or "://" in address or ":" not in address):
+            job = "; http:// is for `medaug submit`" if address.startswith("http") else ""
+            raise UserError(f"address '{address}': write HOST:PORT of the cluster's head{job}")
+        self._address = address
+        self._cpus = cpus
+        self._temporary: Path | None = None
+        self._started = False
+        self._seen = time.monotonic()
+        self._family: list[psutil.Process] = []
+        """The processes that an embedded cluster started with."""
+        self._levels: dict[str, int] = {}
+
+    def start(self) -> None:
+        """Start or join.
+
+        Raises:
+            EnvironmentFault: there is no such cluster, it does not let us in, or its workers have
+                no medaug.
+        """
+        if self._started:
+            return
+        os.environ.update(_ENVIRONMENT)
+        if self._address:
+            _send_token()
+        import ray
+
+        self._quiet()
+        if not ray.is_initialized():
+            if self._address:
+                self._join(self._address)
+            else:
+                self._embed()
+            self._started = True
+        self._seen = time.monotonic()
+
+    def require(self, ranks: int, resources: ResourceSpec) -> None:
+        """Check that one trial of ``ranks`` ranks fits into the cluster when it is empty.
+
+        Raises EnvironmentFault with what it wants and what there is; Tune would wait for ever.
+        """
+        import ray
+
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        room = capacity(nodes, resources)
+        if room < ranks:
+            raise EnvironmentFault(
+                f"resources: a trial wants {ranks} ranks of {resources.cpus_per_rank:g} CPU and "
+                f"{resources.gpus_per_rank:g} GPU ({resources.strategy}), but the cluster has room "
+                f"for {room} ({_total(nodes, 'CPU'):g} CPU and {_total(nodes, 'GPU'):g} GPU on "
+                f"{len(nodes)} node{'s' * (len(nodes) != 1)}); lower resources.ranks, or use a "
+                "larger cluster (--address), or wait for it to grow (--wait)"
+            )
+
+    def slots(self, ranks: int, resources: ResourceSpec) -> int:
+        """How many trials of ``ranks`` ranks run at once while nobody else uses the cluster."""
+        import ray
+
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        slots = max(1, capacity(nodes, resources) // ranks)
+        return min(slots, resources.max_concurrent or slots)
+
+    def memory_bytes(self) -> list[int]:
+        """What Ray lets the workers of each node use."""
+        import ray
+
+        return [int(node["Resources"].get("memory", 0)) for node in ray.nodes() if node["Alive"]]
+
+    def silence_s(self) -> float:
+        """For how long the head has not been there. Call it every second or so."""
+        if self._head_is_there():
+            self._seen = time.monotonic()
+        return time.monotonic() - self._seen
+
+    def stop(self) -> None:
+        """End or leave the cluster, if it was started or joined here."""
+        if self._started:
+            import ray
+
+            processes = [*self._family, *_descendants(self._family)]
+            if not self._head_is_there():  # they would wait for it, and the shutdown for them
+                _kill(processes)
+            ray.shutdown()
+            _kill(processes)
+            self._started = False
+        if self._temporary is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+            self._temporary = None
+        for name, level in self._levels.items():
+            logging.getLogger(name).setLevel(level)
+        self._levels.clear()
+
+    def _head_is_there(self) -> bool:
+        import ray
+
+        return ray.is_initialized() and _listening(ray.get_runtime_context().gcs_address)
+
+    def _embed(self) -> None:
+        import ray
+
+        _protect_token()
+        self._temporary = Path(tempfile.mkdtemp(prefix="medaug-", dir=_short_folder()))
+        before = set(psutil.Process().children())
+        try:
+            with _our_modules_for_workers():
+                ray.init(
+                    address="local",  # not the one that RAY_ADDRESS may name
+                    num_cpus=self._cpus,
+                    _node_ip_address="127.0.0.1",  # stays when a laptop changes networks
+                    include_dashboard=False,
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    _temp_dir=str(self._temporary),
+                    log_to_driver=False,
+                    configure_logging=False,
+                )
+        except Exception as error:  # a bare one of Ray's own
+            if "timed out during startup" not in str(error):
+                raise
+            raise EnvironmentFault(
+                "Ray did not start within its 30 s: this machine is too busy, or its temporary "
+                "folder is slow; try again, or give a running cluster with --address"
+            ) from None
+        self._family = [child for child in psutil.Process().children() if child not in before]
+
+    def _join(self, address: str) -> None:
+        import ray
+
+        if not _listening(address):
+            raise EnvironmentFault(f"cluster {address}: nothing listens there; is its head up?")
+        try:
+            ray.init(address=address, log_to_driver=False, configure_logging=False)
+        except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
+            what = str(error).strip().splitlines()[0]
+            raise EnvironmentFault(
+                f"cluster {address}: {what}; does RAY_AUTH_TOKEN_PATH name its token, with "
+                f"RAY_AUTH_MODE=token, and has it Ray {ray.__version__}?"
+            ) from None
+        _check_workers(address)
+
+    def _quiet(self) -> None:
+        """Ray and Tune tell the console of every hiccup; what matters, the outcomes say."""
+        for name in ("ray", "ray.tune", "ray.train"):
+            logger = logging.getLogger(name)
+            self._levels.setdefault(name, logger.level)
+            logger.setLevel(logging.CRITICAL)
+        # The raylet's page about each worker that died has no switch of its own.
+        ray_worker: Any = importlib.import_module("ray._private.worker")
+        ray_worker.print_to_stdstream = lambda data, **_: log.debug("%s", data)
+
+
+def _send_token() -> None:
+    """Have Ray send the token that is there: of itself it sends none to a cluster that it joins.
+    Before Ray is imported; a cluster that runs open takes no notice."""
+    if not os.environ.get("RAY_AUTH_MODE"):
+        with contextlib.suppress(EnvironmentFault):
+            read_token()
+            os.environ["RAY_AUTH_MODE"] = "token"
+
+
+def capacity(nodes: Iterable[Mapping[str, float]], resources: ResourceSpec) -> int:
+    """How many ranks of one trial fit on ``nodes`` (their total resources) under its strategy."""
+    rank = {"CPU": resources.cpus_per_rank, "GPU": resources.gpus_per_rank}
+    wanted = {name: amount for name, amount in rank.items() if amount}
+    room = [
+        int(min(node.get(name, 0.0) / amount + 1e-9 for name, amount in wanted.items()))
+        for node in nodes
+    ]
+    if resources.strategy == "STRICT_PACK":
+        return max(room, default=0)
+    if resources.strategy == "STRICT_SPREAD":
+        return sum(n > 0 for n in room)
+    return sum(room)
+
+
+def medaug_version() -> str:
+    """Version of medaug where this is called: on the cluster's workers."""
+    return metadata.version("medaug")
+
+
+def _check_workers(address: str) -> None:
+    import ray
+
+    try:
+        theirs = ray.get(ray.remote(num_cpus=0)(medaug_version).remote(), timeout=60)
+    except ray.exceptions.RayError as error:
+        ray.shutdown()
+        what = str(error).strip().splitlines()[-1]
+        raise EnvironmentFault(
+            f"cluster {address}: its workers cannot load medaug ({what}); install medaug "
+            f"{medaug_version()} on its nodes"
+        ) from None
+    if theirs != medaug_version():
+        log.warning("cluster %s has medaug %s, this is %s", address, theirs, medaug_version())
+
+
+def _protect_token() -> None:
+    """Make Ray's token file for this user before Ray does, readable by nobody else."""
+    if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ):
+        return
+    path = Path.home() / ".ray" / "auth_token"
+    with contextlib.suppress(OSError):  # Ray says what is wrong with it
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            path.chmod(0o600)
+        else:
+            with open(descriptor, "w") as file:
+                file.write(secrets.token_hex(32))
+
+
+def _descendants(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
+    found = []
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found += process.children(recursive=True)
+    return found
+
+
+def _kill(processes: Iterable[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+@contextlib.contextmanager
+def _our_modules_for_workers() -> Iterator[None]:
+    """What this process can import, the workers of its own cluster can: they inherit PYTHONPATH."""
+    before = os.environ.get("PYTHONPATH")
+    ours = [path for path in sys.path if path and not path.startswith(sys.base_prefix)]
+    os.environ["PYTHONPATH"] = os.pathsep.join(ours)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
+
+
+def _short_folder() -> str:
+    """A Unix socket's path has at most 107 bytes, and Ray's own part takes up to 70 of them."""
+    folder = tempfile.gettempdir()
+    return folder if len(os.fsencode(folder)) <= 20 else "/tmp"
+
+
+def _listening(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
+    except ValueError:
+        raise UserError(f"address '{address}': the port is not a number; write HOST:PORT") from None
+    except OSError:
+        return False
+    return True
+
+
+def _total(nodes: Iterable[Mapping[str, Any]], name: str) -> float:
+    return sum(node.get(name, 0.0) for node in nodes)

@@ -1,0 +1,118 @@
+"""Failure triage: what kind of failure it is, whether another try can help, what to do next."""
+
+from __future__ import annotations
+
+import errno
+import re
+import traceback
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from medaug.errors import EnvironmentFault, IntegrityError
+from medaug.sweep.trial.fence import Superseded
+
+Kind = Literal[
+    "configuration", "damaged file", "storage", "out of memory", "collective", "device",
+    "rank died", "hang", "lost node", "superseded",
+    "error",
+]  # fmt: skip
+
+_ADVICE: dict[Kind, str] = {
+    "configuration": "correct it and resume",
+    "damaged file": "delete what is named (it is made again) and resume",
+    "storage": "check space and permissions of the storage and resume",
+    "out of memory": "lower the batch size, or run fewer trials at once (resources.max_concurrent)",
+    "collective": "another rank was lost or late: see its error, or raise resources.hang_timeout_s",
+    "device": "look for the GPU's fault in the kernel log (dmesg, Xid) and resume on another",
+    "rank died": "if the kernel's log says out of memory, lower the batch size; else resume",
+    "hang": "failure.json has the stacks of all ranks; raise resources.hang_timeout_s if slow",
+    "lost node": "resume when the cluster has its nodes back",
+    "superseded": "nothing to do: that one goes on with it",
+    "error": "failure.json has the traceback; a bug, please report it",
+}
+assert set(_ADVICE) == set(get_args(Kind))
+
+_ANOTHER_TRY: frozenset[Kind] = frozenset(
+    {"out of memory", "collective", "device", "rank died", "hang", "lost node"}
+)
+_USUAL_CAUSE_FIRST: tuple[Kind, ...] = (
+    "superseded", "out of memory", "device", "configuration", "damaged file", "storage", "error",
+    "lost node", "rank died", "hang", "collective",
+)  # fmt: skip
+
+_COLLECTIVE = re.compile(r"gloo|nccl|closed by peer|reset by peer|broken pipe", re.IGNORECASE)
+_MEMORY = re.compile(r"can't allocate memory|out of memory|not enough memory", re.IGNORECASE)
+_DEVICE = re.compile(r"CUDA error|cuDNN error|CUBLAS_STATUS|device-side assert")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What ended a trial, or one try of it."""
+
+    kind: Kind
+    what: str
+    """One line."""
+    details: str = ""
+    """Traceback, or the stacks of all ranks."""
+
+    @property
+    def another_try(self) -> bool:
+        """Whether running the same epoch again can end otherwise."""
+        return self.kind in _ANOTHER_TRY
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.what}; {_ADVICE[self.kind]}"
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"error": str(self), **asdict(self)}
+
+
+class GroupFailed(Exception):
+    """A group of ranks cannot go on."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure)
+        self.failure = failure
+
+
+def triage(error: BaseException) -> Failure:
+    """Class of an exception that a training loop, a reader or the ledger raised."""
+    lines = str(error).strip().splitlines()
+    name = type(error).__name__
+    what = lines[0][:500] if lines else name
+    kind = _kind(error, name, str(error))
+    if kind == "error":
+        what = f"{name}: {what}"
+    return Failure(kind, what, "".join(traceback.format_exception(error)))
+
+
+def _kind(error: BaseException, name: str, text: str) -> Kind:
+    if isinstance(error, Superseded):
+        return "superseded"
+    if isinstance(error, IntegrityError):
+        return "damaged file"
+    if isinstance(error, EnvironmentFault):
+        return "storage"
+    if isinstance(error, MemoryError) or name == "OutOfMemoryError" or _MEMORY.search(text):
+        return "out of memory"
+    if isinstance(error, ValueError | FileNotFoundError | PermissionError):
+        return "configuration"
+    if name in ("DistBackendError", "DistNetworkError", "DistStoreError"):
+        return "collective"
+    if isinstance(error, ConnectionError | TimeoutError):
+        return "collective"
+    if isinstance(error, OSError):
+        return "out of memory" if error.errno == errno.ENOMEM else "storage"
+    if isinstance(error, RuntimeError) and _DEVICE.search(text):
+        return "device"
+    if isinstance(error, RuntimeError) and _COLLECTIVE.search(text):
+        return "collective"
+    return "error"
+
+
+def root_cause(failures: list[Failure]) -> Failure:
+    """The one of several ranks' failures that explains the others.
+
+    When a rank dies or raises, its peers see only a broken collective.
+    """
+    return min(failures, key=lambda failure: _USUAL_CAUSE_FIRST.index(failure.kind))

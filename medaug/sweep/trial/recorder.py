@@ -1,0 +1,76 @@
+"""What a trial's epochs leave in its folder, in the order that survives a kill."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from medaug.storage.trial_folder import TrialFolder
+from medaug.sweep.trial.fence import Fence
+
+if TYPE_CHECKING:
+    from medaug.train.checkpoint import Checkpoint, Progress
+
+
+class Recorder:
+    """Writes a trial's epochs into its folder, as long as ``fence`` lets it.
+
+    A checkpoint is made durable when the last one that was is ``every_s`` seconds old, where the
+    trial says so, and at its end: :meth:`save` is for whoever leaves it before. Both raise
+    Superseded, and leave all as it is, when another attempt has the trial.
+    """
+
+    def __init__(self, folder: TrialFolder, every_s: float, fence: Fence) -> None:
+        from medaug.train.checkpoint import Ledger
+
+        self._folder = folder
+        self._ledger = Ledger(folder.path)
+        self._every_s = every_s
+        self._fence = fence
+        self._logged = folder.epoch()
+        """Last epoch in ``epochs.jsonl``: a Progress that only brings the result repeats it."""
+        self._saved_at = time.monotonic()
+        self._unsaved: Checkpoint | None = None
+
+    def record(self, progress: Progress, seconds: float) -> None:
+        """Write ``progress`` down: its checkpoint if it is time, then its line, at the end the
+        result.
+
+        ``seconds`` were spent on training it. A finished trial keeps its newest checkpoint if
+        somebody will open it, for a sealed test set; one that has published what it made does not.
+        """
+        self._fence.check()
+        started, save_seconds = time.perf_counter(), 0.0
+        self._unsaved = progress.checkpoint or self._unsaved
+        result = progress.result
+        needed = result is None or (progress.keep and "output" not in result)
+        if not needed:
+            self._unsaved = None
+        due = time.monotonic() - self._saved_at >= self._every_s
+        if self._unsaved is not None and (due or progress.save or result is not None):
+            self.save()
+            save_seconds = time.perf_counter() - started
+        if progress.checkpoint is not None or progress.epoch > self._logged:
+            self._folder.log_epoch(
+                {
+                    "epoch": progress.epoch,
+                    "metrics": progress.metrics,
+                    "seconds": round(seconds, 4),
+                    "save_seconds": round(save_seconds, 4),
+                    "time": round(time.time(), 3),
+                }
+            )
+            self._logged = max(self._logged, progress.epoch)
+        if result is not None:
+            self._fence.check()
+            self._folder.finish(result)
+            self._ledger.prune(keep=1 if needed else 0)
+
+    def save(self) -> None:
+        """Make the newest epoch durable, if it is not. What fails is not tried again."""
+        checkpoint, self._unsaved = self._unsaved, None
+        if checkpoint is not None:
+            self._fence.check()
+            key, ours = self._folder.key, self._fence.check
+            self._ledger.commit(checkpoint, fingerprint=key, before_rename=ours)
+            self._saved_at = time.monotonic()

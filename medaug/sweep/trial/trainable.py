@@ -1,0 +1,183 @@
+"""One trial on Ray Tune: it owns a placement group, and its group of ranks inside that.
+
+Tune decides when a trial gets resources and when it must stop. Everything else is ours: which
+epoch a trial goes on from (its ledger), what is tried again, and what counts as done (its folder).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+
+from medaug.spec import ResourceSpec, TrialConfig
+from medaug.storage.trial_folder import TrialFolder
+from medaug.sweep.cluster.draining import leaving
+from medaug.sweep.trial.failures import Failure, GroupFailed
+from medaug.sweep.trial.fence import next_turn
+from medaug.sweep.trial.group import RankGroup
+from medaug.sweep.trial.stopwatch import Stopwatch
+
+
+@dataclass(frozen=True)
+class Wave:
+    """What all trials of one Tune run share."""
+
+    experiment: Path
+    storage: Path
+    resources: ResourceSpec
+    work: str
+    """``module:function``, so that only the ranks load it, and torch with it."""
+    lease: int = 0
+    """Number of the driver's lease: the later one wins a trial that two would write."""
+    name: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
+    """Tells the time of this run of a trial from that of another."""
+
+
+def bundles(trial: dict[str, Any], resources: ResourceSpec) -> tune.PlacementGroupFactory:
+    """One bundle per rank. The trial's own actor only waits, so it takes no resources: its bundle
+    is empty, and as many one-CPU trials run at once as there are CPUs."""
+    rank = {"CPU": resources.cpus_per_rank}
+    if resources.gpus_per_rank:
+        rank["GPU"] = resources.gpus_per_rank
+    return tune.PlacementGroupFactory([{}] + [rank] * trial["ranks"], strategy=resources.strategy)
+
+
+class Trial(tune.Trainable):
+    """Drives one trial after another, epoch by epoch, on ranks that it keeps between them.
+
+    ``config`` holds only ``{"trial": {"key", "ranks"}}``; the rest is read from the trial's folder.
+    A failure is a result with ``failure`` in it: Tune would try every exception again.
+    """
+
+    def setup(self, config: dict[str, Any], wave: Wave | None = None) -> None:
+        assert wave is not None
+        self._wave = wave
+        self._group: RankGroup | None = None
+        self._adopt(config["trial"])
+
+    def reset_config(self, config: dict[str, Any]) -> bool:
+        self._adopt(config["trial"])
+        return True
+
+    def _adopt(self, trial: dict[str, Any]) -> None:
+        self._ranks = int(trial["ranks"])
+        self._folder = TrialFolder(self._wave.experiment, trial["key"])
+        self._folder.refresh()
+        self._epoch = self._furthest = 0
+        self._running = False
+        self._tries_left = self._wave.resources.max_failures
+        self._turn = next_turn(self._folder, self._wave.lease)
+        self._watch = Stopwatch(self._folder, self._wave.name)
+        self._starting = "restart" if self._watch.restarts else "startup"
+
+    def step(self) -> dict[str, Any]:
+        """One epoch, however many tries it takes."""
+        while True:
+            try:
+                return self._advance()
+            except GroupFailed as caught:
+                failure = caught.failure
+            if failure.kind == "superseded":  # its folder is another's
+                self._leave(failure)
+                return {"epoch": self._epoch, "failure": str(failure), tune.result.DONE: True}
+            self._account(failure)
+            self._leave(failure)
+            self._note(failure)
+            if failure.kind == "lost node":
+                raise GroupFailed(failure)  # Tune finds the whole trial another place
+            if not failure.another_try or self._tries_left == 0:
+                return self._give_up(failure)
+            self._tries_left -= 1
+
+    def cleanup(self) -> None:
+        if self._group is not None:
+            self._group.close()
+
+    def _advance(self) -> dict[str, Any]:
+        if not self._running:
+            if self._folder.result() is not None:  # finished just before its node was lost
+                return {"epoch": self._folder.epoch(), tune.result.DONE: True}
+            self._group = self._group or RankGroup(self._ranks, self._wave.resources)
+            self._watch.lap(self._starting)
+            self._epoch = self._group.begin(
+                self._folder.config(),
+                self._wave.experiment,
+                self._wave.storage,
+                self._wave.work,
+                self._turn,
+            )
+            self._watch.lap("ckpt_load")
+            self._running = True
+        assert self._group is not None
+        self._watch.lap("idle")  # until Tune asked for the next epoch
+        self._heed_notice(self._group)
+        epoch = self._group.advance()
+        self._watch.lap("idle", epoch=epoch.epoch, **epoch.seconds)
+        if epoch.epoch > self._furthest:  # an epoch done again is no progress: it may fail again
+            self._furthest = epoch.epoch
+            self._tries_left = self._wave.resources.max_failures
+        self._epoch = epoch.epoch
+        if epoch.finished:
+            self._group.end()
+            self._watch.lap("idle")
+        return {
+            "epoch": epoch.epoch,
+            "metrics": epoch.metrics,
+            "device": self._group.device,
+            "remark": epoch.remark,
+            tune.result.DONE: epoch.finished,
+        }
+
+    def _heed_notice(self, group: RankGroup) -> None:
+        """Leave nodes that will be taken away while there is time to save the last epoch."""
+        places = {place.node_id: f"node {place.host}" for place in group.places}
+        places.setdefault(ray.get_runtime_context().get_node_id(), "the trial's own node")
+        if going := leaving(places):
+            group.end()
+            self._running = False
+            names = ", ".join(sorted(places[node] for node in going))
+            raise GroupFailed(Failure("lost node", f"{names} is being drained"))
+
+    def _account(self, failure: Failure) -> None:
+        """Where the time since the last epoch went: what was computed has to be computed again."""
+        if self._running:
+            silent_s = self._wave.resources.hang_timeout_s if failure.kind == "hang" else 0.0
+            self._watch.lap("redone", detect=silent_s)
+        else:
+            self._watch.lap(self._starting)
+        self._starting = "restart"
+
+    def _note(self, failure: Failure) -> None:
+        row = {"time": round(time.time(), 3), "epoch": self._epoch, **failure.as_dict()}
+        with contextlib.suppress(OSError):  # the failure may be just this: a full disk
+            self._folder.log_failure(row)
+
+    def _give_up(self, failure: Failure) -> dict[str, Any]:
+        with contextlib.suppress(OSError):
+            self._folder.fail(failure.as_dict())
+        return {"epoch": self._epoch, "failure": str(failure), tune.result.DONE: True}
+
+    def _leave(self, failure: Failure) -> None:
+        """Give up the ranks, unless there is one only and it just said that its trial is wrong."""
+        self._running = False
+        healthy = self._ranks == 1 and not failure.another_try
+        if self._group is not None and not healthy:
+            self._group.kill()
+            self._group = None
+
+
+def key_of(config: dict[str, Any]) -> str:
+    """Key of the trial that a Tune trial's ``config`` is about."""
+    return config["trial"]["key"]
+
+
+def as_param(config: TrialConfig) -> dict[str, Any]:
+    """What Tune has to know of a trial: the less, the less it copies around."""
+    return {"key": config.key, "ranks": config.ranks}

@@ -1,0 +1,1 @@
+"""Ray Tune, asked to run a wave."""
