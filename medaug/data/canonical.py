@@ -40,12 +40,14 @@ def class_form(name: str) -> tuple[str, ...]:
     text = unicodedata.normalize("NFKC", tidy(name)).casefold()
     if (number := _as_number(text)) is not None:
         return (number,)
-    words = []
+    words: list[str] = []
     for word in _TOKENS.findall(text) or [text]:
         for british, american in _BRITISH:
             word = word.replace(british, american)
         plural = len(word) > 4 and word.endswith("s") and not word.endswith(("ss", "is", "us"))
-        words.append(word.lstrip("0") or "0" if word.isdecimal() else word[: -1 if plural else None])
+        words.append(
+            word.lstrip("0") or "0" if word.isdecimal() else word[: -1 if plural else None]
+        )
     return ("".join(words),)
 
 
@@ -59,11 +61,16 @@ def alike_classes(names: Iterable[str]) -> Iterator[tuple[str, str]]:
 def id_form(patient: str) -> tuple[str, ...]:
     """What two spellings of one id have in common: case, zeros, ``.0``, spaces, separators."""
     text = unicodedata.normalize("NFKC", tidy(patient)).casefold()
-    if (number := _as_number(text)) is not None:
-        return (number,)
+    if (whole := _as_number(text)) is not None:
+        return (whole,)
     text = re.sub(r"(?<=\d)\.0+$", "", text) if text.count(".") == 1 else text
-    tokens = _TOKENS.findall(text)
-    return tuple(_digits(t) if t.isdecimal() else t for t in tokens) or (text,)
+    joined: list[str] = []
+    for token in _tokens(text):
+        if joined and joined[-1].isalpha() and token.isalpha():
+            joined[-1] += token
+        else:
+            joined.append(token)
+    return tuple(joined) or (text,)
 
 
 def alike_ids(ids: Iterable[str]) -> Iterator[tuple[str, str]]:
@@ -73,16 +80,21 @@ def alike_ids(ids: Iterable[str]) -> Iterator[tuple[str, str]]:
     for name in sorted(set(ids)):
         if (other := first.setdefault(id_form(name), name)) != name:
             yield other, name
-    for form, name in first.items():
-        without = form[1:]  # its prefix
-        if without and form[0].isalpha() and (other := first.get(without)) is not None:
-            yield other, name
+    for name in first.values():
+        prefix, *rest = _tokens(tidy(name).casefold()) or [""]
+        bare = first.get(id_form(" ".join(rest))) if rest and prefix.isalpha() else None
+        if bare is not None and bare != name:
+            yield bare, name
 
 
 def near_id(wanted: str, ids: Mapping[str, int]) -> int | None:
     """The line of an id in ``ids`` (id -> line) that is another spelling of ``wanted``."""
     form = id_form(wanted)
     return next((line for name, line in ids.items() if id_form(name) == form), None)
+
+
+def _tokens(text: str) -> list[str]:
+    return [_digits(t) if t.isdecimal() else t for t in _TOKENS.findall(text)]
 
 
 def _as_number(text: str) -> str | None:

@@ -53,6 +53,8 @@ class Reject:
     """One line without any name from the disk: logs repeat it, beside the patient's pseudonym."""
     patient: str | None = None
     """Raw id, where the layout knows it; without it, messages give a pseudonym of the path."""
+    label: int | None = None
+    """Of a scan: the class that loses it."""
     unlabelled: bool = False
     """Nothing is wrong with the file but that no table says its class or patient."""
 

@@ -64,8 +64,9 @@ def one_person(
         if len(told) > 1:
             where = lines_of([rows[n] for n in numbers])
             raise UserError(
-                f"{name}: {where}: the same picture in the classes {' and '.join(sorted(map(str, told)))}"
-                f" ({_some(rows, numbers)}); keep the one that is right"
+                f"{name}: {where}: the same picture in the classes "
+                f"{' and '.join(sorted(map(str, told)))} ({len(numbers)} files of equal content); "
+                "keep the one that is right"
             )
     if not groups or accept:
         return list(rows), []
@@ -113,10 +114,7 @@ def _not_blank(groups: list[list[int]], rows: Sequence[Row], base: Path) -> list
     tasks = [(base / rows[numbers[0]].files[0], None, cut) for numbers in groups]
     with Sandbox(read_rows, workers=1) as sandbox:
         shown = [
-            bool(o.arrays) and bool(o.arrays[0].min() < o.arrays[0].max()) for o in sandbox.map(tasks)
+            bool(o.arrays) and bool(o.arrays[0].min() < o.arrays[0].max())
+            for o in sandbox.map(tasks)
         ]
     return [numbers for numbers, seen in zip(groups, shown, strict=True) if seen]
-
-
-def _some(rows: Sequence[Row], numbers: Sequence[int]) -> str:
-    return f"{len(numbers)} files of equal content"

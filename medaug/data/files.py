@@ -78,8 +78,8 @@ def _check_kind(mode: int) -> None:
 
 
 def series_files(path: Path) -> tuple[Path, ...]:
-    """The DICOM files of a folder by name: those called ``*.dcm`` or ``*.ima`` of whatever kind they
-    are, and others that are DICOM by their content. Of ``folder#UID`` those of that series."""
+    """The DICOM files of a folder by name: those called ``*.dcm`` or ``*.ima``, of whatever kind
+    they are, and others that are DICOM by content. Of ``folder#UID`` those of that series."""
     folder, uid = split_address(path)
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries if not entry.name.startswith(".")]

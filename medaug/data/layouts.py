@@ -27,7 +27,7 @@ Progress = Callable[[int, int, str], None]
 """(done, total, what): called after each unit of work."""
 
 PHANTOM = "phantom"
-LAYOUTS = frozenset({*IMPORTERS, PHANTOM})
+LAYOUTS = (*IMPORTERS, PHANTOM)
 """What ``data.layout`` may be."""
 _WITH_CHANNELS = ("brats", "nnunet")
 

@@ -8,15 +8,19 @@ from collections.abc import Collection
 from medaug.data.names import ending_of, stem_of
 
 FOLDERS = frozenset(
-    "mask masks seg segs segmentation segmentations label labels labelstr labelsts gt gts "
-    "groundtruth groundtruths annotation annotations lesion lesions roi rois tumormask tumourmask "
-    "tumormasks tumourmasks maskimages truth contours".split()
+    (
+        "mask masks seg segs segmentation segmentations label labels labelstr labelsts gt gts "
+        "groundtruth groundtruths annotation annotations lesion lesions roi rois tumormask "
+        "tumourmask tumormasks tumourmasks maskimages truth contours "
+    ).split()
 )
 """Folders that hold masks, in lower case without separators; ``labels`` may also hold tables."""
 
 _SURE = r"masks?|segs?|segmentations?|segm|gt|ground[_-]?truth|annotations?|truth|dseg|lesionmask"
 _PERHAPS = r"tumou?rs?|labels?|labelmap|lesions?|rois?|contours?|hge[_-]seg"
-_END = re.compile(rf"(?P<stem>.*?)[ _.-]+((?:hge[_-])?(?:{_SURE})|(?P<weak>{_PERHAPS}))(?:[ _-]?\d+)?", re.I)
+_END = re.compile(
+    rf"(?P<stem>.*?)[ _.-]+((?:hge[_-])?(?:{_SURE})|(?P<weak>{_PERHAPS}))(?:[ _-]?\d+)?", re.I
+)
 _START = re.compile(rf"(?:(?:{_SURE})|(?P<weak>{_PERHAPS}))[ _.-]+(?P<stem>.+)", re.I)
 _BARE = re.compile(rf"(?:{_SURE})(?:[ _-]?\d+)?", re.I)
 

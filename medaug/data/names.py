@@ -9,15 +9,15 @@ PICTURES = frozenset(
 )
 """Endings of 2-D images, also of those that no reader here takes: it then says why."""
 VOLUMES = frozenset(".nii .nii.gz .hdr .mha .mhd .nrrd .nhdr .mgz .mgh".split())
-SLICES = frozenset(".dcm .ima .dicom .dic".split())
-TABLES = frozenset(".csv .tsv".split())
+SLICES = frozenset([".dcm", ".ima", ".dicom", ".dic"])
+TABLES = frozenset([".csv", ".tsv"])
 ARCHIVES = frozenset({".npz"})
-SYSTEM = frozenset("thumbs.db desktop.ini ehthumbs.db icon\r".split())
+SYSTEM = frozenset(["thumbs.db", "desktop.ini", "ehthumbs.db", "icon"])
 SYSTEM_FOLDERS = frozenset({"__macosx", "$recycle.bin", "@eadir"})
 
 
 def ending_of(name: str) -> str:
-    """``.nii.gz`` of ``a.nii.gz``, ``.png`` of ``b.PNG``: in lower case, empty where there is none."""
+    """``.nii.gz`` of ``a.nii.gz``, ``.png`` of ``b.PNG``: lower case, empty where there is none."""
     suffixes = PurePath(name).suffixes
     if len(suffixes) > 1 and suffixes[-1].lower() == ".gz":
         return "".join(suffixes[-2:]).lower()

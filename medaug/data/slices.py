@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from medaug.data.cohort import Cohort, Reject, Scan, units_and_labels
 from medaug.data.address import split_address
+from medaug.data.cohort import Cohort, Reject, Scan, units_and_labels
 from medaug.data.digests import Digests
 from medaug.data.layouts import Progress, read_cohort
 from medaug.data.nifti import Limits
@@ -82,12 +82,13 @@ def ingest(
     if Store.exists(out):
         return _report_of(Store.open(out))
     refuse_key_inside(out.parent)
-    cohort = _usable(read_cohort(spec, progress) if cohort is None else cohort, spec, split)
+    cohort = usable(read_cohort(spec, progress) if cohort is None else cohort, spec, split)
     tally = Tally(spec, cohort, site_pseudonymiser(), split.unit)
     try:
         for reject in cohort.rejects:
             tally.reject(reject)
         # Before any reading, to fail early; and again at the end, without the bad files.
+        tally.check_losses(of_all=cohort.scans)
         make_splits(*units_and_labels(cohort.scans, split.unit), split, cohort.classes)
         config = config or ingest_signature(cohort, spec, split)
         _write(spec, split, out, cohort, tally, progress, workers or reader_processes(), config)
@@ -104,7 +105,7 @@ def ingest_signature(
 ) -> str:
     """Twelve hex digits that name the slice store of ``cohort``: the hash of every input file, its
     patient's pseudonym and label, and all of ``spec`` and ``split`` that decides rows or split."""
-    cohort = _usable(cohort, spec, split)
+    cohort = usable(cohort, spec, split)
     decisive = {"image_size", "slice_policy", "slice_step", "on_bad"}
     told = spec.model_dump(mode="json", include=decisive)
     accept = spec.accept.model_dump(mode="json", exclude=_DECIDES_NO_ROW)
@@ -113,7 +114,10 @@ def ingest_signature(
     digests = digests or Digests()
     files = [_files(scan) for scan in cohort.scans]
     found = iter(digests.all_of(file for each in files for file in each))
-    hashes = [[next(found) for _ in each] + _places(s) for s, each in zip(cohort.scans, files, strict=True)]
+    hashes = [
+        [next(found) for _ in each] + _places(s)
+        for s, each in zip(cohort.scans, files, strict=True)
+    ]
     pseudonym = site_pseudonymiser().pseudonym
     return signature(
         {
@@ -170,12 +174,14 @@ def _write(
         for number, (scan, volume, outcome) in enumerate(outcomes, start=1):
             name = tally.names[scan.patient]
             if outcome.reason is not None:
-                tally.reject(Reject(scan.path, outcome.reason, scan.patient))
+                lost = Reject(scan.path, outcome.reason, scan.patient, label=scan.label)
+                tally.reject(lost)
             else:
                 tally.keep(scan, outcome.facts)
                 done -= _write_rows(writer, scan, f"{name}-{volume}", name, outcome, done)
             if progress is not None:
                 progress(number, len(tasks), name)
+        tally.check_losses()
         raw = make_splits(*units_and_labels(tally.kept, split.unit), split, cohort.classes)
         splits.update(rename_patients(raw, tally.units).to_json())
         writer.extra.update(tally.extra())
@@ -211,7 +217,7 @@ def _volume_numbers(scans: Sequence[Scan]) -> Iterator[int]:
         seen[scan.patient] += scan.index is None
 
 
-def _usable(cohort: Cohort, spec: DataSpec, split: SplitSpec) -> Cohort:
+def usable(cohort: Cohort, spec: DataSpec, split: SplitSpec) -> Cohort:
     """The scans to read: those with a label (and a mask, if any has one), of ``max_patients``."""
     masks = any(scan.mask for scan in cohort.scans)
     scans, rejects = [], list(cohort.rejects)
@@ -219,7 +225,8 @@ def _usable(cohort: Cohort, spec: DataSpec, split: SplitSpec) -> Cohort:
         if scan.label is None:
             rejects.append(Reject(scan.path, "has no class; add it to the labels", scan.patient))
         elif masks and scan.mask is None:
-            rejects.append(Reject(scan.path, "has no mask, others have; add it", scan.patient))
+            reason = "has no mask, others have; add it"
+            rejects.append(Reject(scan.path, reason, scan.patient, label=scan.label))
         else:
             scans.append(scan)
     if not scans:

@@ -97,6 +97,7 @@ class ScanTable:
         rows = [_row(found, line, cells, columns) for line, cells in found.rows]
         notes: list[str] = []
         rows = _without_repeats(found.name, rows, notes)
+        _check_named(found.name, rows, columns)
         check_rows(found.name, rows, similar_ids=similar_ids)
         extra = [name for name in found.columns if name not in columns.values()]
         if extra:
@@ -185,7 +186,9 @@ def _row(found: Table, line: int, cells: Mapping[str, str], columns: Mapping[str
 
     def paths(role: str) -> tuple[str, ...]:
         written = cells[columns[role]].strip() if role in columns else ""
-        return tuple(part.strip().removeprefix("./") for part in written.split(JOIN) if part.strip())
+        return tuple(
+            part.strip().removeprefix("./") for part in written.split(JOIN) if part.strip()
+        )
 
     where = f"{found.name}:{line}"
     if not (files := paths("file")):
@@ -276,6 +279,16 @@ def _check_patients(name: str, rows: Sequence[Row], similar_ids: bool) -> None:
         if other.group != row.group:
             raise UserError(
                 f"{name}: {lines_of([other, row])}: one patient in two groups; a patient is in one"
+            )
+
+
+def _check_named(name: str, rows: Sequence[Row], columns: Mapping[str, str]) -> None:
+    """A column of patients names some."""
+    for role in ("patient", "group"):
+        if role in columns and not any(row.patient or row.group for row in rows):
+            raise UserError(
+                f"{name}: {lines_of(rows)}: {columns[role]} is empty; name who is on the scan, or "
+                "take the column out: then every scan counts as a patient of its own"
             )
 
 

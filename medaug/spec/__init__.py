@@ -4,9 +4,22 @@ This room imports pydantic only, and PyYAML when a file is read.
 """
 
 from medaug.spec.base import Spec, signature
-from medaug.spec.loader import build_arm, build_study, load_study
 from medaug.spec.data import DataSpec, PhantomSpec
-from medaug.spec.study import ArmSpec, AshaSpec, AugmentSpec, ClassifierSpec, FeatureSpec, PretrainSpec, ResourceSpec, SegmenterSpec, SplitSpec, StudySpec, SweepSpec, TrackingSpec
+from medaug.spec.loader import build_arm, build_study, load_study
+from medaug.spec.study import (
+    ArmSpec,
+    AshaSpec,
+    AugmentSpec,
+    ClassifierSpec,
+    FeatureSpec,
+    PretrainSpec,
+    ResourceSpec,
+    SegmenterSpec,
+    SplitSpec,
+    StudySpec,
+    SweepSpec,
+    TrackingSpec,
+)
 from medaug.spec.trial import Stage, TrialConfig
 
 __all__ = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -59,7 +59,9 @@ class AcceptSpec(Spec):
 class DataSpec(Spec):
     table: Path | None = None
     """The table of scans (``medaug init`` writes one); its paths are relative to it."""
-    layout: str = "phantom"
+    layout: str = Field(
+        default_factory=lambda fields: "phantom" if fields.get("table") is None else "table"
+    )
     """An importer of ``medaug.data.importers`` that lists the scans of ``root``; ``table`` reads
     ``table``, or ``scans.csv`` in ``root``."""
     root: Path | None = None
@@ -81,13 +83,6 @@ class DataSpec(Spec):
     """What a label table may say besides class names -> class, like ``{"2": LGG, "4": HGG}``."""
     accept: AcceptSpec = AcceptSpec()
     phantom: PhantomSpec = PhantomSpec()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _a_table_is_its_layout(cls, given: Any) -> Any:
-        if isinstance(given, Mapping) and given.get("table") is not None:
-            return {"layout": "table", **given}
-        return given
 
     @model_validator(mode="after")
     def _one_source(self) -> DataSpec:

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from medaug.data.address import split_address
 from medaug.data.cohort import Reject
-from medaug.data.importers.tree import Tree, folder_of
+from medaug.data.importers.tree import HIDDEN, Tree, folder_of
 from medaug.data.names import ARCHIVES, PICTURES, SLICES, TABLES, VOLUMES, ending_of
 from medaug.data.table import Row
 
@@ -70,6 +70,8 @@ class Found:
     """In their order, where the importer knows one."""
     alone: bool = False
     """No patient is known: every scan counts as one of its own."""
+    counted: bool = False
+    """Whether :func:`account` has been here."""
     volume: int | None = None
     """Which volume of 4-D files is read."""
 
@@ -119,6 +121,12 @@ def account(tree: Tree, found: Found) -> Found:
     for name in used & found.left_out.keys():
         del found.left_out[name]
     found.left_out.update(tree.noise)
+    for name, reason in tree.noise.items():
+        if reason != HIDDEN and not found.counted:
+            place = Path(name)
+            whose = place.parent.name if ending_of(name) in VOLUMES else place.name
+            found.rejects.append(Reject(place, reason, whose))
+    found.counted = True
     assert len(used & set(tree.files)) + len(found.left_out) == tree.total, "a file vanished"
     return found
 

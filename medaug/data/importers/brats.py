@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
@@ -43,7 +42,14 @@ SEQUENCES = (
 )
 _PUBLISHED = ("flair", "t1", "t1ce", "t2")
 """The order of study A; the first of them is what a study reads where it takes one."""
-_ALSO_CALLED = {"t2f": "flair", "t1n": "t1", "t1c": "t1ce", "t2w": "t2", "t1gd": "t1ce", "t1w": "t1"}
+_ALSO_CALLED = {
+    "t2f": "flair",
+    "t1n": "t1",
+    "t1c": "t1ce",
+    "t2w": "t2",
+    "t1gd": "t1ce",
+    "t1w": "t1",
+}
 _ENOUGH = 0.9
 """Share of the scans that have to have a sequence for a study to read it."""
 
@@ -97,6 +103,10 @@ class Brats:
     def rows(self, tree: Tree, options: Options) -> Found:
         found = Found([])
         cases = _possible(tree, found)
+        if not cases:
+            raise UserError(
+                "data.root: holds no volume of a patient (.nii.gz, .nii, .hdr); check data.root"
+            )
         channels = _sequences(cases)
         read = _chosen(channels, cases, options)
         found.channels, found.read = tuple(channels), read
@@ -123,7 +133,9 @@ class Brats:
         label, said = labels.class_of.get(case.key), labels.said
         part = part_in(parts_of(every[0]))
         if label is None and part not in ("val", "test", POOL):
-            reason, fault = labels.lacking.get(case.key, ("its class is not in data.classes", False))
+            reason, fault = labels.lacking.get(
+                case.key, ("its class is not in data.classes", False)
+            )
             if fault:
                 found.reject(every, reason, case.name, bare=True)
             for name in every:
@@ -180,9 +192,6 @@ def _in_folder(folder: str, names: list[str]) -> Iterable[_Case]:
         mask = masked_stem(stem)
         who, what = (mask[0], "seg") if mask and mask[0] else _split(stem)
         _put(by_case.setdefault(who, _Case(who, folder)), what, name)
-    prefix = os.path.commonprefix(list(by_case)) if len(by_case) > 1 else ""
-    if own and prefix and all(case.name == prefix for case in by_case.values()):
-        return []
     return [case for case in by_case.values() if case.sequences]
 
 
@@ -253,9 +262,7 @@ def _chosen(channels: list[str], cases: Collection[_Case], options: Options) -> 
     )
 
 
-def _classes(
-    tree: Tree, cases: Collection[_Case], options: Options, found: Found
-) -> _Labels:
+def _classes(tree: Tree, cases: Collection[_Case], options: Options, found: Found) -> _Labels:
     """The class of each case by its folders, or by a table; and what tables say besides."""
     paths = {case.key: _above(case, options.classes) for case in cases}
     level = class_level(set(paths.values()), options.classes)
@@ -333,9 +340,7 @@ def _tell(sheets: list[Sheet], said: Said, found: Found) -> None:
     found.notes += [note for note in said.notes if first.column not in note]
 
 
-def _what_to_supply(
-    tree: Tree, n_cases: int, problems: Mapping[str, str], options: Options
-) -> str:
+def _what_to_supply(tree: Tree, n_cases: int, problems: Mapping[str, str], options: Options) -> str:
     if problems:
         return next(iter(problems.values()))
     tables = [name for name in tree.tables if name.endswith(NAME_MAPPING)]
@@ -353,8 +358,8 @@ def _what_to_supply(
         )
     if options.required:
         return (
-            f"data.root: holds neither a folder {' or '.join(options.required)} nor {NAME_MAPPING}; "
-            "check data.root and data.classes"
+            f"data.root: holds neither a folder {' or '.join(options.required)} nor "
+            f"{NAME_MAPPING}; check data.root and data.classes"
         )
     return (
         f"data.root: {n_cases} volumes, one folder per patient, and nothing says their classes; "

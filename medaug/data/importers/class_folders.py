@@ -102,7 +102,9 @@ class ClassFolders:
                 found.absent(name, n)
             found.notes += notes
             for reject in rejects:
-                found.reject([reject.path.relative_to(tree.root).as_posix()], reject.reason, bare=True)
+                found.reject(
+                    [reject.path.relative_to(tree.root).as_posix()], reject.reason, bare=True
+                )
             scans = [replace(s, path=s.path.relative_to(tree.root)) for s in listed]
         else:
             scans = _from_names(scans, kept, found)
@@ -118,7 +120,9 @@ def _part(name: str) -> str | None:
 def _placed(tree: Tree, known: Sequence[str]) -> dict[str, str]:
     """Picture -> the folder that says its class; pictures in no such folder are not in it."""
     paths = {
-        name: telling(parts_of(name), known) for name in tree.pictures if name not in tree.mask_files
+        name: telling(parts_of(name), known)
+        for name in tree.pictures
+        if name not in tree.mask_files
     }
     level = class_level(set(paths.values()), known)
     if level is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from medaug.data.image_patients import PATIENT_TABLES
 from medaug.data.importers.base import Found, Look, Options, ordered, patient_by
 from medaug.data.importers.people import one_person_each
 from medaug.data.importers.sheets import (
@@ -17,7 +18,6 @@ from medaug.data.importers.sheets import (
     sheets_of,
 )
 from medaug.data.importers.tree import Tree
-from medaug.data.image_patients import PATIENT_TABLES
 from medaug.data.names import stem_of
 from medaug.data.table import STUDY, Row
 from medaug.errors import UserError
@@ -115,9 +115,7 @@ def _sheets(tree: Tree, scans: Collection[str], problems: dict[str, str]) -> lis
     return [sheet for sheet in sheets if sheet.table.name not in PATIENT_TABLES] and sheets
 
 
-def _people(
-    listed: Collection[str], said: Said, options: Options, found: Found
-) -> dict[str, str]:
+def _people(listed: Collection[str], said: Said, options: Options, found: Found) -> dict[str, str]:
     """Scan -> patient: by expression, by the table, else by its own name."""
     people = {name: patient for name in listed if (patient := patient_by(options, name))}
     if options.patients is not None:
@@ -131,8 +129,8 @@ def _people(
     by_stem, notes = one_person_each(stems)
     found.notes += notes
     found.notes.append(
-        f"no column {' or '.join(('patient', *LESION[:1]))}: every image counts as a patient of its "
-        "own; if one person has several, add the column or scores leak"
+        f"no column {' or '.join(('patient', *LESION[:1]))}: every image counts as a patient of "
+        "its own; if one person has several, add the column or scores leak"
     )
     people = {name: by_stem[stem_of(name)] if unique else name for name in listed}
     found.alone = len(set(people.values())) == len(people)

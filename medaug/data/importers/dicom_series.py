@@ -73,7 +73,9 @@ class DicomSeries:
                 continue
             one = _one_series(series, options, found)
             found.used |= set(one.files)
-            mask = next((m for m in tree.volumes if m.startswith(f"{'/'.join(key)}/{name}_seg.")), None)
+            mask = next(
+                (m for m in tree.volumes if m.startswith(f"{'/'.join(key)}/{name}_seg.")), None
+            )
             found.rows.append(
                 Row(
                     (one.address,),
@@ -104,7 +106,9 @@ def _patients(
     by_folder: dict[str, list[str]] = defaultdict(list)
     for name in tree.dicom:
         by_folder[folder_of(name)].append(name)
-    level = class_level({telling(parts_of(name), options.classes) for name in tree.dicom}, options.classes)
+    level = class_level(
+        {telling(parts_of(name), options.classes) for name in tree.dicom}, options.classes
+    )
     tables = bool(tree.tables) and not options.classes
     patients: dict[Key, list[_Series]] = defaultdict(list)
     images: list[Key] = []
@@ -196,7 +200,9 @@ def _by_table(
     tree: Tree, keys: list[Key], options: Options, found: Found
 ) -> tuple[dict[Key, str], Said | None, Lacking]:
     aliases = {
-        "/".join(key): [[key[-1], key[-1].rpartition("/")[2], key[-1].rpartition("/")[2].rpartition(".")[0]]]
+        "/".join(key): [
+            [key[-1], key[-1].rpartition("/")[2], key[-1].rpartition("/")[2].rpartition(".")[0]]
+        ]
         for key in keys
     }
     problems: dict[str, str] = {}
@@ -236,7 +242,9 @@ def _add_images(
             reason, bare = lacking.get(key, ("has no class", False))
             found.reject([name], reason, name, bare=bare)
             continue
-        patient = patient_by(options, name) or (said.patient_of.get("/".join(key)) if said else None)
+        patient = patient_by(options, name) or (
+            said.patient_of.get("/".join(key)) if said else None
+        )
         found.rows.append(Row((name,), label, patient or name))
     if images:
         found.alone = said is None and options.patients is None and len(found.rows) == len(images)

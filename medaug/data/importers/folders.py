@@ -18,15 +18,20 @@ _PART_WORDS = {
     "external": "external",
 }
 _ABOUT_PARTS = frozenset(
-    "data dataset set images image imgs input inputs folder split part task stage group groundtruth "
-    "gt isic brats bra ts miccai challenge final release chest xray ct mri scans slices png jpg v".split()
+    (
+        "data dataset set images image imgs input inputs folder split part task stage group "
+        "groundtruth gt isic brats bra ts miccai challenge final release chest xray ct mri "
+        "scans slices png jpg v "
+    ).split()
 )
 _NEUTRAL = frozenset(
-    "image images img imgs pic pics picture pictures photo photos png jpg jpeg tif tiff bmp webp "
-    "dicom dcm nifti nii niigz data dataset datasets database raw input inputs slice slices scan "
-    "scans volume volumes all allimages imagesall sample samples original originals preprocessed "
-    "processed resized cropped archive download downloads unzipped files frames imagestr imagests "
-    "source src derivatives anat brain patientsct".split()
+    (
+        "image images img imgs pic pics picture pictures photo photos png jpg jpeg tif tiff bmp "
+        "webp dicom dcm nifti nii niigz data dataset datasets database raw input inputs slice "
+        "slices scan scans volume volumes all allimages imagesall sample samples original "
+        "originals preprocessed processed resized cropped archive download downloads unzipped "
+        "files frames imagestr imagests source src derivatives anat brain patientsct "
+    ).split()
 )
 _NEUTRAL_LIKE = re.compile(
     r".*[_ -]?(images?|imgs?|data|files)?[_ -]?part[_ -]?\d+|images?[_ -]\d+|fold[_ -]?\d+|"
@@ -53,7 +58,9 @@ def part_of(name: str) -> str | None:
     parts = {_PART_WORDS[word] for word in words if word in _PART_WORDS}
     if len(parts) != 1 or {"positive", "negative", "pos", "neg"} & set(words):
         return None
-    rest = [w for w in words if w not in _PART_WORDS and w not in _ABOUT_PARTS and not w.isdecimal()]
+    rest = [
+        w for w in words if w not in _PART_WORDS and w not in _ABOUT_PARTS and not w.isdecimal()
+    ]
     return parts.pop() if len(rest) <= 2 else None
 
 
@@ -90,10 +97,10 @@ def class_level(paths: Collection[tuple[str, ...]], known: Collection[str] = ())
     The outermost that tells scans apart, unless it looks like patients (names with numbers) and
     the one below repeats the same few words in each: ``8863/0/x.png`` against ``benign/40X/x.png``.
     """
-    depth = max(map(len, paths), default=0)
+    depth = max((len(path) for path in paths), default=0)
     if known:
-        hits = [sum(len(p) > i and p[i] in known for p in paths) for i in range(depth)]
-        return hits.index(max(hits)) if hits and max(hits) else None
+        hits: list[int] = [sum(len(p) > i and p[i] in known for p in paths) for i in range(depth)]
+        return max(range(depth), key=lambda i: (hits[i], -i)) if any(hits) else None
     for level in range(depth):
         names = {path[level] for path in paths if len(path) > level}
         if len(names) < 2:

@@ -96,7 +96,7 @@ class NnUnet:
                 for name in filter(None, files.values()):
                     found.leave_out(name, f"its case has no {read[0][0]} image")
                 continue
-            for n, name in files.items():
+            for name in files.values():
                 if name not in listed:
                     found.leave_out(name, "another sequence than the study reads")
             mask = f"labelsTr/{case}{ending}"
@@ -269,7 +269,7 @@ def _list_in(tree: Tree) -> str | None:
 def _says_classes(body: Any) -> bool:
     if not isinstance(body, dict) or "file_ending" in body or "channel_names" in body:
         return False
-    listed = body.get("training")
+    listed = body.get("training") or []
     return bool(listed) and all(
         isinstance(e, dict) and any(k in e and not is_path(e[k]) for k in CLASS_KEYS)
         for e in listed
@@ -397,8 +397,8 @@ def _people(
         fallback |= changed
         found.notes += notes
         found.notes.append(
-            f"{what}: {len(without)} of {len(entries)} scans name no patient and count as one each; "
-            'if one person has several, add "patient" or scores leak'
+            f"{what}: {len(without)} of {len(entries)} scans name no patient and count as one "
+            'each; if one person has several, add "patient" or scores leak'
         )
         found.alone = len(without) == len(entries) and not changed
     return {key: patient or fallback[key] for key, patient in own.items()}

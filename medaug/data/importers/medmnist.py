@@ -43,7 +43,9 @@ class MedMnist:
         found = Found([])
         archives = _archives(tree)
         if len(archives) != 1:
-            raise UserError(f"data.root: holds {len(archives)} .npz files; keep one set in a folder")
+            raise UserError(
+                f"data.root: holds {len(archives)} .npz files; keep one set in a folder"
+            )
         name = archives[0]
         with Sandbox(read_labels, workers=1) as sandbox:
             (outcome,) = sandbox.map([(tree.root / name,)])
@@ -60,8 +62,8 @@ class MedMnist:
         found.classes = tuple(words[i] if words else str(i) for i in sorted(seen))
         found.alone = True
         found.notes.append(
-            f"{Path(name).name}: nothing in it names a patient, so each of {len(found.rows)} images "
-            "counts as one of its own; images of one person may be on both sides of a split"
+            f"{Path(name).name}: nothing in it names a patient, so each of {len(found.rows)} "
+            "images counts as one of its own; images of one person may be on both sides of a split"
         )
         return found
 

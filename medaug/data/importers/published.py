@@ -130,7 +130,9 @@ class ImageList:
                 found.reject([images.pop(number)], "no mask; put masks/<index>.png beside images/")
         found.classes = ordered(class_of[n] for n in images)
         rows = {
-            n: Row((name,), class_of[n], patient_of.get(n, stem_of(name)), masks.get(n, ()), slice=n)
+            n: Row(
+                (name,), class_of[n], patient_of.get(n, stem_of(name)), masks.get(n, ()), slice=n
+            )
             for n, name in images.items()
         }
         found.rows = list(rows.values())
@@ -152,9 +154,9 @@ class ImageList:
             blocks = len({scan.patient for scan in grouped})
             found.alone = True
             found.notes.append(
-                f"no column patient or group: each of {len(rows)} images counts as a patient of its "
-                f"own; if numbers run patient by patient, {blocks} blocks of consecutive numbers "
-                "are a stand-in that you can accept (data.accept.blocks, or --blocks)"
+                f"no column patient or group: each of {len(rows)} images counts as a patient of "
+                f"its own; if numbers run patient by patient, {blocks} blocks of consecutive "
+                "numbers are a stand-in that you can accept (data.accept.blocks, or --blocks)"
             )
             return
         found.notes.append(note)

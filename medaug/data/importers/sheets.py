@@ -80,9 +80,7 @@ def file_aliases(names: Iterable[str]) -> dict[str, list[list[str]]]:
     return aliases
 
 
-def sheets_of(
-    tree: Tree, aliases: Aliases, problems: dict[str, str] | None = None
-) -> list[Sheet]:
+def sheets_of(tree: Tree, aliases: Aliases, problems: dict[str, str] | None = None) -> list[Sheet]:
     """The tables of ``tree`` that speak of at least half of the scans, or half of whose lines
     speak of scans; the best first. Tables that cannot be read go to ``problems``."""
     found = []
@@ -312,7 +310,5 @@ def _patient(
     if is_blank(patient):
         if simplified(column) in LESION:
             return
-        raise UserError(
-            f"{sheet.table.name}:{line}: {column} is blank; name who is on the scan"
-        )
+        raise UserError(f"{sheet.table.name}:{line}: {column} is blank; name who is on the scan")
     patient_of.setdefault(scan, patient)

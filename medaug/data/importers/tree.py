@@ -26,9 +26,12 @@ from medaug.data.names import (
 
 HIDDEN = "hidden or of the operating system"
 LINK = "a symbolic link; put the file itself there"
-SPECIAL = "no regular file (FIFO, socket or device)"
+SPECIAL = "not a regular file; put the file itself there"
 _SNIFFED = 132
-_KNOWN_TEXT = frozenset(".txt .md .pdf .json .html .xml .xlsx .xls .doc .docx .yaml .yml .py .zip".split())
+_OF_IMAGES = frozenset(("image images img imgs imagestr imagests input inputs jpg png").split())
+_KNOWN_TEXT = frozenset(
+    ".txt .md .pdf .json .html .xml .xlsx .xls .doc .docx .yaml .yml .py .zip".split()
+)
 
 
 @dataclass(frozen=True)
@@ -121,9 +124,7 @@ def is_dicom(path: Path) -> bool:
         return False
 
 
-def _walk(
-    folder: Path, prefix: str, hidden: bool, files: list[str], noise: dict[str, str]
-) -> None:
+def _walk(folder: Path, prefix: str, hidden: bool, files: list[str], noise: dict[str, str]) -> None:
     with os.scandir(folder) as entries:
         for entry in entries:
             name = f"{prefix}{entry.name}"
@@ -135,7 +136,8 @@ def _walk(
             elif entry.is_symlink():
                 noise[name] = LINK
             elif not stat.S_ISREG(entry.stat(follow_symlinks=False).st_mode):
-                noise[name] = SPECIAL
+                fifo = stat.S_ISFIFO(entry.stat(follow_symlinks=False).st_mode)
+                noise[name] = f"{'a FIFO' if fifo else 'a device or socket'}, {SPECIAL}"
             else:
                 try:
                     check_name(Path(name))
@@ -176,7 +178,18 @@ def _keys(name: str, stems: Mapping[str, None]) -> Iterator[tuple[str, str]]:
 
 def _place(name: str) -> str:
     """The folders of a file but those that say whether it is an image or a mask."""
-    neutral = ("image", "images", "img", "imgs", "imagestr", "imagests", "input", "inputs", "jpg", "png")
+    neutral = (
+        "image",
+        "images",
+        "img",
+        "imgs",
+        "imagestr",
+        "imagests",
+        "input",
+        "inputs",
+        "jpg",
+        "png",
+    )
     kept = [
         part
         for part in parts_of(name)
