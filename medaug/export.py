@@ -24,7 +24,7 @@ from medaug.generator import ABOUT, CARD
 from medaug.results.leaderboard import Leaderboard, Row, leaderboard_of
 from medaug.results.records import TrialRecord
 from medaug.results.table import with_interval
-from medaug.storage.artifacts import Shelf, promise
+from medaug.storage.artifacts import Artifacts, write_manifest
 from medaug.store import assembled
 from medaug.tracking.generators import best_generator, is_portable
 
@@ -56,7 +56,7 @@ def export(
         raise UserError(f"{folder.name}: {_refusal(row, audit)}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: is there already; name a new folder with --out")
-    source = Shelf(folder.parent).verified_model(generator_name(trial.config))
+    source = Artifacts(folder.parent).verified_model(generator_name(trial.config))
     card = _card(folder, row, trial, source) | {
         "near_copies": audit | {"allowed": allow_near_copies}
     }
@@ -66,7 +66,7 @@ def export(
                 shutil.copy(file, private / file.name)
         (private / CARD).write_text(json.dumps(card, indent=1))
         (private / README).write_text(_readme(card))
-        promise(private)
+        write_manifest(private)
     return out
 
 
@@ -107,7 +107,7 @@ def _refusal(row: Row, audit: Mapping[str, Any]) -> str:
 
 def _card(folder: Path, row: Row, trial: TrialRecord, source: Path) -> dict[str, Any]:
     about = json.loads((source / ABOUT).read_text())
-    features = Shelf(folder.parent).open_store(trial.config.inputs["features"])
+    features = Artifacts(folder.parent).open_store(trial.config.inputs["features"])
     fitted_on = np.isin(features.units, about["fitted_on"])
     return {
         "run": folder.name,

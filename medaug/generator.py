@@ -12,7 +12,7 @@ from medaug.arms import FittedArm, load_arm
 from medaug.errors import UserError
 from medaug.experiment import generator_name
 from medaug.results.leaderboard import leaderboard_of
-from medaug.storage.artifacts import MANIFEST, Shelf, verified
+from medaug.storage.artifacts import MANIFEST, Artifacts, verified
 from medaug.storage.run_folder import run_in
 from medaug.tracking.generators import best_generator
 
@@ -59,13 +59,13 @@ def find_generator(name: Path, storage: Path) -> Generator:
         UserError: there is no such generator, or it makes rows beside its training data only.
         IntegrityError: a file is not what was written.
     """
-    shelf = Shelf(storage)
+    artifacts = Artifacts(storage)
     if (name / MANIFEST).is_file():
         folder = verified(name, "export the generator again")
-    elif shelf.has_model(str(name)):
-        folder = shelf.verified_model(str(name))
+    elif artifacts.has_model(str(name)):
+        folder = artifacts.verified_model(str(name))
     else:
-        folder = shelf.verified_model(_of_run(run_in(storage, str(name))))
+        folder = artifacts.verified_model(_of_run(run_in(storage, str(name))))
     arm = load_arm(folder)
     if not isinstance(arm, FittedArm) or not arm.portable:
         raise UserError(f"{name}: {arm.config.kind} makes rows beside its training data only")

@@ -267,14 +267,12 @@ def study_text(name: str, look: FirstLook, table: Path) -> str:
         f"  folds: {folds}   # by patient; scored on each patient once",
         "  test_fraction: 0   # 0.2 seals a fifth of the patients until `medaug unseal`",
     ]
-    return "\n".join([*lines, *instrument(found, len(data.classes))]) + "\n"
+    return "\n".join([*lines, *instrument(found)]) + "\n"
 
 
-def instrument(found: Inspection, n_classes: int) -> list[str]:
+def instrument(found: Inspection) -> list[str]:
     """What looks at the scans (U-Net, arms, classifier, sweep, devices), as lines of YAML."""
     lines = list(_WITH_MASKS if found.with_mask == len(found.sights) else _IMAGES)
-    if n_classes > 2:
-        lines[-1] = lines[-1].replace("{", f"{{n_out: {n_classes}, ", 1)
     return [
         *lines,
         "sweep:",
@@ -326,7 +324,7 @@ _IMAGES = [
     "    augment: {vflip: 0, elastic_alpha: 0, rotation_deg: 10, shift: 0.05, shear: 0}",
     "  smote: {}",
     "  dcgan: {networks: dcgan32, epochs: 500}",
-    "classifier: {kind: resnet50, epochs: 30, lr: 1.0e-3, batch_size: 32, early_stop: 5}",
+    "classifier: {kind: resnet50, epochs: 30, lr: 1.0e-3, batch_size: 32}",
 ]
 
 

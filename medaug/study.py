@@ -27,7 +27,7 @@ from medaug.results.leaderboard import Leaderboard, leaderboard_of
 from medaug.results.records import read_study
 from medaug.results.report.document import write_report
 from medaug.spec import DataSpec, SplitSpec, StudySpec, TrialConfig, build_study, signature
-from medaug.storage.artifacts import Shelf
+from medaug.storage.artifacts import Artifacts
 from medaug.storage.run_folder import refresh_names, refresh_run, refresh_runs, share_run
 from medaug.storage.trial_folder import read_json, write_json
 from medaug.sweep.display import Display, make_display
@@ -96,7 +96,7 @@ def run_study(
         look_for_leaks(study, slices, folder, display)
         arms = choose_arms(study, slices, pretrain_slices, sweep, display)
         plan = plan_study(study, slices, pretrain_slices, arms)
-        rows = len(Shelf(study.storage).open_store(slices))
+        rows = len(Artifacts(study.storage).open_store(slices))
         check_storage(study.storage, bytes_to_write(study, plan.trials(), rows))
         outcomes = run_waves(plan, study, sweep, display)
         board = leaderboard_of(folder)
@@ -104,7 +104,7 @@ def run_study(
         share_run(folder)
         tracker.finish(board, report)
     failed = [outcome.error or outcome.key for outcome in outcomes if outcome.status == "failed"]
-    left_out = Shelf(study.storage).open_store(slices).manifest["extra"]["ingest"]["rejects"]
+    left_out = Artifacts(study.storage).open_store(slices).manifest["extra"]["ingest"]["rejects"]
     return Finished(folder, board, report, tuple(failed), len(left_out))
 
 
@@ -129,7 +129,7 @@ def run_waves(plan: Plan, study: StudySpec, sweep: Sweep, display: Display) -> l
     """Run the plan's waves in order; trials whose inputs were not made are left out."""
     outcomes: list[Outcome] = []
     for title, trials in plan.waves():
-        ready = [trial for trial in trials if has_inputs(trial, Shelf(study.storage))]
+        ready = [trial for trial in trials if has_inputs(trial, Artifacts(study.storage))]
         display.note_blocked(title, len(trials) - len(ready))
         if title == "generate" and study.resources.replicates == "fused":
             share_passes(sweep, ready, study.storage / study.name)
@@ -235,7 +235,7 @@ def hold_to_data(folder: Path, slices: str) -> None:
 
 def check_sizes(study: StudySpec, slices: str) -> None:
     """Raises UserError when ``sweep.train_rows`` wants more than some fold can give."""
-    store = Shelf(study.storage).open_store(slices)
+    store = Artifacts(study.storage).open_store(slices)
     have = min(len(store.split("train", fold)) for fold in range(study.split.folds))
     wanted = max(study.sweep.train_rows or (0,))
     if wanted > have:
@@ -277,11 +277,11 @@ def look_for_leaks(study: StudySpec, slices: str, folder: Path, display: Display
 
     At 32 pixels all heads are alike: images that the study makes so small are read again for this.
     """
-    if study.data.image_size < SIDE and of_images(Shelf(study.storage).open_store(slices)):
+    if study.data.image_size < SIDE and of_images(Artifacts(study.storage).open_store(slices)):
         larger = study.data.model_copy(update={"image_size": SIDE})
         slices = _ingest(larger, study.split, study.storage, display, "reading them larger", False)
     with display.progress("looking for copies between patients"):
-        leakage = scan_slices(Shelf(study.storage), slices)
+        leakage = scan_slices(Artifacts(study.storage), slices)
     path = note_leakage(folder, leakage)
     advice = f"; see {path}; put them into one group" if leakage.leaks else ""
     display.note(f"{leakage.summary()}{advice}")
@@ -295,25 +295,25 @@ def _ingest(
     title: str,
     tell: bool = True,
 ) -> str:
-    shelf = Shelf(storage)
-    digests = Digests(shelf.store_path(DIGESTS))
+    artifacts = Artifacts(storage)
+    digests = Digests(artifacts.store_path(DIGESTS))
     with display.progress(title) as progress:
         cohort = read_cohort(data, progress, digests=digests)
         config = ingest_signature(cohort, data, split, digests)
         digests.save()
         name = f"slices-{config}"
-        shelf.fetch_store(name)  # another machine may have made it
-        path = shelf.store_path(name)
+        artifacts.fetch_store(name)  # another machine may have made it
+        path = artifacts.store_path(name)
         report = ingest(data, split, path, progress=progress, cohort=cohort, config=config)
-        shelf.share_store(name)
+        artifacts.share_store(name)
     if tell:
         display.note_ingest(report)
     return name
 
 
-def has_inputs(trial: TrialConfig, shelf: Shelf) -> bool:
+def has_inputs(trial: TrialConfig, artifacts: Artifacts) -> bool:
     """Whether all that ``trial`` reads has been made."""
-    return all(shelf.has(name) for name in trial.inputs.values())
+    return all(artifacts.has(name) for name in trial.inputs.values())
 
 
 def _first_difference(before: Any, now: Any, path: str = "") -> str | None:

@@ -23,15 +23,15 @@ import torch
 from medaug.audit.sealed import FILE, LOG, openings_of, unsealed_of
 from medaug.errors import UserError
 from medaug.experiment.sealed import load_classifier, sealed_rows
+from medaug.metrics.board import Board
 from medaug.metrics.predictions import Predictions
 from medaug.metrics.uncertainty import Interval, gain, interval
 from medaug.results.leaderboard import Leaderboard, Row, leaderboard_of
 from medaug.results.records import TrialRecord, read_study, read_trial, read_trials
 from medaug.results.table import UNRANKABLE, with_interval
-from medaug.storage.bucket import kept
+from medaug.storage.bucket import synced_write
 from medaug.store import Store
 from medaug.store.files import write_whole
-from medaug.train.classify import predict
 from medaug.train.world import World
 
 Progress = Callable[[int, int, str], None]
@@ -71,7 +71,7 @@ def unseal(folder: Path, progress: Progress | None = None) -> Record:
         for row in chosen
     ]
     record = {"run": folder.name, **opening, **about, "rows": rows}
-    with kept(folder / FILE):
+    with synced_write(folder / FILE):
         write_whole(folder / FILE, json.dumps(record, indent=1).encode())
     return record
 
@@ -152,7 +152,7 @@ def _test(
         with sealed_rows(group[0].folder, world) as rows:
             for trial in group:
                 classifier = load_classifier(trial.folder, world)
-                probability[trial.config.key] = predict(classifier, rows, world)
+                probability[trial.config.key] = classifier.predict(rows, world)
                 if progress is not None:
                     progress(len(probability), total, trial.config.title)
             labels, patients, about = rows.labels, rows.patients, _about(rows)
@@ -210,12 +210,17 @@ def _scores(table: Predictions, classes: Sequence[str]) -> Iterator[tuple[str, R
         metrics |= {name: name for name in ("auroc", "auprc")}
     for name, metric in metrics.items():
         yield name, _plain(interval(table, metric))
-    yield "patient_balanced_accuracy", _plain(interval(table.by_patient()))
+    whole = Board.of({"": table}).contrast("")
+    low, high = whole.bounds()
+    yield "patient_balanced_accuracy", _finite(mean=whole.estimate, low=low, high=high)
 
 
 def _plain(value: Interval) -> Record:
     """JSON, in which numbers that do not exist are null."""
-    bounds = {"mean": value.mean, "low": value.low, "high": value.high}
+    return _finite(mean=value.mean, low=value.low, high=value.high)
+
+
+def _finite(**bounds: float) -> Record:
     return {key: number if math.isfinite(number) else None for key, number in bounds.items()}
 
 
@@ -233,7 +238,7 @@ def _log(folder: Path, board: Leaderboard) -> Record:
     }
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
     path = folder / LOG
-    with kept(path), open(os.open(path, flags, 0o600), "a", encoding="utf-8") as file:
+    with synced_write(path), open(os.open(path, flags, 0o600), "a", encoding="utf-8") as file:
         file.write(json.dumps(opening) + "\n")
         file.flush()
         os.fsync(file.fileno())

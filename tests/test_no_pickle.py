@@ -26,8 +26,8 @@ from medaug.errors import MedaugError
 from medaug.experiment import ARM_CONFIGS
 from medaug.results.records import read_study
 from medaug.spec import build_study
-from medaug.storage.artifacts import MANIFEST as SHELF_MANIFEST
-from medaug.storage.artifacts import promise
+from medaug.storage.artifacts import MANIFEST as ARTIFACTS_MANIFEST
+from medaug.storage.artifacts import write_manifest
 from medaug.storage.trial_folder import TrialFolder
 from medaug.store.files import read_sealed, sealed, sha256_of
 from medaug.study import claim_folder
@@ -66,7 +66,7 @@ KINDS = {
     "weights": ("**/*.safetensors", plain),
     "shards": ("**/*.arrow", plain),
     "sidecars and manifests": ("stores/**/*.json", plain),
-    "manifests of models": (f"**/{SHELF_MANIFEST}", plain),
+    "manifests of models": (f"**/{ARTIFACTS_MANIFEST}", plain),
     "trials": ("small/trials/*/*.json", plain),
     "logs of trials": ("small/trials/*/*.jsonl", plain),
     "the study": ("small/study.json", plain),
@@ -107,9 +107,9 @@ def forge(storage: Path) -> None:
             body["files"][name] = {"bytes": content.stat().st_size, "sha256": sha256_of(content)}
         (folder / "MANIFEST.json").write_bytes(sealed(body))
     for folder in (storage / "models").glob("*"):
-        if json_or_none(folder / SHELF_MANIFEST) is not None:
-            (folder / SHELF_MANIFEST).unlink()
-            promise(folder)
+        if json_or_none(folder / ARTIFACTS_MANIFEST) is not None:
+            (folder / ARTIFACTS_MANIFEST).unlink()
+            write_manifest(folder)
     for folder in (storage / "stores").glob("*-*"):
         forge_store(folder)
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from medaug.arms.base import ArmContext, FittedArm, noise
+from medaug.models.layers import channels_innermost
 from medaug.train.checkpoint import Checkpoint, Progress
 from medaug.train.gan import Gan, GanTask, train_gan, train_gans
 from medaug.train.loop import part
@@ -41,8 +42,11 @@ def gan_tensors(gan: Gan, *, discriminator: bool) -> dict[str, Tensor]:
 
 
 def gan_of(tensors: Mapping[str, Tensor], networks: Networks) -> Gan:
-    """From what :func:`gan_tensors` gave. Without the discriminator's it is a fresh one."""
-    generator, discriminator = networks()
+    """From what :func:`gan_tensors` gave. Without the discriminator's it is a fresh one.
+
+    Weights lie in memory as they did in training, so rows are the same to the last bit.
+    """
+    generator, discriminator = map(channels_innermost, networks())
     generator.load_state_dict(part(tensors, "generator"))
     if trained := part(tensors, "discriminator"):
         discriminator.load_state_dict(trained)
@@ -94,6 +98,7 @@ class GanArm(FittedArm):
         for step in progress:
             if step.result is not None:
                 self.gan = step.result
+                self.precision = self.gan.precision
             yield step
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:

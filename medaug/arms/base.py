@@ -95,6 +95,8 @@ class GeneratedArm(Arm):
         super().__init__(config)
         self.remarks: dict[str, float] = {}
         """Numbers about the last ``sample`` that belong in a trial's scores."""
+        self.precision: str | None = None
+        """What the last ``fit`` was computed in, where a configuration leaves that open."""
 
     def fit(self, ctx: ArmContext, resume: Checkpoint | None = None) -> Iterator[Progress]:
         """Fit to ``ctx.train``, one Progress per epoch (none at all for arms without epochs).

@@ -68,6 +68,7 @@ class DcganArm(FittedArm):
         for progress in in_lockstep(trainings, resume):
             if progress.result is not None:
                 self.gans = progress.result
+                self.precision = self.gans[0].precision
             yield progress
 
     def _train(self, ctx: ArmContext, label: int, resume: Checkpoint | None) -> Iterator[Progress]:

@@ -69,6 +69,7 @@ class WganGpArm(PcaArm):
         for progress in train_gan(task, ctx.world):
             if progress.result is not None:
                 self.gan = progress.result
+                self.precision = self.gan.precision
             yield progress
 
     def _networks(self) -> tuple[nn.Module, nn.Module]:

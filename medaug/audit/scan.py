@@ -11,7 +11,7 @@ import torch
 
 from medaug.audit.leakage import FILE, Image, Leak, Leakage, read_leakage
 from medaug.metrics.leakage import Pair, crossing, find_duplicates
-from medaug.storage.artifacts import Shelf
+from medaug.storage.artifacts import Artifacts
 from medaug.store import Store
 from medaug.store.files import write_whole
 
@@ -27,17 +27,17 @@ READ_ROWS = 64
 ROLES = ("train", "val", "eval", "test")
 
 
-def report_path(shelf: Shelf, slices: str) -> Path:
+def report_path(artifacts: Artifacts, slices: str) -> Path:
     """``<storage>/stores/<slices>.leakage.json``."""
-    return shelf.store_path(slices).with_name(f"{slices}.{FILE}")
+    return artifacts.store_path(slices).with_name(f"{slices}.{FILE}")
 
 
-def scan_slices(shelf: Shelf, slices: str) -> Leakage:
+def scan_slices(artifacts: Artifacts, slices: str) -> Leakage:
     """Scan the store named ``slices``, or read what an earlier scan of it has found."""
-    path = report_path(shelf, slices)
+    path = report_path(artifacts, slices)
     if (known := read_leakage(path)) is not None:
         return known
-    found = scan(shelf.open_store(slices))
+    found = scan(artifacts.open_store(slices))
     _write(path, found)
     return found
 

@@ -16,8 +16,9 @@ from medaug.bench.workbench import Bench
 from medaug.models.classifiers import CLASSIFIERS, class_logits
 from medaug.models.losses import soft_dice_loss
 from medaug.models.unet import UNet
-from medaug.spec.study import ClassifierSpec, FeatureSpec, SegmenterSpec
-from medaug.train import classify, segment
+from medaug.spec.classifier import NetworkSpec
+from medaug.spec.study import FeatureSpec, SegmenterSpec
+from medaug.train import network, segment
 from medaug.train.extract import encoder
 from medaug.train.scaling import channels_last
 
@@ -119,7 +120,7 @@ class _NaiveUNet:
 def classifier_figures(bench: Bench) -> list[Figure]:
     """The feature CNN on 1024x15x15 in float32 and bf16 against eager NCHW with a host sync."""
     shape = bench.sized((1024, 15, 15), (1024, 15, 15), (8, 8, 8))
-    spec = ClassifierSpec()
+    spec = NetworkSpec()
     device = bench.world.device
     rows = random_rows(shape, 4 * spec.batch_size)
     batches = [
@@ -130,13 +131,13 @@ def classifier_figures(bench: Bench) -> list[Figure]:
         for i in range(0, len(rows), spec.batch_size)
     ]
     torch.manual_seed(0)
-    network = CLASSIFIERS[spec.kind](shape, spec.n_out, spec.dropout).to(device)
+    plain = CLASSIFIERS[spec.kind](shape, 2, spec.dropout).to(device)
     subjects = {
         precision: _classifier(bench, spec.model_copy(update={"precision": precision}), shape)
         for precision in ("fp32", "bf16")
     }
     takes: dict[str, Callable[[], object]] = {}
-    for name, step in {**subjects, "naive": _naive_classifier(network, spec.lr)}.items():
+    for name, step in {**subjects, "naive": _naive_classifier(plain, spec.lr)}.items():
         takes[name] = _in_turn(step, batches)
     timing = bench.time(takes, bench.sized(15, 9, 1))
     return [
@@ -160,10 +161,10 @@ def _in_turn(
 
 
 def _classifier(
-    bench: Bench, spec: ClassifierSpec, shape: tuple[int, int, int]
+    bench: Bench, spec: NetworkSpec, shape: tuple[int, int, int]
 ) -> Callable[[Tensor, Tensor], object]:
     store = random_rows(shape, 2 * spec.batch_size)
-    run = classify.Run(spec, store, store, store, bench.world, 0, None)  # type: ignore[arg-type]
+    run = network.Run(spec, store, store, store, bench.world, 0, None)  # type: ignore[arg-type]
     run.network.train()
 
     def step(x: Tensor, label: Tensor) -> object:

@@ -11,7 +11,7 @@ import click
 
 from medaug.cli.options import JSON, NAME, PLACE, SET, SPEC, STORAGE, load, run_in, storage_of
 from medaug.errors import UserError
-from medaug.storage.uri import told
+from medaug.storage.uri import display_uri
 
 if TYPE_CHECKING:
     from medaug.sweep.cluster.jobs import Job, Jobs
@@ -65,7 +65,7 @@ def submit(
     from medaug.sweep.cluster.jobs import run_command
 
     jobs = _connect(address)
-    place = told(storage) if storage else None
+    place = display_uri(storage) if storage else None
     command = run_command(study, storage=place, wait=wait)
     _see_it_run(jobs, jobs.submit(study.name, command, place), follow)
 
@@ -114,7 +114,7 @@ def status(name: str | None, storage: Path | None, address: str | None, as_json:
             refresh_run(folder / run_name)
             runs.append(state_of(folder / run_name))
     if name is not None and not jobs and not runs:
-        place = f"{told(folder)} and {address}" if address else told(folder)
+        place = f"{display_uri(folder)} and {address}" if address else display_uri(folder)
         have = f"; have {', '.join(known)}" if known else ""
         raise UserError(f"{name}: no such run in {place}{have} (--storage, --address)")
     if as_json:
@@ -126,7 +126,9 @@ def status(name: str | None, storage: Path | None, address: str | None, as_json:
     for run in runs:
         click.echo(run)
     if not jobs and not runs:
-        click.echo(f"no runs in {told(folder)}" + (f", no jobs at {address}" if address else ""))
+        click.echo(
+            f"no runs in {display_uri(folder)}" + (f", no jobs at {address}" if address else "")
+        )
 
 
 @click.command()
@@ -156,7 +158,9 @@ def stop(name: str, storage: Path | None, address: str | None) -> None:
         click.echo(f"{name} is not running")
         return
     click.echo(f"stopped {name} ({holder})")
-    click.echo(f"go on:  medaug resume {name}" + (f" --storage {told(storage)}" if storage else ""))
+    click.echo(
+        f"go on:  medaug resume {name}" + (f" --storage {display_uri(storage)}" if storage else "")
+    )
 
 
 def _connect(address: str) -> Jobs:

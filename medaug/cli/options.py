@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from medaug.errors import UserError
-from medaug.storage.uri import local, told
+from medaug.storage.uri import display_uri, local
 
 if TYPE_CHECKING:
     from medaug.spec import ArmSpec, StudySpec
@@ -90,7 +90,7 @@ def load(
     if data is not None:
         options += [f"data.root={json.dumps(str(data))}"]
     if storage is not None:
-        options += [f"storage={json.dumps(told(storage))}"]
+        options += [f"storage={json.dumps(display_uri(storage))}"]
     if name is not None:
         options += [f"name={json.dumps(name)}"]
     study = load_study(spec, _arm_types, options, _choices)
@@ -109,5 +109,6 @@ def _arm_types() -> Mapping[str, type[ArmSpec]]:
 def _choices() -> Mapping[str, Collection[str]]:
     from medaug.data.layouts import LAYOUTS
     from medaug.models.classifiers import CLASSIFIERS
+    from medaug.spec.classifier import LINEAR
 
-    return {"data.layout": LAYOUTS, "classifier.kind": CLASSIFIERS}
+    return {"data.layout": LAYOUTS, "classifier.kind": [*LINEAR, *CLASSIFIERS]}

@@ -11,7 +11,7 @@ from click.core import ParameterSource
 from medaug.cli.cluster import FOLLOW, resume_there
 from medaug.cli.options import ADDRESS, DATA, NAME, QUICK, SET, SPEC, STORAGE, load, run_in
 from medaug.errors import EnvironmentFault, TrialsFailed
-from medaug.storage.uri import told
+from medaug.storage.uri import display_uri
 
 if TYPE_CHECKING:
     from medaug.study import Finished
@@ -44,10 +44,10 @@ def run(
 
     SPEC is a YAML file such as jobs/demo.yaml.
     """
-    from medaug.storage.bucket import carries
+    from medaug.storage.bucket import is_remote
 
     study = load(spec, data, overrides, storage, name, quick)  # first: mistakes are told at once
-    if not (mkdir or carries(study.storage) or study.storage.absolute().parent.is_dir()):
+    if not (mkdir or is_remote(study.storage) or study.storage.absolute().parent.is_dir()):
         raise EnvironmentFault(
             f"storage {study.storage}: its parent folder does not exist; correct the path, mount "
             "the disk, or give --mkdir"
@@ -59,7 +59,7 @@ def run(
         finished = run_study(forked(study) if fork else study, address=address, wait=wait)
         _tell(finished)
         if quick:
-            click.echo(f"its scores mean nothing, all else is real; next: medaug plan {spec}")
+            click.echo(f"quick run: scores are not meaningful; next: medaug plan {spec}")
 
 
 @click.command()
@@ -93,7 +93,7 @@ def resume(
         typed = ctx.get_parameter_source("storage") is ParameterSource.COMMANDLINE
         resume_there(
             name,
-            told(storage) if storage and typed else None,
+            display_uri(storage) if storage and typed else None,
             address,
             wait=wait,
             allow_version_skew=allow_version_skew,
@@ -139,7 +139,7 @@ def _tell(finished: Finished) -> None:
     from medaug.results.table import render
 
     storage = finished.folder.parent
-    elsewhere = "" if storage == Path("runs") else f" --storage {told(storage)}"
+    elsewhere = "" if storage == Path("runs") else f" --storage {display_uri(storage)}"
     click.echo(render(finished.board))
     click.echo(f"report:      {finished.report}")
     click.echo(f"MLflow:      medaug ui{elsewhere}")

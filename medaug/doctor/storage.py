@@ -12,8 +12,8 @@ from medaug.doctor.finding import Finding, Place, failed, passed, warned
 from medaug.doctor.limits import free_disk
 from medaug.errors import EnvironmentFault
 from medaug.storage import bucket
-from medaug.storage.bucket import carries
-from medaug.storage.uri import told
+from medaug.storage.bucket import is_remote
+from medaug.storage.uri import display_uri
 from medaug.sweep.runner import check_storage
 
 
@@ -27,7 +27,7 @@ def examine(place: Place) -> Iterator[Finding]:
         yield failed("storage", what, fix)
         return
     try:
-        if carries(storage):
+        if is_remote(storage):
             yield _bucket(storage)
         else:
             yield _private(storage)
@@ -58,11 +58,9 @@ def _bucket(storage: Path) -> Finding:
         what, _, fix = str(fault).partition("; ")
         return failed("storage", what, fix)
     if (first, second, content) != (True, False, b"first"):
-        what = (
-            f"{told(storage)}: a conditional write replaced another: two runs could write at once"
-        )
+        what = f"{display_uri(storage)}: a conditional write replaced another: two could write"
         return failed("storage", what, "use a store that knows If-None-Match (S3, MinIO, Ceph)")
-    return passed("storage", f"{told(storage)} can be written, and keeps two writers apart")
+    return passed("storage", f"{display_uri(storage)} can be written, and keeps two writers apart")
 
 
 def _links(storage: Path) -> Finding:

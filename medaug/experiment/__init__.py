@@ -18,14 +18,14 @@ from medaug.experiment.names import generator_name, output_name
 from medaug.experiment.rows import ARM_CONFIGS, TooFewRows
 from medaug.experiment.segment import segment
 from medaug.spec import Stage, TrialConfig
-from medaug.storage.artifacts import Shelf
+from medaug.storage.artifacts import Artifacts
 from medaug.train.checkpoint import Checkpoint, Progress
 from medaug.train.loop import Diverged
 from medaug.train.world import World
 
 __all__ = ["ARM_CONFIGS", "generator_name", "output_name", "run_together", "run_trial"]
 
-StageFunction = Callable[[TrialConfig, World, Shelf, Checkpoint | None], Iterator[Progress]]
+StageFunction = Callable[[TrialConfig, World, Artifacts, Checkpoint | None], Iterator[Progress]]
 
 STAGES: Mapping[Stage, StageFunction] = {
     "segment": segment,
@@ -47,7 +47,7 @@ def run_trial(
     Raises:
         UserError: an input is missing, or a generator has seen patients it must not have seen.
     """
-    yield from _with_status(STAGES[config.stage](config, world, Shelf(storage), resume), resume)
+    yield from _with_status(STAGES[config.stage](config, world, Artifacts(storage), resume), resume)
 
 
 def run_together(
@@ -68,7 +68,7 @@ def run_together(
     """
     if any(config.stage != "generate" for config in configs):
         raise UserError("replicates: only trials of stage generate share passes")
-    trials = generate_together(configs, world, Shelf(storage), resumes)
+    trials = generate_together(configs, world, Artifacts(storage), resumes)
     return [_with_status(trial, resume) for trial, resume in zip(trials, resumes, strict=True)]
 
 

@@ -13,29 +13,32 @@ from medaug.experiment.lineage import choosing_rows, exposure_of, lineage_of
 from medaug.experiment.rows import added_rows, arm_context
 from medaug.metrics.classification import classification_scores
 from medaug.metrics.classification import predict as predicted_class
-from medaug.spec import ClassifierSpec, TrialConfig
-from medaug.storage.artifacts import Shelf
+from medaug.spec import NetworkSpec, TrialConfig, build_classifier
+from medaug.storage.artifacts import Artifacts
 from medaug.store import Store
 from medaug.train.checkpoint import Checkpoint, Progress
-from medaug.train.classify import Classifier, predict, train_classifier
+from medaug.train.classify import Classifier, train_classifier
 from medaug.train.world import World
 
 
 def classify(
-    config: TrialConfig, world: World, shelf: Shelf, resume: Checkpoint | None
+    config: TrialConfig, world: World, artifacts: Artifacts, resume: Checkpoint | None
 ) -> Iterator[Progress]:
     """Train a classifier on real rows plus the arm's; score it on the fold's held-out patients."""
-    spec = ClassifierSpec.model_validate(config.settings["classifier"])
+    spec = build_classifier(config.settings["classifier"])
     honest = config.settings["protocol"] == "honest"
-    features = shelf.open_store(config.inputs["features"])
+    features = artifacts.open_store(config.inputs["features"])
     held_out = features.split("eval", config.fold)
-    context = arm_context(config, features, world, shelf)
-    added = added_rows(config, features, context, shelf)
+    context = arm_context(config, features, world, artifacts)
+    added = added_rows(config, features, context, artifacts)
     only_added = not config.settings.get("real_rows", True)
     trained = context.train.select(np.arange(0 if only_added else len(context.train)))
     # Equal steps for all arms; the papers gave an arm with more rows more steps.
     rows_per_epoch = len(context.train) if honest else len(trained) + len(added or ())
-    steps_per_epoch = max(1, rows_per_epoch // spec.batch_size)
+    steps_per_epoch, steps = 0, 0  # a linear classifier is solved
+    if isinstance(spec, NetworkSpec):
+        steps_per_epoch = max(1, rows_per_epoch // spec.batch_size)
+        steps = spec.epochs * steps_per_epoch
     exposure = exposure_of(features, config.fold, trained, added)
     assert features.splits is not None  # or it would have no held-out rows
     sealed = bool(features.splits.test)
@@ -47,14 +50,14 @@ def classify(
         world,
         config.seed,
         only_added=only_added,
-        steps_per_epoch=steps_per_epoch,
+        steps_per_epoch=steps_per_epoch or None,
         resume=resume,
     )
     for progress in epochs:
         if progress.result is not None:
             result = {
                 **_scored(progress.result, held_out, world),
-                "steps": spec.epochs * steps_per_epoch,
+                "steps": steps,
                 "train_rows": len(trained),
                 "train_patients": len(np.unique(trained.patients)),
                 "split": features.manifest["splits"]["hash"],
@@ -68,11 +71,12 @@ def classify(
 def _scored(classifier: Classifier, held_out: Store, world: World) -> dict[str, Any]:
     """What a classifier says of the held-out rows, and what that is worth."""
     # Not rounded: saturated probabilities must stay on their side of the threshold.
-    probability = predict(classifier, held_out, world).astype(float)
+    probability = classifier.predict(held_out, world).astype(float)
     return {
         "scores": _scores(held_out.labels, probability, classifier.threshold, held_out.classes),
         "threshold": classifier.threshold,
         "best_epoch": classifier.best_epoch,
+        "precision": getattr(classifier.spec, "precision", None),
         "history": classifier.history,
         "predictions": {
             "patient": held_out.patients.tolist(),

@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from medaug.experiment.names import output_name
-from medaug.experiment.segment import load_unet
-from medaug.spec import FeatureSpec, TrialConfig
-from medaug.storage.artifacts import Shelf
+from medaug.experiment.segment import feature_spec, load_unet
+from medaug.spec import TrialConfig
+from medaug.storage.artifacts import Artifacts
 from medaug.store import Provenance
 from medaug.train.checkpoint import Checkpoint, Progress
 from medaug.train.extract import extract_features
@@ -18,15 +18,15 @@ from medaug.train.world import World
 
 
 def extract(
-    config: TrialConfig, world: World, shelf: Shelf, resume: Checkpoint | None
+    config: TrialConfig, world: World, artifacts: Artifacts, resume: Checkpoint | None
 ) -> Iterator[Progress]:
     """Store one block of the fold's U-Net for every slice but those of sealed test patients."""
-    slices = shelf.open_store(config.inputs["slices"])
+    slices = artifacts.open_store(config.inputs["slices"])
     assert slices.splits is not None
     slices = slices.select(~np.isin(slices.units, slices.splits.test))
-    spec = FeatureSpec.model_validate(config.settings["features"])
-    unet, about = load_unet(config.inputs["unet"], shelf)
-    out = shelf.store_path(output_name(config))
+    unet, about = load_unet(config.inputs["unet"], artifacts)
+    spec = feature_spec(config, about)
+    out = artifacts.store_path(output_name(config))
     provenance = Provenance(
         stage="extract",
         config=config.key,
@@ -40,9 +40,9 @@ def extract(
     ):
         if progress.result is not None:
             if world.is_main:
-                shelf.share_store(out.name)
+                artifacts.share_store(out.name)
             world.barrier()
-            shape = shelf.open_store(out.name).schema.shape
+            shape = artifacts.open_store(out.name).schema.shape
             result = {"output": out.name, "rows": len(slices), "shape": list(shape), "scores": {}}
             progress = replace(progress, result=result)
         yield progress

@@ -20,7 +20,7 @@ from medaug.metrics.extractor import IMAGE_EXTRACTOR, image_features
 from medaug.metrics.generative import gap_gmp
 from medaug.metrics.quality import quality_report
 from medaug.spec import TrialConfig
-from medaug.storage.artifacts import Shelf
+from medaug.storage.artifacts import Artifacts
 from medaug.store import Provenance, Store, StoreWriter
 from medaug.train.checkpoint import Checkpoint, Progress
 from medaug.train.world import World
@@ -31,21 +31,21 @@ FEWEST_QUALITY_ROWS = 16
 
 
 def generate(
-    config: TrialConfig, world: World, shelf: Shelf, resume: Checkpoint | None
+    config: TrialConfig, world: World, artifacts: Artifacts, resume: Checkpoint | None
 ) -> Iterator[Progress]:
     """Fit an arm on the fold's training rows, publish it and the rows that it makes.
 
     Rank 0 writes and judges the rows. The others have their result, which says nothing, at once:
     in a collective they would wait for it longer than the collective's timeout allows.
     """
-    work = _Work.of(config, world, shelf)
+    work = _Work.of(config, world, artifacts)
     return work.run(work.arm.fit(work.context, resume), resume)
 
 
 def generate_together(
     configs: Sequence[TrialConfig],
     world: World,
-    shelf: Shelf,
+    artifacts: Artifacts,
     resumes: Sequence[Checkpoint | None],
 ) -> list[Iterator[Progress]]:
     """:func:`generate` for replicates that share the passes of their training.
@@ -53,7 +53,7 @@ def generate_together(
     Raises:
         UserError: they differ in more than seed, fold and inputs, or their arm trains no GAN.
     """
-    works = [_Work.of(config, world, shelf) for config in configs]
+    works = [_Work.of(config, world, artifacts) for config in configs]
     arms, contexts = [work.arm for work in works], [work.context for work in works]
     kind = type(arms[0])
     if not issubclass(kind, GanArm):
@@ -71,14 +71,16 @@ class _Work:
     features: Store
     arm: GeneratedArm
     context: ArmContext
-    shelf: Shelf
+    artifacts: Artifacts
 
     @staticmethod
-    def of(config: TrialConfig, world: World, shelf: Shelf) -> _Work:
-        features = shelf.open_store(config.inputs["features"])
+    def of(config: TrialConfig, world: World, artifacts: Artifacts) -> _Work:
+        features = artifacts.open_store(config.inputs["features"])
         arm = arm_of(config)
         assert isinstance(arm, GeneratedArm)
-        return _Work(config, features, arm, arm_context(config, features, world, shelf), shelf)
+        return _Work(
+            config, features, arm, arm_context(config, features, world, artifacts), artifacts
+        )
 
     def run(self, fit: Iterator[Progress], resume: Checkpoint | None) -> Iterator[Progress]:
         """The epochs of ``fit``, and then the rows."""
@@ -92,14 +94,15 @@ class _Work:
         if not self.context.world.is_main:
             yield Progress(epoch, {}, result={})
             return
-        _write_rows(self.config, self.arm, self.context, self.features, self.shelf)
-        rows = self.shelf.open_store(output_name(self.config))
+        _write_rows(self.config, self.arm, self.context, self.features, self.artifacts)
+        rows = self.artifacts.open_store(output_name(self.config))
         synthetic = self.arm.synthetic
         scores = _quality(rows, self.context) if synthetic else {}
         result = {
             "output": rows.name,
             "generator": generator_name(self.config),
             "n": len(rows),
+            "precision": self.arm.precision,
             "scores": scores | rows.manifest["extra"]["remarks"],
             "extractor": extractor_of(self.features)[0] if synthetic else None,
             "history": history,
@@ -108,7 +111,11 @@ class _Work:
 
 
 def _write_rows(
-    config: TrialConfig, arm: GeneratedArm, context: ArmContext, features: Store, shelf: Shelf
+    config: TrialConfig,
+    arm: GeneratedArm,
+    context: ArmContext,
+    features: Store,
+    artifacts: Artifacts,
 ) -> None:
     about = {
         "arm": config.settings["arm"],
@@ -122,7 +129,7 @@ def _write_rows(
         arm.save(folder)
         (folder / "about.json").write_text(json.dumps(about, indent=1))
 
-    shelf.publish_model(generator_name(config), write)
+    artifacts.publish_model(generator_name(config), write)
     provenance = Provenance(
         stage="generate",
         config=config.key,
@@ -134,7 +141,7 @@ def _write_rows(
     # Where real rows have masks, generated ones have empty ones: rows of a training set are alike.
     mask_shape = features.schema.mask_shape
     with StoreWriter(
-        shelf.store_path(output_name(config)),
+        artifacts.store_path(output_name(config)),
         features.schema,
         provenance=provenance,
         classes=features.classes,
@@ -155,7 +162,7 @@ def _write_rows(
                     mask=np.zeros((len(x[fresh]), *mask_shape), np.uint8) if mask_shape else None,
                 )
         writer.extra["remarks"] = arm.remarks
-    shelf.share_store(output_name(config))
+    artifacts.share_store(output_name(config))
 
 
 def _quality(rows: Store, context: ArmContext) -> dict[str, float]:

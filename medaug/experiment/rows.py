@@ -9,10 +9,10 @@ import numpy as np
 from medaug.arms import ARM_CONFIGS, ARMS, ArmContext, ResampleArm
 from medaug.errors import MedaugError, UserError
 from medaug.experiment.lineage import choosing_rows, prove_lineage
-from medaug.experiment.segment import load_unet
+from medaug.experiment.segment import feature_spec, load_unet
 from medaug.seeding import numpy_generator
-from medaug.spec import AugmentSpec, FeatureSpec, TrialConfig, build_arm
-from medaug.storage.artifacts import Shelf
+from medaug.spec import AugmentSpec, TrialConfig, build_arm
+from medaug.storage.artifacts import Artifacts
 from medaug.store import Store
 from medaug.train.extract import encoder
 from medaug.train.world import World
@@ -23,7 +23,7 @@ class TooFewRows(MedaugError):
 
 
 def added_rows(
-    config: TrialConfig, features: Store, context: ArmContext, shelf: Shelf
+    config: TrialConfig, features: Store, context: ArmContext, artifacts: Artifacts
 ) -> Store | None:
     """The first ``n_synthetic`` rows of the arm, or None when it adds none."""
     n = config.settings["n_synthetic"]
@@ -33,7 +33,7 @@ def added_rows(
         arm = arm_of(config)
         assert isinstance(arm, ResampleArm)
         return context.train.select(arm.rows(context, n))
-    rows = shelf.open_store(config.inputs["rows"])
+    rows = artifacts.open_store(config.inputs["rows"])
     if len(rows) < n:
         raise TooFewRows(f"{n} rows wanted, but the generator's filter let only {len(rows)} pass")
     if config.settings["protocol"] == "honest":
@@ -47,15 +47,17 @@ def arm_of(config: TrialConfig) -> Any:
     return ARMS[spec.kind](spec)
 
 
-def arm_context(config: TrialConfig, features: Store, world: World, shelf: Shelf) -> ArmContext:
+def arm_context(
+    config: TrialConfig, features: Store, world: World, artifacts: Artifacts
+) -> ArmContext:
     train = _fitting_rows(config, features)
     if (wanted := config.settings.get("train_rows")) is not None:
         train = _first_units(train, wanted, config.fold)
     images, encode = None, None
     if "unet" in config.inputs:
-        spec = FeatureSpec.model_validate(config.settings["features"])
-        unet, about = load_unet(config.inputs["unet"], shelf)
-        slices = shelf.open_store(config.inputs["slices"])
+        unet, about = load_unet(config.inputs["unet"], artifacts)
+        spec = feature_spec(config, about)
+        slices = artifacts.open_store(config.inputs["slices"])
         images = slices.select(np.isin(slices.units, np.unique(train.units)))
         encode = encoder(unet, spec, tuple(about["normalisation"]), world)
     augment = AugmentSpec.model_validate(config.settings.get("augment", {}))

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from medaug.errors import UserError
-from medaug.experiment.segment import load_unet
-from medaug.spec import ClassifierSpec, FeatureSpec, TrialConfig
-from medaug.storage.artifacts import Shelf
+from medaug.experiment.segment import feature_spec, load_unet
+from medaug.spec import TrialConfig, build_classifier
+from medaug.storage.artifacts import Artifacts
 from medaug.store import Store
 from medaug.train.checkpoint import Checkpoint, Ledger
 from medaug.train.classify import Classifier, classifier_of
@@ -35,10 +35,10 @@ def load_classifier(folder: Path, world: World) -> Classifier:
         raise UserError(
             f"{folder}: its checkpoints are gone; delete result.json there and resume the run"
         )
-    features = _shelf(folder).open_store(config.inputs["features"])
+    features = _artifacts(folder).open_store(config.inputs["features"])
     return classifier_of(
         _on_device(checkpoint, world),
-        ClassifierSpec.model_validate(config.settings["classifier"]),
+        build_classifier(config.settings["classifier"]),
         features.schema.shape,
         len(features.classes),
         threshold=result["threshold"],
@@ -55,19 +55,19 @@ def sealed_rows(folder: Path, world: World) -> Iterator[Store]:
     Raises:
         UserError: a store or the U-Net is gone.
     """
-    shelf, name = _shelf(folder), _config(folder).inputs["features"]
-    features = shelf.open_store(name)
+    artifacts, name = _artifacts(folder), _config(folder).inputs["features"]
+    features = artifacts.open_store(name)
     if features.provenance.encoder is None:
         yield features.split("test")
         return
     extract = _config(folder.with_name(name.removeprefix("features-")))
-    unet, about = load_unet(extract.inputs["unet"], shelf)
-    slices = shelf.open_store(extract.inputs["slices"]).split("test")
-    with tempfile.TemporaryDirectory(prefix=".unsealing-", dir=shelf.storage) as private:
+    unet, about = load_unet(extract.inputs["unet"], artifacts)
+    slices = artifacts.open_store(extract.inputs["slices"]).split("test")
+    with tempfile.TemporaryDirectory(prefix=".unsealing-", dir=artifacts.storage) as private:
         out = Path(private) / "features-test"
         for _ in extract_features(
             unet,
-            FeatureSpec.model_validate(extract.settings["features"]),
+            feature_spec(extract, about),
             slices,
             tuple(about["normalisation"]),
             out,
@@ -82,9 +82,9 @@ def _config(trial: Path) -> TrialConfig:
     return TrialConfig.model_validate_json((trial / "config.json").read_text())
 
 
-def _shelf(trial: Path) -> Shelf:
+def _artifacts(trial: Path) -> Artifacts:
     """``trial`` is ``<storage>/<run>/trials/<key>``."""
-    return Shelf(trial.parents[2])
+    return Artifacts(trial.parents[2])
 
 
 def _on_device(checkpoint: Checkpoint, world: World) -> Checkpoint:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,19 +13,19 @@ from medaug.data.slices import normalisation
 from medaug.experiment.lineage import choosing_rows
 from medaug.experiment.names import output_name
 from medaug.models.unet import UNet, adapt_input
-from medaug.spec import SegmenterSpec, TrialConfig
-from medaug.storage.artifacts import Shelf
+from medaug.spec import FeatureSpec, SegmenterSpec, TrialConfig
+from medaug.storage.artifacts import Artifacts
 from medaug.train.checkpoint import Checkpoint, Progress
 from medaug.train.segment import train_segmenter
 from medaug.train.world import World
 
 
 def segment(
-    config: TrialConfig, world: World, shelf: Shelf, resume: Checkpoint | None
+    config: TrialConfig, world: World, artifacts: Artifacts, resume: Checkpoint | None
 ) -> Iterator[Progress]:
     """Train a U-Net on the fold's training patients; publish the epoch with the best IoU."""
     spec = SegmenterSpec.model_validate(config.settings["segmenter"])
-    slices = shelf.open_store(config.inputs["slices"])
+    slices = artifacts.open_store(config.inputs["slices"])
     train = slices.split("train", config.fold)
     mean_std = normalisation(slices, config.fold)
     epochs = train_segmenter(
@@ -35,23 +35,25 @@ def segment(
         mean_std,
         world,
         config.seed,
-        initial=_initial_weights(spec, config, shelf),
+        initial=_initial_weights(spec, config, artifacts),
         resume=resume,
     )
     for progress in epochs:
         if (unet := progress.result) is not None:
             description = {
                 "base": spec.base,
+                "precision": unet.precision,
                 "normalisation": mean_std,
                 "fitted_on": sorted(set(train.units.tolist())),
                 "parents": list(config.inputs.values()),
             }
             if world.is_main:
-                shelf.save_model(output_name(config), unet.weights, description)
+                artifacts.save_model(output_name(config), unet.weights, description)
             result = {
                 "output": output_name(config),
                 "scores": unet.scores,
                 "best_epoch": unet.best_epoch,
+                "precision": unet.precision,
                 "history": unet.history,
             }
             progress = replace(progress, result=result)
@@ -59,19 +61,31 @@ def segment(
 
 
 def _initial_weights(
-    spec: SegmenterSpec, config: TrialConfig, shelf: Shelf
+    spec: SegmenterSpec, config: TrialConfig, artifacts: Artifacts
 ) -> dict[str, torch.Tensor] | None:
     if "initial" in config.inputs:
-        return shelf.load_model(config.inputs["initial"])[0]
+        return artifacts.load_model(config.inputs["initial"])[0]
     if spec.pretrain is None or spec.pretrain.weights is None:
         return None
     weights = load_file(spec.pretrain.weights)
     return adapt_input(weights, spec.input_adapter) if spec.in_channels == 4 else weights
 
 
-def load_unet(name: str, shelf: Shelf) -> tuple[UNet, dict[str, Any]]:
+def feature_spec(config: TrialConfig, about: Mapping[str, Any]) -> FeatureSpec:
+    """How features are made with the U-Net that ``about`` describes.
+
+    Precision ``auto`` is the one that it was trained in: features that are made on another node,
+    or of generated images in another trial, are then made in the same way.
+    """
+    spec = FeatureSpec.model_validate(config.settings["features"])
+    if spec.precision != "auto":
+        return spec
+    return spec.model_copy(update={"precision": about.get("precision", "fp32")})
+
+
+def load_unet(name: str, artifacts: Artifacts) -> tuple[UNet, dict[str, Any]]:
     """A published U-Net and its description (``normalisation``, ``fitted_on``, …)."""
-    tensors, about = shelf.load_model(name)
+    tensors, about = artifacts.load_model(name)
     unet = UNet(tensors["conv1.0.weight"].shape[1], about["base"])
     unet.load_state_dict(tensors)
     return unet, about

@@ -10,15 +10,16 @@ import numpy as np
 
 from medaug.metrics.classification import as_distribution, predict
 
-COLUMNS = ("patient", "label", "seed", "fold", "probability", "threshold", "predicted")
+COLUMNS = ("patient", "label", "seed", "draw", "fold", "probability", "threshold", "predicted")
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Held-out predictions of one configuration, over all its seeds and folds; n rows.
+    """Held-out predictions of one configuration, over all its replicates and folds; n rows.
 
-    A patient stands in one fold (or in one of each repeat) and under every seed. Raises
-    ValueError for unequal lengths, labels outside 0..n_classes-1 and improper probabilities.
+    A replicate is a seed and a draw of the training set. A patient stands in one fold (or in one
+    of each repeat) and in every replicate. Raises ValueError for unequal lengths, labels outside
+    0..n_classes-1 and improper probabilities.
     """
 
     patient: np.ndarray
@@ -26,6 +27,9 @@ class Predictions:
     label: np.ndarray
     """True classes, int64 (n,)."""
     seed: np.ndarray
+    draw: np.ndarray
+    """Which draw of a small training set the classifier learnt from, int64 (n,); 0 where all
+    training rows were used."""
     fold: np.ndarray
     probability: np.ndarray
     """Float64 (n,) of class 1, or (n, K)."""
@@ -54,16 +58,18 @@ class Predictions:
         *,
         seed: int,
         fold: int,
+        draw: int = 0,
         threshold: float = 0.5,
         predicted: Sequence[int] | np.ndarray | None = None,
         n_classes: int = 2,
     ) -> Predictions:
-        """The rows that one seed and one fold give; ``predicted`` follows from ``threshold``."""
+        """The rows of one seed, draw and fold; ``predicted`` follows from ``threshold``."""
         n, probability = len(patient), np.asarray(probability, dtype=float)
         return cls(
             patient=np.asarray(patient, dtype=str),
             label=np.asarray(label, dtype=np.int64),
             seed=np.full(n, seed),
+            draw=np.full(n, draw),
             fold=np.full(n, fold),
             probability=probability,
             threshold=np.full(n, threshold, dtype=float),
@@ -98,6 +104,17 @@ class Predictions:
         return np.searchsorted(self.patients, self.patient)
 
     @cached_property
+    def replicates(self) -> np.ndarray:
+        """The (seed, draw) pairs that are there, sorted, int64 (R, 2)."""
+        return np.unique(np.stack([self.seed, self.draw], axis=1), axis=0)
+
+    @cached_property
+    def replicate_index(self) -> np.ndarray:
+        """Each row's place in :attr:`replicates`, int64 (n,)."""
+        pairs = np.stack([self.seed, self.draw], axis=1)
+        return np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1)
+
+    @cached_property
     def strata(self) -> np.ndarray:
         """The class that each patient is drawn with: the highest label among its rows.
 
@@ -108,24 +125,30 @@ class Predictions:
         np.maximum.at(stratum, self.patient_index, self.label)
         return stratum
 
+    @cached_property
+    def labels_are_patients(self) -> bool:
+        """Whether every patient has one label, so that a patient can be called as a whole."""
+        return bool(np.all(self.strata[self.patient_index] == self.label))
+
     def by_patient(self) -> Predictions:
-        """One row per patient, seed and fold: mean probability, highest label.
+        """One row per patient, label, seed, draw and fold, with the mean probability.
 
         Binary rows are called by their fold's own threshold, others by the most probable class.
+        Where a patient has slices of several labels, the mean over the slices *of one label* is
+        sharper than any use of the classifier could be, since it takes the labels to know which
+        slices to average. :func:`medaug.metrics.hits.hits_of` therefore calls such slices one by
+        one, and averages afterwards.
         """
-        key = np.stack([self.patient_index, self.seed, self.fold])
+        key = np.stack([self.patient_index, self.label, self.seed, self.draw, self.fold])
         _, first, group = np.unique(key, axis=1, return_index=True, return_inverse=True)
+        group = group.reshape(-1)
         mean = np.zeros((len(first), *self.probability.shape[1:]))
         np.add.at(mean, group, self.probability)
         count = np.bincount(group).reshape(-1, *[1] * (mean.ndim - 1))
         probability = np.clip(mean / count, 0, 1)
-        return Predictions(
-            patient=self.patient[first],
-            label=self.strata[self.patient_index[first]],
-            seed=self.seed[first],
-            fold=self.fold[first],
-            probability=probability,
-            threshold=self.threshold[first],
-            predicted=predict(probability, self.threshold[first]),
-            n_classes=self.n_classes,
-        )
+        kept = {name: getattr(self, name)[first] for name in COLUMNS}
+        kept |= {
+            "probability": probability,
+            "predicted": predict(probability, self.threshold[first]),
+        }
+        return Predictions(**kept, n_classes=self.n_classes)

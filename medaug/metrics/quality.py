@@ -17,6 +17,7 @@ from medaug.metrics.generative import (
     kernel_distance,
     patient_halves,
 )
+from medaug.metrics.membership import membership_attack
 from medaug.metrics.neighbours import (
     authenticity,
     most_neighbours,
@@ -127,6 +128,7 @@ def quality_report(
     - ``nn_ratio``, ``authenticity`` (and ``_null``, of held-out rows), ``near_copy_rate`` (and
       ``_low``, ``_high``, ``_heldout``), ``near_copy_threshold``: over all classes together,
       because a copy is a copy under any label.
+    - ``membership_auc`` (and ``_low``, ``_high``): see :mod:`medaug.metrics.membership`.
     - ``tstr``: trained on fakes, tested on held-out rows; ``trtr``: trained on real ones.
 
     NaN where the rows do not suffice.
@@ -229,6 +231,7 @@ def _copying(
     train: Array, heldout: Array, fake: Array, patients: Array, heldout_patients: Array
 ) -> dict[str, float]:
     audit = near_copies(train, heldout, fake, patients, heldout_patients)
+    attack = membership_attack(train, heldout, fake, patients, heldout_patients)
     return {
         "nn_ratio": nn_distance_ratio(train, heldout, fake),
         "authenticity": authenticity(train, fake, patients),
@@ -238,6 +241,9 @@ def _copying(
         "near_copy_rate_high": audit.high,
         "near_copy_rate_heldout": audit.heldout_rate,
         "near_copy_threshold": audit.threshold,
+        "membership_auc": attack.auc,
+        "membership_auc_low": attack.low,
+        "membership_auc_high": attack.high,
     }
 
 

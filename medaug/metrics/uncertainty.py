@@ -1,13 +1,16 @@
-"""Intervals for a configuration's scores and for the gain of one configuration over another.
+"""Intervals for any score of a configuration, and for its gain in it over another.
 
-Two things vary from one study to the next: which patients were recruited and which seeds were
-drawn. Both are resampled, crossed (Owen 2007, "The pigeonhole bootstrap", Ann. Appl. Stat. 1):
-patients with replacement within their class, seeds with replacement, and every row carries the
-product of its patient's and its seed's count. Slices of a patient stay together, so many slices
-never pass for many patients. An interval over the seeds alone answers another question, how the
-*same* patients would be scored by a new training run, and calls noise a gain far too often.
+Three things vary from one study to the next: which patients were recruited, which seeds were
+drawn, and which rows a small training set holds. All are resampled, crossed (Owen 2007, "The
+pigeonhole bootstrap", Ann. Appl. Stat. 1): patients with replacement within their class, seeds and
+draws with replacement, and every row carries the product of their counts. Slices of a patient stay
+together, so many slices never pass for many patients. An interval over the seeds alone answers
+another question, how the *same* patients would be scored by a new training run, and calls noise a
+gain far too often. The product counts what patients and seeds share more than once, so these
+intervals are rather too wide; those of the leaderboard's balanced accuracy are not
+(:mod:`medaug.metrics.board`).
 
-A score is taken per seed over all folds' held-out rows and then averaged over the seeds.
+A score is taken per replicate (seed and draw) over all folds' held-out rows, then averaged.
 """
 
 from __future__ import annotations
@@ -23,7 +26,8 @@ from medaug.metrics.predictions import Predictions
 from medaug.seeding import numpy_generator
 
 Statistic = Callable[[np.ndarray], np.ndarray]
-"""Patient weights (B, P) -> the score under each seed (B, S); NaN where it is not defined."""
+"""Patient weights (B, P) -> the score in each replicate (B, R), in the order of
+``table.replicates``; NaN where it is not defined."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +56,10 @@ def interval(
     fewer than two patients in a class.
     """
     score = statistic(table, metric)
-    patients, seeds = patient_draws(table, resamples, seed), seed_draws(table, resamples, seed)
-    return _summary(table, _point(score, table), _over_seeds(score(patients), seeds), level)
+    patients = patient_draws(table, resamples, seed)
+    replicates = replicate_draws(table, resamples, seed)
+    resampled = _over_replicates(score(patients), replicates)
+    return _summary(table, _point(score, table), resampled, level)
 
 
 def gain(
@@ -67,17 +73,18 @@ def gain(
 ) -> Interval:
     """Crossed-bootstrap interval of the paired gain of ``candidate`` over ``reference``.
 
-    Both are resampled with the same patients, and with the same seeds where their seeds are the
-    same. Raises ValueError unless both hold the same patients, labels and folds.
+    Both are resampled with the same patients, and with the same seeds and draws where they have
+    the same. Raises ValueError unless both hold the same patients, labels and folds.
     """
     require_paired(candidate, reference)
     ours, theirs = statistic(candidate, metric), statistic(reference, metric)
     patients = patient_draws(candidate, resamples, seed)
-    our_seeds = seed_draws(candidate, resamples, seed)
-    same = np.array_equal(np.unique(candidate.seed), np.unique(reference.seed))
-    their_seeds = our_seeds if same else seed_draws(reference, resamples, seed + 1)
+    our_draws = replicate_draws(candidate, resamples, seed)
+    same = np.array_equal(candidate.replicates, reference.replicates)
+    their_draws = our_draws if same else replicate_draws(reference, resamples, seed + 1)
     point = _point(ours, candidate) - _point(theirs, reference)
-    resampled = _over_seeds(ours(patients), our_seeds) - _over_seeds(theirs(patients), their_seeds)
+    resampled = _over_replicates(ours(patients), our_draws)
+    resampled = resampled - _over_replicates(theirs(patients), their_draws)
     return _summary(candidate, point, resampled, level)
 
 
@@ -124,11 +131,10 @@ def expanded_levels(n: int, level: float = 0.95) -> tuple[float, float]:
 
 
 def confusion_by_patient(table: Predictions) -> np.ndarray:
-    """Row counts by patient, seed, true and predicted class: int64 (P, S, K, K')."""
-    seeds, seed_index = np.unique(table.seed, return_inverse=True)
+    """Row counts by patient, replicate, true and predicted class: int64 (P, R, K, K')."""
     n_out = max(table.n_classes, int(table.predicted.max(initial=0)) + 1)
-    shape = (len(table.patients), len(seeds), table.n_classes, n_out)
-    index = (table.patient_index, seed_index, table.label, table.predicted)
+    shape = (len(table.patients), len(table.replicates), table.n_classes, n_out)
+    index = (table.patient_index, table.replicate_index, table.label, table.predicted)
     return np.bincount(np.ravel_multi_index(index, shape), minlength=np.prod(shape)).reshape(shape)
 
 
@@ -150,9 +156,8 @@ def _of_confusion(table: Predictions, score: Callable[[np.ndarray], np.ndarray])
 
 
 def _of_row_means(table: Predictions, value: np.ndarray) -> Statistic:
-    seeds, seed_index = np.unique(table.seed, return_inverse=True)
-    shape = (len(table.patients), len(seeds))
-    cell = np.ravel_multi_index((table.patient_index, seed_index), shape)
+    shape = (len(table.patients), len(table.replicates))
+    cell = np.ravel_multi_index((table.patient_index, table.replicate_index), shape)
     total = np.bincount(cell, weights=value, minlength=np.prod(shape)).reshape(shape)
     rows = np.bincount(cell, minlength=np.prod(shape)).reshape(shape)
     return lambda weights: _divide(weights @ total, weights @ rows)
@@ -191,12 +196,13 @@ def _of_ranks(
         raise ValueError("auroc and auprc have intervals for two classes only")
     p = classification.as_distribution(table.probability)[:, 1]
     order = np.argsort(-p, kind="stable")
-    seeds, folds = np.unique(table.seed), np.unique(table.fold)
+    folds = np.unique(table.fold)
+    replicate, n_replicates = table.replicate_index[order], len(table.replicates)
 
     def score(weights: np.ndarray) -> np.ndarray:
-        numerator, denominator = np.zeros((2, len(weights), len(seeds)))
-        for s, f in np.ndindex(len(seeds), len(folds)):
-            rows = order[(table.seed[order] == seeds[s]) & (table.fold[order] == folds[f])]
+        numerator, denominator = np.zeros((2, len(weights), n_replicates))
+        for r, f in np.ndindex(n_replicates, len(folds)):
+            rows = order[(replicate == r) & (table.fold[order] == folds[f])]
             if not len(rows):
                 continue
             last_of_tie = np.append(np.flatnonzero(np.diff(p[rows])), len(rows) - 1)
@@ -205,8 +211,8 @@ def _of_ranks(
             hits = np.cumsum(w * positive, axis=1)[:, last_of_tie]
             alarms = np.cumsum(w * ~positive, axis=1)[:, last_of_tie]
             top, bottom = parts(hits, alarms)
-            numerator[:, s] += top
-            denominator[:, s] += bottom
+            numerator[:, r] += top
+            denominator[:, r] += bottom
         return _divide(numerator, denominator)
 
     return score
@@ -223,19 +229,23 @@ def patient_draws(table: Predictions, resamples: int, seed: int) -> np.ndarray:
     return counts
 
 
-def seed_draws(table: Predictions, resamples: int, seed: int) -> np.ndarray:
-    """How often each seed is drawn: float64 (B, S)."""
-    n = len(np.unique(table.seed))
-    rng = numpy_generator("bootstrap", "seeds", seed)
-    return rng.multinomial(n, np.full(n, 1 / n), size=resamples).astype(float)
+def replicate_draws(table: Predictions, resamples: int, seed: int) -> np.ndarray:
+    """How often each replicate is drawn, its seed's count times its draw's: float64 (B, R)."""
+    counts = np.ones((resamples, len(table.replicates)))
+    for axis, name in enumerate(("seeds", "draws")):
+        values, which = np.unique(table.replicates[:, axis], return_inverse=True)
+        rng = numpy_generator("bootstrap", name, seed)
+        even = np.full(len(values), 1 / len(values))
+        counts *= rng.multinomial(len(values), even, size=resamples)[:, which.reshape(-1)]
+    return counts
 
 
 def _point(score: Statistic, table: Predictions) -> float:
     return float(np.mean(score(np.ones((1, len(table.patients))))))
 
 
-def _over_seeds(scores: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """Mean over the drawn seeds; a seed under which the score is undefined does not count."""
+def _over_replicates(scores: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """Mean over the drawn replicates; one in which the score is undefined does not count."""
     defined = ~np.isnan(scores)
     return _divide((draws * np.nan_to_num(scores)).sum(axis=1), (draws * defined).sum(axis=1))
 

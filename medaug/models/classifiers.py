@@ -1,4 +1,4 @@
-"""Classifiers of the four studies; each maps (N, C, H, W) to logits.
+"""Classifiers of the four studies, which map (N, C, H, W) to logits, and one for any rows.
 
 ``CLASSIFIERS[name](shape, n_out, dropout)`` builds one; ``class_logits`` brings its output to
 (N, n_out) whatever the network, so that losses and metrics need not know which one it was.
@@ -6,15 +6,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from medaug.models.layers import KERAS_EPS, KERAS_MOMENTUM, init_keras
-from medaug.models.resnet import ResNet50
+from medaug.models.resnet import ResNet
 
-Shape = tuple[int, int, int]
+Shape = tuple[int, ...]
+
+HIDDEN = 128
 
 
 def class_logits(logits: Tensor) -> Tensor:
@@ -63,9 +66,9 @@ def linear(shape: Shape, n_out: int = 2, dropout: float = 0.5) -> nn.Sequential:
     )
 
 
-def resnet50(shape: Shape, n_out: int = 2, dropout: float = 0.4) -> ResNet50:
+def resnet50(shape: Shape, n_out: int = 2, dropout: float = 0.4) -> ResNet:
     """Study B's classifier (He et al. 2016), dropout before the last layer."""
-    return ResNet50(shape[0], n_out, dropout)
+    return ResNet(50, shape[0], n_out, dropout)
 
 
 def cnn12(shape: Shape, n_out: int = 2, dropout: float = 0.5) -> nn.Sequential:
@@ -123,12 +126,27 @@ def separable_cnn(shape: Shape, n_out: int = 2, dropout: float = 0.5) -> nn.Sequ
     return net
 
 
+def mlp(shape: Shape, n_out: int = 2, dropout: float = 0.5) -> nn.Sequential:
+    """Two hidden layers on flat rows: the smallest network that is no linear model."""
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(math.prod(shape), HIDDEN),
+        nn.ReLU(inplace=True),
+        nn.Dropout(dropout),
+        nn.Linear(HIDDEN, HIDDEN),
+        nn.ReLU(inplace=True),
+        nn.Dropout(dropout),
+        nn.Linear(HIDDEN, n_out),
+    )
+
+
 CLASSIFIERS: dict[str, Callable[[Shape, int, float], nn.Module]] = {
     "feature_cnn": feature_cnn,
     "linear": linear,
     "resnet50": resnet50,
     "cnn12": cnn12,
     "separable_cnn": separable_cnn,
+    "mlp": mlp,
 }
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 OutAct = Literal["tanh", "relu", "linear"]
+Network = TypeVar("Network", bound=nn.Module)
 KERAS_MOMENTUM = 0.01
 """Keras's batch-norm momentum .99 in torch's convention (the weight of the new batch)."""
 KERAS_EPS = 1e-3
@@ -73,6 +74,16 @@ def _coins(x: Tensor) -> Tensor:
 
 
 _BITS = 2 ** torch.arange(8, dtype=torch.uint8, device="cpu")
+
+
+def channels_innermost(network: Network) -> Network:
+    """``network``, in place, with channels innermost in the memory of its convolutions' weights.
+
+    That is how networks are trained, and part of what a trained one is: kernels for the two
+    layouts may round differently, so weights that were read from a file have to lie likewise.
+    """
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
 
 
 def one_hot(label_N: Tensor, n_classes: int, dtype: torch.dtype) -> Tensor:

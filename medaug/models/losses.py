@@ -186,7 +186,7 @@ def focal_loss(
     """Focal loss -w_y (1 - p_y)^gamma log p_y (Lin et al. 2017), averaged over rows.
 
     ``gamma`` 0 is cross-entropy. Unlike ``F.cross_entropy`` it divides by the number of rows, not
-    by their total weight, which differs between ranks; :func:`balanced_class_weight` averages 1.
+    by their total weight, which differs between ranks.
 
     Args:
         logits: (N, K); see ``classifiers.class_logits`` for one-logit networks.
@@ -198,18 +198,3 @@ def focal_loss(
     if gamma:  # 1 - p rounds to 0, where a power below 1 has no derivative: hence the floor
         loss = loss * (-torch.expm1(log_p)).clamp_min(1e-12) ** gamma
     return (loss if class_weight is None else loss * class_weight[label]).mean()
-
-
-def balanced_class_weight(label: Tensor, n_classes: int) -> Tensor:
-    """(K,) weights n / (K n_k): every class counts alike and the rows' mean weight is 1.
-
-    Raises:
-        ValueError: a class without rows.
-    """
-    counts = torch.bincount(label, minlength=n_classes)
-    if counts.min() == 0:
-        raise ValueError(
-            f"classifier.class_weights: no training row of class {int(counts.argmin())};"
-            " use class_weights: false or another split"
-        )
-    return len(label) / (n_classes * counts.float())

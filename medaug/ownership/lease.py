@@ -71,7 +71,7 @@ class Lease:
         self, experiment: Path, *, stale_s: float = STALE_S, renew_s: float = RENEW_S
     ) -> None:
         self._experiment = experiment
-        self._slots = _Objects(experiment) if bucket.carries(experiment) else _Files(experiment)
+        self._slots = _Objects(experiment) if bucket.is_remote(experiment) else _Files(experiment)
         self._stale_s = stale_s
         self._renew_s = renew_s
         self._number = 0

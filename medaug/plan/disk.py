@@ -11,7 +11,7 @@ import torch
 from medaug.experiment import output_name
 from medaug.models.unet import UNet, tap_shape
 from medaug.spec import StudySpec, TrialConfig
-from medaug.storage.artifacts import Shelf
+from medaug.storage.artifacts import Artifacts
 
 CHECKPOINT_BYTES = 16
 """Per float32 weight: itself, the best one so far, and Adam's two moments."""
@@ -25,9 +25,9 @@ def bytes_to_write(study: StudySpec, trials: Iterable[TrialConfig], rows: int) -
 
     Checkpoints of generators and classifiers are small beside them, and not counted.
     """
-    shelf = Shelf(study.storage)
+    artifacts = Artifacts(study.storage)
     makers = [trial for trial in trials if trial.stage != "classify"]
-    new = [trial for trial in makers if not shelf.has(output_name(trial))]
+    new = [trial for trial in makers if not artifacts.has(output_name(trial))]
     stores = sum(_rows_made(trial, rows) for trial in new) * row_bytes(study)
     unets = sum(trial.stage == "segment" for trial in new)
     at_once = min(unets, study.resources.max_concurrent or os.cpu_count() or 1)

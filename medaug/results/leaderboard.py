@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from medaug.audit.leakage import leakage_of
+from medaug.metrics.hits import hits_of
 from medaug.metrics.predictions import Predictions
 from medaug.metrics.uncertainty import gain, interval, statistic
 from medaug.results.records import TrialRecord, predictions_of, read_study, read_trials
@@ -216,7 +217,7 @@ def _pooled_scores(table: Predictions, classes: Sequence[str]) -> dict[str, floa
     if len(classes) == 2:
         metrics |= {"auroc": "auroc", "auprc": "auprc"}
     scores = {name: _score(table, metric) for name, metric in metrics.items()}
-    scores["patient_balanced_accuracy"] = _score(table.by_patient(), "balanced_accuracy")
+    scores["patient_balanced_accuracy"] = float(hits_of(table).totals.mean())
     return {name: value for name, value in scores.items() if math.isfinite(value)}
 
 

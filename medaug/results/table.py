@@ -115,7 +115,7 @@ def explanation(board: Leaderboard) -> str:
         f"{board.tried} configurations were tried: the more, the less the best one's lead means."
     )
     if board.unfinished:
-        text.append(f"Not the last word: {_unfinished(board)}.")
+        text.append(f"Incomplete: {_unfinished(board)}.")
     return " ".join(text)
 
 

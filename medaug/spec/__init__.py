@@ -4,13 +4,20 @@ This room imports pydantic only, and PyYAML when a file is read.
 """
 
 from medaug.spec.base import Spec, signature
+from medaug.spec.classifier import (
+    ClassifierSpec,
+    LinearSpec,
+    MeanSpec,
+    NetworkSpec,
+    ProbeSpec,
+    build_classifier,
+)
 from medaug.spec.data import DataSpec, PhantomSpec
 from medaug.spec.loader import build_arm, build_study, load_study
 from medaug.spec.study import (
     ArmSpec,
     AshaSpec,
     AugmentSpec,
-    ClassifierSpec,
     FeatureSpec,
     PretrainSpec,
     ResourceSpec,
@@ -29,8 +36,12 @@ __all__ = [
     "ClassifierSpec",
     "DataSpec",
     "FeatureSpec",
+    "LinearSpec",
+    "MeanSpec",
+    "NetworkSpec",
     "PhantomSpec",
     "PretrainSpec",
+    "ProbeSpec",
     "ResourceSpec",
     "SegmenterSpec",
     "Spec",
@@ -41,6 +52,7 @@ __all__ = [
     "TrackingSpec",
     "TrialConfig",
     "build_arm",
+    "build_classifier",
     "build_study",
     "load_study",
     "signature",

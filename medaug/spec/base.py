@@ -5,9 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
+
+Positive = Annotated[int, Field(ge=1)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+
+Precision = Literal["auto", "fp32", "bf16"]
+"""What products and convolutions are computed in; weights are float32 in any case. ``auto``:
+bfloat16 where the node is faster with it (:mod:`medaug.train.precision`)."""
 
 
 class Spec(BaseModel):

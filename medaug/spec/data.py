@@ -8,10 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from medaug.spec.base import Spec
-
-Positive = Annotated[int, Field(ge=1)]
-PositiveFloat = Annotated[float, Field(gt=0)]
+from medaug.spec.base import Positive, PositiveFloat, Spec
 
 
 class PhantomSpec(Spec):

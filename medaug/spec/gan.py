@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from medaug.spec.base import Precision
 from medaug.spec.study import ArmSpec, Beta, Positive, PositiveFloat
 
 Preset = Literal["stable", "as_published"]
@@ -80,7 +81,7 @@ class GanSpec(ArmSpec):
     """Discriminator steps per generator step."""
     ema: Annotated[float, Field(ge=0, lt=1)] = per_preset(stable=0.98, as_published=0.0)
     """Decay per generator step of the averaged weights that samples are drawn from; 0: none."""
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "auto"
     accumulate: Positive = 1
     """Take the discriminator's batch in so many parts, one after the other, and move once: the
     same step in less memory. Wants a discriminator without batch norm."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from medaug.errors import UserError
 from medaug.spec.axes import check_axes
+from medaug.spec.classifier import build_classifier
 from medaug.spec.halving import check_grace, check_metric
 from medaug.spec.study import ArmSpec, StudySpec
 from medaug.spec.validation import KeyPath, Sources, nearest, validated, where
@@ -73,7 +74,13 @@ def build_study(
     if isinstance(data.get("arms"), Mapping):
         given = {name: _written(name, value, sources) for name, value in data["arms"].items()}
         data["arms"] = {name: {"kind": str(value["kind"])} for name, value in given.items()}
+    classifier = data.get("classifier")
+    if isinstance(classifier, Mapping):  # its kind decides which keys it has
+        data["classifier"] = {"kind": str(classifier.get("kind", ""))}
     study = validated(StudySpec, data, (), sources)
+    if classifier is not None:
+        built_classifier = build_classifier(classifier, ("classifier",), sources)
+        study = study.model_copy(update={"classifier": built_classifier})
     check_metric(study, sources)
     types = arms() if callable(arms) else arms
     built = {name: build_arm(name, value, types, sources) for name, value in given.items()}

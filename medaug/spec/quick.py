@@ -30,7 +30,7 @@ def quick(study: StudySpec) -> StudySpec:
         split=_with(split, folds=min(split.folds, 2), test_fraction=0.0),
         segmenter=_small_segmenter(study.segmenter) if study.segmenter else None,
         arms={name: _small_arm(arm) for name, arm in study.arms.items()},
-        classifier=_with(study.classifier, epochs=min(study.classifier.epochs, EPOCHS)),
+        classifier=study.classifier.at_most(EPOCHS),
         sweep=_with(
             study.sweep,
             **{"n_synthetic": (min(*study.sweep.n_synthetic, ROWS),), "train_rows": None},

@@ -14,9 +14,10 @@ from pydantic import (
     model_validator,
 )
 
-from medaug.spec.base import Spec
-from medaug.spec.data import DataSpec, PhantomSpec, Positive, PositiveFloat
-from medaug.storage.uri import local, told
+from medaug.spec.base import Positive, PositiveFloat, Precision, Spec
+from medaug.spec.classifier import ClassifierSpec, NetworkSpec
+from medaug.spec.data import DataSpec, PhantomSpec
+from medaug.storage.uri import display_uri, local
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -136,7 +137,7 @@ class SegmenterSpec(Spec):
     lr: PositiveFloat = 1e-5
     batch_size: Positive = 10
     """Global batch size, over all ranks."""
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "auto"
     augment: AugmentSpec | None = AugmentSpec()
     pretrain: PretrainSpec | None = PretrainSpec(phantom=PhantomSpec(patients=50, seed=1))
 
@@ -148,7 +149,8 @@ class FeatureSpec(Spec):
     dtype: Literal["float16", "float32"] = "float16"
     crop: Literal["none", "predicted_tumour"] = "none"
     batch_size: Positive = 10
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "auto"
+    """``auto``: what the U-Net was trained in, so that all its features are made alike."""
 
 
 class ArmSpec(Spec):
@@ -163,29 +165,6 @@ class ArmSpec(Spec):
         if self.kind == "none" and not self.real_rows:
             raise ValueError("arm none adds no rows: without real_rows it has none at all")
         return self
-
-
-class ClassifierSpec(Spec):
-    """A classifier of ``medaug.models.classifiers.CLASSIFIERS`` and how it is trained."""
-
-    kind: str = "feature_cnn"
-    epochs: Positive = 50
-    """In protocol ``honest`` an epoch is one pass over the *real* rows for every arm, so that all
-    arms take the same number of optimiser steps; in ``as_published`` it is a pass over the arm's
-    own rows."""
-    batch_size: Positive = 16
-    optimizer: Literal["adam", "rmsprop", "sgd"] = "adam"
-    lr: PositiveFloat = 1e-3
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    n_out: Annotated[int, Field(ge=2)] = 2
-    class_weights: bool = False
-    focal_gamma: Annotated[float, Field(ge=0)] = 0.0
-    balanced_sampler: bool = False
-    threshold: Literal["half", "validation"] = "validation"
-    early_stop: Positive | None = None
-    """Stop after this many epochs without a better validation loss."""
-    precision: Literal["fp32", "bf16"] = "fp32"
 
 
 class AshaSpec(Spec):
@@ -291,7 +270,8 @@ class StudySpec(Spec):
     """None: the image itself is the feature (studies B, C and D)."""
     arms: Mapping[Name, SerializeAsAny[ArmSpec]]
     """Name -> configuration; ``medaug.spec.loader`` builds each from its arm's own class."""
-    classifier: ClassifierSpec = ClassifierSpec()
+    classifier: SerializeAsAny[ClassifierSpec] = NetworkSpec()
+    """``medaug.spec.classifier`` has a class for each kind."""
     sweep: SweepSpec = SweepSpec()
     resources: ResourceSpec = ResourceSpec()
     tracking: TrackingSpec = TrackingSpec()
@@ -306,7 +286,7 @@ class StudySpec(Spec):
 
     @field_serializer("storage", when_used="json")
     def _storage_as_told(self, storage: Path) -> str:
-        return told(storage)
+        return display_uri(storage)
 
     @model_validator(mode="after")
     def _features_need_segmenter(self) -> StudySpec:

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from medaug.errors import IntegrityError, UserError
-from medaug.storage.bucket import carries, fetch_folder, holds, send_folder
-from medaug.storage.uri import told
+from medaug.storage.bucket import fetch_folder, holds, is_remote, send_folder
+from medaug.storage.uri import display_uri
 from medaug.store import NodeCache, Store
 from medaug.store.cache import limit_from_environment
 from medaug.store.files import sha256_of, storage_faults
@@ -25,7 +25,7 @@ MANIFEST = "MANIFEST.json"
 
 
 @dataclass(frozen=True)
-class Shelf:
+class Artifacts:
     """``<storage>/stores/<name>`` and ``<storage>/models/<name>``; what stands here is complete.
 
     Everything is made under a temporary name and renamed as a whole, so a reader never sees half a
@@ -43,11 +43,11 @@ class Shelf:
 
     def has_store(self, name: str) -> bool:
         path = self.store_path(name)
-        return _bucket_has(path / STORE_MANIFEST) if carries(path) else Store.exists(path)
+        return _bucket_has(path / STORE_MANIFEST) if is_remote(path) else Store.exists(path)
 
     def has_model(self, name: str) -> bool:
         manifest = self.model_path(name) / MANIFEST
-        return _bucket_has(manifest) if carries(manifest) else manifest.is_file()
+        return _bucket_has(manifest) if is_remote(manifest) else manifest.is_file()
 
     def has(self, name: str) -> bool:
         """Whether a store or model of this name is complete."""
@@ -61,17 +61,17 @@ class Shelf:
         """
         path = self.store_path(name)
         if not self.fetch_store(name):
-            raise UserError(f"store {name}: not in {told(path.parent)}; run the study again")
-        return Store.open(path, cache=None if carries(path) else NodeCache.from_environment())
+            raise UserError(f"store {name}: not in {display_uri(path.parent)}; run the study again")
+        return Store.open(path, cache=None if is_remote(path) else NodeCache.from_environment())
 
     def fetch_store(self, name: str) -> bool:
         """Have the store here, if it is finished; whether it is. The least recently opened ones
         give way when those of this node's copy of a bucket exceed ``MEDAUG_STORE_CACHE_GB``."""
         path = self.store_path(name)
-        cache = NodeCache(path.parent, limit_from_environment()) if carries(path) else None
+        cache = NodeCache(path.parent, limit_from_environment()) if is_remote(path) else None
         if cache is None:
             return Store.exists(path)
-        uri = told(path)
+        uri = display_uri(path)
         with storage_faults(path.parent):
             if not fetch_folder(path, STORE_MANIFEST, lambda n: cache.make_room(n, uri)):
                 return False
@@ -80,7 +80,7 @@ class Shelf:
 
     def share_store(self, name: str) -> None:
         """A store that was finished here stands in the bucket too from now on."""
-        if carries(self.storage) and not self.has_store(name):
+        if is_remote(self.storage) and not self.has_store(name):
             send_folder(self.store_path(name), STORE_MANIFEST, content_named=True)
 
     def save_model(
@@ -115,7 +115,7 @@ class Shelf:
         private.mkdir(mode=0o700)
         try:
             write(private)
-            promise(private)
+            write_manifest(private)
             for file in private.iterdir():
                 file.chmod(0o600)
             os.rename(private, final)
@@ -133,7 +133,7 @@ class Shelf:
             IntegrityError: a file is missing or changed.
         """
         if not self.has_model(name):
-            there = told(self.storage / "models")
+            there = display_uri(self.storage / "models")
             raise UserError(f"model {name}: not in {there}; run the study again")
         fetch_folder(self.model_path(name), MANIFEST)
         return verified(self.model_path(name), "delete the folder and run again")
@@ -157,7 +157,7 @@ def _bucket_has(manifest: Path) -> bool:
     return manifest in _STANDING
 
 
-def promise(folder: Path) -> None:
+def write_manifest(folder: Path) -> None:
     """Write ``MANIFEST.json``: the SHA-256 of every file that is there."""
     hashes = {file.name: sha256_of(file) for file in sorted(folder.iterdir())}
     (folder / MANIFEST).write_text(json.dumps(hashes, indent=1))

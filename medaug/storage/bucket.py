@@ -68,19 +68,19 @@ class Object:
         return _md5(file) == self.etag
 
 
-def carries(path: Path) -> bool:
+def is_remote(path: Path) -> bool:
     """Whether ``path`` lies in the copy of a bucket, in no hidden folder."""
     uri = address(path)
     return uri is not None and "/." not in uri
 
 
 @contextlib.contextmanager
-def kept(path: Path) -> Iterator[None]:
+def synced_write(path: Path) -> Iterator[None]:
     """Write the file ``path`` in this block; afterwards the bucket has it too.
 
     Others on this node who bring ``path`` up to date wait meanwhile: they would undo it.
     """
-    if not carries(path):
+    if not is_remote(path):
         yield
         return
     with one_at_a_time(path.parent / _LOCK):
@@ -90,7 +90,7 @@ def kept(path: Path) -> Iterator[None]:
 
 def send(path: Path) -> None:
     """Put the file ``path`` into the bucket."""
-    if carries(path):
+    if is_remote(path):
         _transfer([functools.partial(_put, path)])
 
 
@@ -99,7 +99,7 @@ def send_folder(folder: Path, last: str, *, content_named: bool = False) -> None
 
     ``content_named``: what has the name has the content, so what is there already is not sent.
     """
-    if not carries(folder):
+    if not is_remote(folder):
         return
     there = {each.name: each for each in listing(folder)}
     if last in there:
@@ -119,7 +119,7 @@ def send_new(
     content_named: bool = False,
 ) -> None:
     """Put files of ``folder`` into the bucket unless it has them; names of ``skip`` stay here."""
-    if not carries(folder):
+    if not is_remote(folder):
         return
     there = {each.name: each for each in listing(folder)}
     files = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
@@ -128,14 +128,14 @@ def send_new(
         known = there.get(path.relative_to(folder).as_posix())
         same = known and known.n_bytes == _size(path)
         same = same and (content_named or (known and known.is_copied_to(path)))
-        if not same and carries(path) and not (skip and skip.fullmatch(path.name)):
+        if not same and is_remote(path) and not (skip and skip.fullmatch(path.name)):
             todo.append(functools.partial(_put, path))
     _transfer(todo)
 
 
 def fetch_new(folder: Path, pattern: str) -> None:
     """Bring files of ``folder`` here that are not; a store that is being written, for example."""
-    if not carries(folder):
+    if not is_remote(folder):
         return
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     there = [each for each in listing(folder) if fnmatch.fnmatchcase(each.name, pattern)]
@@ -150,7 +150,7 @@ def fetch_folder(
     Processes of the node that want the same wait for the first one. ``make_room`` is told how many
     bytes will come.
     """
-    if (folder / last).exists() or not carries(folder):
+    if (folder / last).exists() or not is_remote(folder):
         return (folder / last).exists()
     folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with one_at_a_time(folder.parent / f".{folder.name}{_LOCK}"):
@@ -176,7 +176,7 @@ def mirror(folder: Path, wanted: Callable[[str], bool], here: Iterable[Path] = (
     ``wanted`` says of a path below ``folder`` whether it is one. Those of ``here`` that the bucket
     has not are removed.
     """
-    if not carries(folder):
+    if not is_remote(folder):
         return
     there = [each for each in listing(folder) if wanted(each.name)]
     stale = [each for each in there if not each.is_copied_to(folder / each.name)]

@@ -25,7 +25,7 @@ def refresh_names(storage: Path) -> None:
         UserError: the library that speaks to its bucket is not installed.
         EnvironmentFault: the bucket is not there, or does not let us in.
     """
-    if bucket.carries(storage):
+    if bucket.is_remote(storage):
         bucket.reach(storage)
         bucket.refresh([storage / name / "study.json" for name in _runs(storage)])
 
@@ -46,7 +46,7 @@ def run_in(storage: Path, name: str) -> Path:
 def refresh_runs(storage: Path) -> None:
     """:func:`refresh_run` for all runs in ``storage``; raises as :func:`refresh_names`."""
     refresh_names(storage)
-    if bucket.carries(storage):
+    if bucket.is_remote(storage):
         for name in _runs(storage):
             refresh_run(storage / name)
 

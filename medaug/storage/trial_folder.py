@@ -86,7 +86,7 @@ class TrialFolder:
 
     def fetch_checkpoints(self) -> None:
         """Have all of its checkpoints in this node's copy, where it is one of a bucket's."""
-        if bucket.carries(self.path):
+        if bucket.is_remote(self.path):
             for name in bucket.folders(self.path):
                 bucket.fetch_folder(self.path / name, MANIFEST)
 
@@ -110,7 +110,7 @@ class TrialFolder:
         for path in (self.path / "failure.json", self.path / "stopped.json"):
             if path.exists():
                 path.unlink()
-                if bucket.carries(path):
+                if bucket.is_remote(path):
                     bucket.remove(path)
 
     def log_epoch(self, row: Mapping[str, Any]) -> None:
@@ -153,7 +153,7 @@ def write_json(path: Path, value: Mapping[str, Any], *, durable: bool = True) ->
 
 
 def _write(path: Path, content: bytes, *, durable: bool = True) -> None:
-    with bucket.kept(path):
+    with bucket.synced_write(path):
         _write_here(path, content, durable)
 
 
@@ -179,7 +179,10 @@ def _write_here(path: Path, content: bytes, durable: bool) -> None:
 
 
 def _append(path: Path, row: Mapping[str, Any]) -> None:
-    with bucket.kept(path), open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "rb+") as file:
+    with (
+        bucket.synced_write(path),
+        open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "rb+") as file,
+    ):
         end = file.seek(0, os.SEEK_END)
         file.seek(max(end - 1, 0))
         torn = end > 0 and file.read(1) != b"\n"  # a writer was killed in the middle of a line

@@ -25,7 +25,7 @@ class BucketPath(PosixPath):
     """
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
-        return (_arrived, (told(self),))
+        return (_arrived, (display_uri(self),))
 
 
 def local(storage: str | os.PathLike[str]) -> Path:
@@ -60,7 +60,7 @@ def _arrived(uri: str) -> BucketPath:
     return BucketPath(_root() / uri.removeprefix("s3://"))
 
 
-def told(path: Path) -> str:
+def display_uri(path: Path) -> str:
     """What a person calls ``path``: a bucket's address, or the path as it is."""
     return address(path) or str(path)
 

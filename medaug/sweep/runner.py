@@ -150,15 +150,15 @@ class Sweep:
         """The result of the same trial in another run on this storage, if what it made is still
         there. A key is the hash of all that decides the outcome, so it is taken over as it is."""
         from medaug.storage.artifacts import (
-            Shelf,  # and torch with it, which trials' own actors do without
+            Artifacts,  # and torch with it, which trials' own actors do without
         )
 
-        shelf = Shelf(self._storage)
+        artifacts = Artifacts(self._storage)
         for found in sorted(self._experiment.parent.glob(f"*/trials/{config.key}/result.json")):
             other = TrialFolder(found.parents[2], config.key)
             result = other.result() or {}
             made = [result[role] for role in ("output", "generator") if role in result]
-            if result.get("status") == "done" and all(map(shelf.has, made)):
+            if result.get("status") == "done" and all(map(artifacts.has, made)):
                 folder = TrialFolder(self._experiment, config.key)
                 folder.claim(config)
                 folder.reopen()

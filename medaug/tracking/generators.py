@@ -30,7 +30,7 @@ def register_best(mirror: Mirror, board: Leaderboard) -> None:
     One that is registered already gets only the alias and its present standing.
     """
     from medaug.experiment import generator_name
-    from medaug.storage.artifacts import Shelf
+    from medaug.storage.artifacts import Artifacts
 
     if (best := best_generator(mirror.folder, board)) is None:
         return
@@ -41,7 +41,7 @@ def register_best(mirror: Mirror, board: Leaderboard) -> None:
     model, name = f"{mirror.folder.name}-generator", generator_name(trial.config)
     number = _registered(client, model, name)
     if number is None:
-        folder = Shelf(mirror.folder.parent).verified_model(name)
+        folder = Artifacts(mirror.folder.parent).verified_model(name)
         _upload(client, sent.run_id, folder)
         source = f"{client.get_run(sent.run_id).info.artifact_uri}/{ARTIFACT}"
         made = client.create_model_version(model, source, sent.run_id, tags={"generator": name})

@@ -139,7 +139,7 @@ class Ledger:
 
     def _newest_first(self) -> Iterator[Path]:
         """Committed checkpoints; of a bucket's, each is fetched when it is asked for."""
-        if not bucket.carries(self.directory):
+        if not bucket.is_remote(self.directory):
             yield from reversed(self._committed())
             return
         names = {each.name for each in bucket.listing(self.directory)}
@@ -203,7 +203,7 @@ class Ledger:
         committed = self._committed()
         for path in committed[: max(0, len(committed) - keep)]:
             self._remove(path)
-        if bucket.carries(self.directory):
+        if bucket.is_remote(self.directory):
             kept = {path.name for path in self._committed()}
             for name in bucket.folders(self.directory):
                 if name not in kept:

@@ -1,53 +1,57 @@
-"""Training a classifier on real rows and the rows that an arm adds, and using it.
+"""Any classifier: trained on real rows and the rows that an arm adds, kept, and used.
 
-Every arm takes the same number of optimiser steps (SCIENCE 3), scaling is fitted on the real
-training rows, and epoch and threshold are chosen on validation rows.
+A network is trained epoch by epoch, a linear classifier in one go; what comes out is a
+:class:`Classifier` either way.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import partial
+from typing import Protocol
 
 import numpy as np
 import torch
-from torch import nn
 
-from medaug.errors import UserError
-from medaug.models.classifiers import CLASSIFIERS, class_logits
-from medaug.models.losses import balanced_class_weight, focal_loss
-from medaug.seeding import seed_of
-from medaug.spec.study import ClassifierSpec
-from medaug.store import Store, balanced_weights
-from medaug.train.adam import FusedAdam
+from medaug.spec.classifier import ClassifierSpec, LinearSpec, NetworkSpec
+from medaug.store import Store
 from medaug.train.checkpoint import Checkpoint, Progress
-from medaug.train.feed import Feed, fit_scale, split_fixed
-from medaug.train.loop import Guard, Statistics, Training, autocast, part, run_epochs
-from medaug.train.scaling import FeatureScale
-from medaug.train.world import World, check_batch_size, convert_batchnorm, distribute
-
-EVAL_BATCH = 64
+from medaug.train.linear import FlatRows, LinearClassifier, fit_linear
+from medaug.train.network import network_of, train_network
+from medaug.train.world import World
 
 
-@dataclass(frozen=True)
-class Classifier:
-    """A trained classifier: the weights of its best epoch, on every rank."""
+class Classifier(Protocol):
+    """A trained classifier."""
 
-    spec: ClassifierSpec
-    shape: tuple[int, int, int]
-    """Of the rows it takes."""
-    n_classes: int
-    weights: dict[str, torch.Tensor]
-    scale: FeatureScale
-    threshold: float
-    """From this probability on a row is positive (the last of two classes)."""
-    best_epoch: int
-    """Counted from 1."""
-    scores: dict[str, float]
-    """Metrics of that epoch."""
-    history: list[dict[str, float]]
+    @property
+    def spec(self) -> ClassifierSpec: ...
+
+    @property
+    def n_classes(self) -> int: ...
+
+    @property
+    def threshold(self) -> float:
+        """From this probability on a row is positive (the last of two classes)."""
+        ...
+
+    @property
+    def best_epoch(self) -> int:
+        """Counted from 1."""
+        ...
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """What is known of it from the validation rows."""
+        ...
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """Metrics of each epoch."""
+        ...
+
+    def predict(self, rows: Store, world: World) -> np.ndarray:
+        """Class probabilities (n, K) float32 of ``rows``, in order, on every rank."""
+        ...
 
 
 def train_classifier(
@@ -64,118 +68,33 @@ def train_classifier(
 ) -> Iterator[Progress]:
     """Train on ``real`` and ``added`` rows; the last Progress carries a :class:`Classifier`.
 
-    With ``only_added``, real rows decide the scaling and the number of steps, and nothing else.
-
-    An epoch has ``steps_per_epoch`` global batches drawn from all rows, by default as many as one
-    pass over the real rows alone. The best epoch is that of the lowest ``val/loss``: the training
-    loss (class weights and focal factor included) of the validation rows, which is smoother than
-    a balanced accuracy over a dozen patients. Further metrics: ``train/loss``, and
-    ``val/balanced_accuracy`` of the most probable class.
+    See :func:`medaug.train.network.train_network` and :func:`medaug.train.linear.fit_linear`. A
+    linear classifier has one epoch, no use for ``seed`` and ``steps_per_epoch``, and is fitted by
+    every rank alike.
 
     Raises:
-        UserError: no rows, rows without a label, or settings that do not fit them.
-        Diverged: see :class:`medaug.train.loop.Guard`.
+        UserError: no rows, rows without a label, a class without rows, or settings that do not fit.
+        Diverged: a network, see :class:`medaug.train.loop.Guard`.
     """
-    used = (None if only_added else real, added)
-    train = Store.concat(*(store for store in used if store is not None))
-    _check(spec, train, val, world)
-    run = Run(spec, real, train, val, world, seed, resume)
-    steps = steps_per_epoch or max(1, len(real) // spec.batch_size)
-    one_epoch = partial(run.one_epoch, steps=steps)
-    yield from run_epochs(run.training, world, seed, spec.epochs, one_epoch, run.finish)
-
-
-class Run:
-    """One training of one classifier."""
-
-    def __init__(
-        self,
-        spec: ClassifierSpec,
-        real: Store,
-        train: Store,
-        val: Store,
-        world: World,
-        seed: int,
-        resume: Checkpoint | None,
-    ) -> None:
-        self.spec, self.world, self.seed = spec, world, seed
-        self.shape, self.n_classes = train.schema.shape, len(train.classes)
-        torch.manual_seed(seed_of(seed, "classifier"))
-        network = convert_batchnorm(_build(spec, self.shape), world).to(world.device)
-        self.network, self.optimizer = network, _optimizer(spec, network)
-        self.training = Training({"network": network}, {"optimizer": self.optimizer}, Guard(world))
-        if resume is None:
-            scale = fit_scale(real, world).tensors()
-            self.training.extra = {f"scale.{name}": tensor for name, tensor in scale.items()}
-        else:
-            self.training.restore(resume)
-        self.scale = FeatureScale.of(part(self.training.extra, "scale"))
-        fixed, self.trained = split_fixed(network)
-        self.model = distribute(self.trained, world)
-        self.rows, self.val = (Feed(store, self.scale, fixed, world) for store in (train, val))
-        self.weights = balanced_weights(train.labels) if spec.balanced_sampler else None
-        class_weight = _class_weight(spec, self.rows)
-        self.loss = partial(focal_loss, gamma=spec.focal_gamma, class_weight=class_weight)
-
-    def one_epoch(self, epoch: int, *, steps: int) -> dict[str, float]:
-        statistics = Statistics(self.world)
-        self.network.train()
-        for x, label in self.rows.batches(
-            self.spec.batch_size, seed=self.seed, epoch=epoch, steps=steps, weights=self.weights
-        ):
-            statistics.add("train/loss", *self.learn(x, label))
-        metrics = statistics.means() | self._validate()
-        self._note_best(metrics["val/loss"])
-        return metrics
-
-    def learn(self, x: torch.Tensor, label: torch.Tensor) -> tuple[torch.Tensor, int, torch.Tensor]:
-        """One step: the sum of its losses, over how many rows, and whether it was taken."""
-        with autocast(self.world, self.spec.precision):
-            logits = self.model(x)
-        loss = self.loss(class_logits(logits), label)
-        self.optimizer.zero_grad(set_to_none=True)
-        # DDP takes the mean over ranks, whose shares of the batch may differ by a row.
-        (loss * (len(label) * self.world.size / self.spec.batch_size)).backward()
-        taken = self.training.guard.step(self.optimizer)
-        self.training.step += 1
-        return loss * len(label), len(label), taken
-
-    def finish(self) -> Classifier:
-        self.network.load_state_dict(part(self.training.extra, "best"))
-        return classifier_of(
-            self.training.checkpoint(),
-            self.spec,
-            self.shape,
-            self.n_classes,
-            threshold=self._threshold(),
+    if isinstance(spec, NetworkSpec):
+        yield from train_network(
+            *(spec, real, added, val, world, seed),
+            only_added=only_added,
+            steps_per_epoch=steps_per_epoch,
+            resume=resume,
         )
-
-    def _validate(self) -> dict[str, float]:
-        logits, label = self._val_logits(), self.val.labels
-        predicted = logits[:, : self.n_classes].argmax(1)
-        return {
-            "val/loss": float(self.loss(logits, label)),
-            "val/balanced_accuracy": _balanced_accuracy(predicted, label),
-        }
-
-    def _threshold(self) -> float:
-        if self.spec.threshold == "half" or self.n_classes > 2:
-            return 0.5
-        probability = _probability(self._val_logits(), 2)[:, 1]
-        return best_threshold(probability, self.val.labels.cpu().numpy())
-
-    def _val_logits(self) -> torch.Tensor:
-        return _logits(self.network, self.trained, self.val, self.spec, self.world)
-
-    def _note_best(self, loss: float) -> None:
-        """Keep the weights if ``loss`` is the lowest so far; see whether it is time to stop."""
-        training, epoch, patience = self.training, self.training.epoch + 1, self.spec.early_stop
-        if loss < training.facts.get("best_loss", math.inf):
-            training.facts |= {"best_loss": loss, "best_epoch": epoch}
-            for name, tensor in self.network.state_dict().items():
-                training.extra[f"best.{name}"] = tensor.detach().clone()
-        waited = epoch - training.facts.get("best_epoch", epoch)
-        training.stopped = patience is not None and waited >= patience
+        return
+    assert isinstance(spec, LinearSpec)
+    if resume is not None:
+        found = _linear_of(resume)
+        yield Progress(1, dict(found.scores), None, found)
+        return
+    more = None if added is None else FlatRows.of(added, spec.pool)
+    found = fit_linear(
+        spec, FlatRows.of(real, spec.pool), more, FlatRows.of(val, spec.pool), only_added=only_added
+    )
+    tensors = {name: torch.from_numpy(each) for name, each in found.tensors().items()}
+    yield Progress(1, dict(found.scores), Checkpoint(1, 0, tensors, found.facts()), found)
 
 
 def classifier_of(
@@ -186,122 +105,15 @@ def classifier_of(
     *,
     threshold: float,
 ) -> Classifier:
-    """The classifier that a training's last ``checkpoint`` holds: the weights of its best epoch.
+    """The classifier that a training's last ``checkpoint`` holds.
 
-    The threshold is no part of it; a finished trial's result has it.
+    A network's threshold is no part of it; a finished trial's result has it.
     """
-    extra = part(checkpoint.tensors, "extra")
-    history, best = checkpoint.state["history"], checkpoint.state["facts"]["best_epoch"]
-    return Classifier(
-        spec=spec,
-        shape=shape,  # type: ignore[arg-type]
-        n_classes=n_classes,
-        weights={name: tensor.cpu() for name, tensor in part(extra, "best").items()},
-        scale=FeatureScale.of(part(extra, "scale")),
-        threshold=threshold,
-        best_epoch=best,
-        scores=history[best - 1],
-        history=history,
-    )
+    if isinstance(spec, NetworkSpec):
+        return network_of(checkpoint, spec, shape, n_classes, threshold=threshold)
+    return _linear_of(checkpoint)
 
 
-def predict(classifier: Classifier, rows: Store, world: World) -> np.ndarray:
-    """Class probabilities (n, n_classes) float32 of ``rows``, in order, on every rank.
-
-    Outputs beyond the classes (study C's third neuron) are left out. Raises UserError when there
-    are no rows.
-    """
-    if len(rows) == 0:
-        raise UserError(f"classifier: no rows to predict in {rows.name}; check the split")
-    network = _build(classifier.spec, classifier.shape).to(world.device)
-    network.load_state_dict(classifier.weights)
-    fixed, trained = split_fixed(network)
-    feed = Feed(rows, classifier.scale, fixed, world)
-    logits = _logits(network, trained, feed, classifier.spec, world)
-    return _probability(logits, classifier.n_classes)
-
-
-def best_threshold(probability: np.ndarray, label: np.ndarray) -> float:
-    """The threshold of (n,) probabilities with the highest balanced accuracy on labels 0, 1.
-
-    It lies midway between two neighbouring probabilities; of equally good ones the nearest to
-    0.5, which it also is when a class is missing. Rows count alike: a patient's slices are many,
-    and thresholds over a dozen patients' means would be chosen by a single patient.
-    """
-    values, index = np.unique(probability, return_inverse=True)
-    positives = np.bincount(index, label == 1, minlength=len(values))
-    negatives = np.bincount(index, label == 0, minlength=len(values))
-    if not (positives.any() and negatives.any()) or len(values) < 2:
-        return 0.5
-    # Between values i and i + 1: all up to i are called negative.
-    specificity = negatives.cumsum() / negatives.sum()
-    sensitivity = 1 - positives.cumsum() / positives.sum()
-    middle = (values[:-1] + values[1:]) / 2
-    score = np.round((specificity + sensitivity)[:-1], 12)
-    good = middle[score == score.max()] if score.max() > 1 else np.array([0.5])
-    return float(good[np.abs(good - 0.5).argmin()])
-
-
-def _check(spec: ClassifierSpec, train: Store, val: Store, world: World) -> None:
-    check_batch_size(spec.batch_size, world, "classifier.batch_size")
-    for name, store in (("training", train), ("validation", val)):
-        if len(store) == 0:
-            raise UserError(f"classifier: no {name} rows; check the split")
-        if store.labels.min() < 0:
-            raise UserError(f"classifier: {name} rows without a label; leave them out")
-    if len(train.classes) > spec.n_out:
-        raise UserError(
-            f"classifier.n_out: {spec.n_out} outputs for {len(train.classes)} classes; raise it"
-        )
-
-
-def _build(spec: ClassifierSpec, shape: tuple[int, ...]) -> nn.Module:
-    if spec.kind not in CLASSIFIERS:
-        raise UserError(f"classifier.kind: unknown '{spec.kind}'; use {', '.join(CLASSIFIERS)}")
-    if len(shape) != 3:
-        raise UserError(f"classifier: rows have shape {shape}; it takes (C, H, W)")
-    network = CLASSIFIERS[spec.kind](shape, spec.n_out, spec.dropout)
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def _optimizer(spec: ClassifierSpec, network: nn.Module) -> torch.optim.Optimizer:
-    parameters, lr, decay = network.parameters(), spec.lr, spec.weight_decay
-    if spec.optimizer == "adam":
-        return FusedAdam(parameters, lr=lr, weight_decay=decay)
-    if spec.optimizer == "rmsprop":
-        # Only study B names it, with a rate only: the rest as in Keras, which it used.
-        return torch.optim.RMSprop(parameters, lr=lr, alpha=0.9, eps=1e-7, weight_decay=decay)
-    return torch.optim.SGD(parameters, lr=lr, momentum=0.9, weight_decay=decay, fused=True)
-
-
-def _class_weight(spec: ClassifierSpec, rows: Feed) -> torch.Tensor | None:
-    if not spec.class_weights:
-        return None
-    used = balanced_class_weight(rows.labels.cpu(), int(rows.labels.max()) + 1)
-    # An output beyond the classes is never a target.
-    return torch.cat([used, used.new_ones(spec.n_out - len(used))]).to(rows.labels.device)
-
-
-@torch.inference_mode()
-def _logits(
-    network: nn.Module, trained: nn.Module, rows: Feed, spec: ClassifierSpec, world: World
-) -> torch.Tensor:
-    """Logits (n, n_out) float32 of all rows, in order, on every rank."""
-    network.eval()
-    mine = []
-    for x in rows.in_order(EVAL_BATCH):
-        with autocast(world, spec.precision):
-            mine.append(class_logits(trained(x)).float())
-    return world.gather(torch.cat(mine or [rows.labels.new_zeros(0, spec.n_out).float()]))
-
-
-def _probability(logits: torch.Tensor, n_classes: int) -> np.ndarray:
-    """(n, n_classes) float32."""
-    return logits[:, :n_classes].softmax(1).cpu().numpy()
-
-
-def _balanced_accuracy(predicted: torch.Tensor, label: torch.Tensor) -> float:
-    """Mean recall of the classes that occur."""
-    hits, rows = (torch.bincount(x) for x in (label[predicted == label], label))
-    hits = torch.nn.functional.pad(hits, (0, len(rows) - len(hits)))
-    return float((hits[rows > 0] / rows[rows > 0]).mean())
+def _linear_of(checkpoint: Checkpoint) -> LinearClassifier:
+    arrays = {name: tensor.cpu().numpy() for name, tensor in checkpoint.tensors.items()}
+    return LinearClassifier.of(arrays, checkpoint.state)

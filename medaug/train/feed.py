@@ -32,6 +32,8 @@ def fit_scale(real: Store, world: World) -> FeatureScale:
     the training rows must not shout a hundred standard deviations on validation rows.
     """
     scale = FeatureScale.fit(real, "standardise", world)
+    if len(real.schema.shape) == 1:  # numbers of their own units, where loudness says nothing
+        return scale
     loudness = scale.spread.square().mean().sqrt()
     return replace(scale, spread=scale.spread.clamp_min(QUIET * loudness))
 

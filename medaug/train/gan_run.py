@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from medaug.errors import UserError
+from medaug.models.layers import channels_innermost
 from medaug.seeding import generator, seed_of
 from medaug.spec.gan import GanSpec
 from medaug.store import Batch, balanced_weights
@@ -22,12 +23,15 @@ from medaug.train.checkpoint import Checkpoint
 from medaug.train.gan_step import Deal, Moved
 from medaug.train.loop import Guard, Training, compile_for, dropout_seed
 from medaug.train.objective import Draws, Objective
+from medaug.train.precision import settle
 from medaug.train.rows import RowSource
 from medaug.train.scaling import FeatureScale, channels_last
 from medaug.train.tally import ClassSpread, Tally
 from medaug.train.world import World, check_batch_size, convert_batchnorm
 
 EVAL_BLOCK = 64
+PROBED_ROWS = 8
+"""Rows on which the two precisions are compared."""
 SMALLEST = 1e-12
 COLLAPSED_SPREAD = 0.05
 """Within-class deviation of generated rows, relative to real ones, below which modes are lost."""
@@ -58,6 +62,8 @@ class Gan:
     """The averaged weights, where the configuration asks for them."""
     discriminator: nn.Module
     scale: FeatureScale
+    precision: str = "fp32"
+    """What it was trained in; rows are made in float32."""
 
     def __post_init__(self) -> None:
         self.generator.eval()
@@ -138,8 +144,29 @@ class Run:
             self.scale = FeatureScale.of(self.training.extra)
         self.trained = self.training.epoch - 1
         """The last epoch that was begun."""
+        self._settle_precision()
         self.objective = Objective(spec, self.discriminator, self.n_classes, task.teacher)
         compile_for(world, spec.compile, self.generator, self.discriminator)
+
+    def _settle_precision(self) -> None:
+        """The configuration's ``auto`` becomes what is faster here, or what was begun with."""
+        spec, world, device = self.task.spec, self.world, self.world.device
+        networks = {"generator": self.generator, "discriminator": self.discriminator}
+
+        def one_pass(copies: dict[str, nn.Module]) -> Callable[[], None]:
+            n = min(PROBED_ROWS, self.batch_size)
+            z, label = torch.randn(n, self.nz, device=device), torch.arange(n, device=device)
+            label = label % self.n_classes
+
+            def run() -> None:
+                out = copies["discriminator"](copies["generator"](z, label), label)
+                heads = [head.float().square().mean() for head in out if head is not None]
+                torch.stack(heads).sum().backward()
+
+            return run
+
+        precision = settle(spec.precision, networks, one_pass, world, self.training.facts)
+        self.task = replace(self.task, spec=spec.model_copy(update={"precision": precision}))
 
     @property
     def point(self) -> int:
@@ -202,7 +229,7 @@ class Run:
 
     def finish(self) -> Gan:
         average = self.training.modules.get("average", self.generator)
-        return Gan(average, self.discriminator, self.scale)
+        return Gan(average, self.discriminator, self.scale, self.task.spec.precision)
 
     def averaged(self) -> None:
         """The generator has moved: its average follows."""
@@ -246,8 +273,7 @@ def _has_batch_norm(network: nn.Module) -> bool:
 
 
 def _prepared(network: nn.Module, world: World) -> nn.Module:
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return convert_batchnorm(network.to(world.device), world)
+    return convert_batchnorm(channels_innermost(network).to(world.device), world)
 
 
 def _has_collapsed(metrics: dict[str, float], spec: GanSpec) -> bool:

@@ -7,13 +7,15 @@ its test set: soft Dice over the whole batch, Adam, best epoch by hard IoU at 0.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from medaug.data.augment import augment
 from medaug.errors import UserError
+from medaug.models.layers import channels_innermost
 from medaug.models.losses import dice_loss_of, dice_terms
 from medaug.models.unet import UNet
 from medaug.seeding import seed_of
@@ -22,6 +24,7 @@ from medaug.store import Batch, Store
 from medaug.train.adam import FusedAdam
 from medaug.train.checkpoint import Checkpoint, Progress
 from medaug.train.loop import Guard, Statistics, Training, autocast, run_epochs
+from medaug.train.precision import settle
 from medaug.train.world import World, check_batch_size, distribute
 
 Normalisation = tuple[float, float]
@@ -30,6 +33,8 @@ Normalisation = tuple[float, float]
 
 log = logging.getLogger(__name__)
 
+PROBED_SIDE = 96
+"""Of the image on which the two precisions are compared."""
 STUCK = 0.995
 """A soft Dice loss on validation slices above this is that of a network that finds nothing."""
 
@@ -44,6 +49,8 @@ class Segmenter:
     scores: dict[str, float]
     """Metrics of that epoch."""
     history: list[dict[str, float]]
+    precision: str
+    """What it was trained in: fp32 or bf16."""
 
 
 def train_segmenter(
@@ -72,9 +79,7 @@ def train_segmenter(
     for name, store in (("train", train), ("val", val)):
         if len(store) == 0 or store.schema.mask_shape is None:
             raise UserError(f"segmenter: the {name} slices need rows with masks; check the split")
-    run = Run(spec, train, val, normalisation, world, seed, initial, lr or spec.lr)
-    if resume is not None:
-        run.training.restore(resume)
+    run = Run(spec, train, val, normalisation, world, seed, initial, lr or spec.lr, resume)
     yield from run_epochs(
         run.training, world, seed, epochs or spec.epochs, run.one_epoch, run.finish
     )
@@ -93,6 +98,7 @@ class Run:
         seed: int,
         initial: Mapping[str, torch.Tensor] | None,
         lr: float,
+        resume: Checkpoint | None = None,
     ) -> None:
         self.spec, self.train, self.val, self.normalisation = spec, train, val, normalisation
         self.world, self.seed = world, seed
@@ -103,11 +109,28 @@ class Run:
         self.pretrained = initial is not None
         if initial is not None:
             unet.load_state_dict(initial)
-        self.unet = unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.unet = channels_innermost(unet)
         self.model = distribute(self.unet, world)
         # Betas are torch's: the reference code sets beta1 = .9 and leaves the other at .999.
         self.optimizer = FusedAdam(self.unet.parameters(), lr=lr)
         self.training = Training({"unet": self.unet}, {"adam": self.optimizer}, Guard(world))
+        if resume is not None:
+            self.training.restore(resume)
+        self._settle_precision()
+
+    def _settle_precision(self) -> None:
+        """The configuration's ``auto`` becomes what is faster here, or what was begun with."""
+        channels, height, width = self.train.schema.shape
+        side = max(16, min(PROBED_SIDE, height, width) // 16 * 16)
+
+        def one_pass(copies: dict[str, nn.Module]) -> Callable[[], None]:
+            x = torch.randn(1, channels, side, side, device=self.world.device)
+            x = x.contiguous(memory_format=torch.channels_last)
+            return lambda: copies["unet"](x).float().square().mean().backward()
+
+        facts, networks = self.training.facts, {"unet": self.unet}
+        precision = settle(self.spec.precision, networks, one_pass, self.world, facts)
+        self.spec = self.spec.model_copy(update={"precision": precision})
 
     def one_epoch(self, epoch: int) -> dict[str, float]:
         statistics = Statistics(self.world)
@@ -153,7 +176,7 @@ class Run:
         best: int = self.training.facts["best_epoch"]
         weights = {name: tensor.cpu() for name, tensor in self.training.extra.items()}
         history = self.training.history
-        return Segmenter(weights, best, history[best - 1], history)
+        return Segmenter(weights, best, history[best - 1], history, self.spec.precision)
 
     def _augmented(self, batch: Batch, epoch: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Raw images (n, 1, S, S) and masks (n, 1, S, S), both transformed alike."""

@@ -12,7 +12,7 @@ from medaug.data.splits import make_splits
 from medaug.experiment import ARM_CONFIGS, run_trial
 from medaug.plan.trials import plan_study
 from medaug.spec import StudySpec, build_study
-from medaug.storage.artifacts import Shelf
+from medaug.storage.artifacts import Artifacts
 from medaug.store import Provenance, Store, StoreSchema, StoreWriter
 from medaug.train.checkpoint import Ledger
 from medaug.train.world import World
@@ -64,7 +64,7 @@ def write_slices(study: StudySpec, sealed_glow: float = 0.0) -> Store:
     }
     owner = np.repeat(patients, EACH)
     with StoreWriter(
-        Shelf(study.storage).store_path(SLICES),
+        Artifacts(study.storage).store_path(SLICES),
         StoreSchema((1, SIZE, SIZE), "float32", (SIZE, SIZE)),
         provenance=Provenance("slices", "0" * 12, (), (), synthetic=False),
         classes=study.data.classes,
@@ -80,7 +80,7 @@ def write_slices(study: StudySpec, sealed_glow: float = 0.0) -> Store:
             slice_index=np.tile(np.arange(EACH), PATIENTS),
             tumour_pixels=int(mask.sum()),
         )
-    return Shelf(study.storage).open_store(SLICES)
+    return Artifacts(study.storage).open_store(SLICES)
 
 
 def run(study: StudySpec, sealed_glow: float = 0.0) -> Path:

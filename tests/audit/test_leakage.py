@@ -16,7 +16,7 @@ from medaug.audit.leakage import Image, Leak, Leakage, leakage_of
 from medaug.audit.scan import note_leakage, report_path, scan, scan_slices
 from medaug.results.leaderboard import LEAK, leaderboard_of
 from medaug.results.table import explanation
-from medaug.storage.artifacts import Shelf
+from medaug.storage.artifacts import Artifacts
 from medaug.store import Fold, Provenance, Splits, Store, StoreSchema, StoreWriter
 from tests.tracking.made_runs import made_scores, study
 
@@ -134,23 +134,23 @@ def test_a_split_by_image_is_judged_by_image(tmp_path: Path) -> None:
 
 
 def test_the_report_is_kept_beside_the_store_and_with_the_run(tmp_path: Path) -> None:
-    shelf, folder = Shelf(tmp_path), tmp_path / "run"
+    artifacts, folder = Artifacts(tmp_path), tmp_path / "run"
     folder.mkdir()
-    write(shelf.store_path("slices-a"), planted())
-    found = scan_slices(shelf, "slices-a")
-    path = report_path(shelf, "slices-a")
+    write(artifacts.store_path("slices-a"), planted())
+    found = scan_slices(artifacts, "slices-a")
+    path = report_path(artifacts, "slices-a")
     assert path == tmp_path / "stores" / "slices-a.leakage.json"
     assert json.loads(path.read_text())["leaks"][0]["a"] == {"patient": NAMES[0], "slice": 1}
-    (shelf.store_path("slices-a") / "manifest.json").unlink()
-    assert scan_slices(shelf, "slices-a") == found, "not scanned again"
+    (artifacts.store_path("slices-a") / "manifest.json").unlink()
+    assert scan_slices(artifacts, "slices-a") == found, "not scanned again"
 
     assert leakage_of(folder) is None
     note_leakage(folder, found)
     assert leakage_of(folder) == found
     path.write_text("torn {")
-    write(shelf.store_path("slices-b"), cohort())
-    report_path(shelf, "slices-b").write_text(json.dumps({"recipe": -1}))
-    assert scan_slices(shelf, "slices-b").leaks == (), "an older recipe's report is made again"
+    write(artifacts.store_path("slices-b"), cohort())
+    report_path(artifacts, "slices-b").write_text(json.dumps({"recipe": -1}))
+    assert scan_slices(artifacts, "slices-b").leaks == (), "an older recipe's report is made again"
 
 
 def test_copies_across_the_split_are_a_flag_of_every_row(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from medaug.audit.scan import scan
 from medaug.data.privacy import KEY_ENV
 from medaug.experiment import ARM_CONFIGS
 from medaug.spec import load_study
-from medaug.storage.artifacts import Shelf
+from medaug.storage.artifacts import Artifacts
 from medaug.study import look_for_leaks, make_slices
 from medaug.sweep.display import make_display
 
@@ -65,5 +65,5 @@ def test_small_images_are_compared_larger(
     assert found is not None
     assert (found.rows, len(found.leaks)) == (PATIENTS, 1)
     assert found.leaks[0].similarity > 0.99
-    as_trained_on = scan(Shelf(study.storage).open_store(slices))
+    as_trained_on = scan(Artifacts(study.storage).open_store(slices))
     assert len(as_trained_on.leaks) > PATIENTS, "at 32 pixels they are all one head"

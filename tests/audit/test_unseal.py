@@ -21,9 +21,8 @@ from medaug.results.leaderboard import leaderboard_of
 from medaug.results.records import TrialRecord, read_trials
 from medaug.results.report.evidence import Evidence
 from medaug.results.report.facts import test_set as said_of_the_test_set
-from medaug.storage.artifacts import Shelf
+from medaug.storage.artifacts import Artifacts
 from medaug.store import Store
-from medaug.train.classify import predict
 from medaug.train.world import World
 from medaug.unseal import unseal
 from tests.audit.small_runs import EACH, SLICES, of_features, run, study
@@ -55,7 +54,7 @@ def classifiers(folder: Path) -> list[TrialRecord]:
 
 
 def sealed(folder: Path) -> Store:
-    return Shelf(folder.parent).open_store(SLICES).split("test")
+    return Artifacts(folder.parent).open_store(SLICES).split("test")
 
 
 @pytest.mark.parametrize("kind", ["images", "features"])
@@ -74,9 +73,9 @@ def test_nothing_depends_on_the_sealed_patients(
 
 def test_a_classifier_comes_back_as_it_predicted(finished: Path) -> None:
     for trial in classifiers(finished)[:6]:
-        store = Shelf(finished.parent).open_store(trial.config.inputs["features"])
+        store = Artifacts(finished.parent).open_store(trial.config.inputs["features"])
         classifier = load_classifier(trial.folder, CPU)
-        again = predict(classifier, store.split("eval", trial.config.fold), CPU)
+        again = classifier.predict(store.split("eval", trial.config.fold), CPU)
         assert trial.result is not None
         assert np.array_equal(again, trial.result["predictions"]["probability"])
         assert classifier.best_epoch == trial.result["best_epoch"]
@@ -84,7 +83,7 @@ def test_a_classifier_comes_back_as_it_predicted(finished: Path) -> None:
 
 def test_sealed_features_are_those_of_the_folds_unet_and_do_not_stay(features: Path) -> None:
     trial = next(t for t in classifiers(features) if t.config.fold == 1)
-    known = Shelf(features.parent).open_store(trial.config.inputs["features"])
+    known = Artifacts(features.parent).open_store(trial.config.inputs["features"])
     assert not len(known.split("test"))
     before = sorted(features.parent.rglob("*"))
     with sealed_rows(trial.folder, CPU) as rows:
@@ -109,7 +108,7 @@ def test_the_scores_are_those_of_the_folds_votes(finished: Path) -> None:
         votes = []
         for trial in own:
             with sealed_rows(trial.folder, CPU) as rows:
-                votes.append(predict(load_classifier(trial.folder, CPU), rows, CPU)[:, 1])
+                votes.append(load_classifier(trial.folder, CPU).predict(rows, CPU)[:, 1])
         threshold = np.mean([t.result["threshold"] for t in own if t.result])
         accuracies.append(balanced_accuracy_score(label, np.mean(votes, 0) >= threshold))
         areas.append(roc_auc_score(label, np.mean(votes, 0)))

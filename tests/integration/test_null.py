@@ -13,7 +13,7 @@ from medaug.experiment import ARM_CONFIGS, run_trial
 from medaug.plan.trials import plan_study
 from medaug.results.leaderboard import CHANCE, leaderboard_of
 from medaug.spec import build_study
-from medaug.storage.artifacts import Shelf
+from medaug.storage.artifacts import Artifacts
 from medaug.train.world import World
 
 NULL = {
@@ -31,7 +31,7 @@ def test_balanced_accuracy_of_the_null_cohort_contains_one_half(tmp_path: Path) 
     study = build_study(NULL, ARM_CONFIGS)
     cohort = read_cohort(study.data)
     name = f"slices-{ingest_signature(cohort, study.data, study.split)}"
-    ingest(study.data, study.split, Shelf(tmp_path).store_path(name), cohort=cohort)
+    ingest(study.data, study.split, Artifacts(tmp_path).store_path(name), cohort=cohort)
     folder = tmp_path / study.name
     for _, trials in plan_study(study, name).waves():
         for config in trials:

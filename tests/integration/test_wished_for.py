@@ -13,7 +13,7 @@ import torch
 from medaug.data.privacy import KEY_ENV
 from medaug.experiment import ARM_CONFIGS
 from medaug.spec import load_study
-from medaug.storage.artifacts import Shelf
+from medaug.storage.artifacts import Artifacts
 from tests.integration.in_process import run_here
 
 GLIOMA = Path(__file__).parents[2] / "jobs" / "glioma.yaml"
@@ -63,7 +63,7 @@ def test_what_the_paper_wished_for_is_one_setting_away(
     made = [result for result in results if result["stage"] == "generate"]
     assert {result["labels"]["arm"] for result in made} == set(GANS)
     for result in made:
-        rows = Shelf(tmp_path).open_store(result["output"])
+        rows = Artifacts(tmp_path).open_store(result["output"])
         assert rows.schema.shape == shape
         assert torch.isfinite(rows.read().x.float()).all()
         assert result["extractor"] == "gap+gmp"

@@ -51,6 +51,7 @@ def simulate(
         patient=np.char.add("p-", np.char.zfill(patient.astype(str), 4)),
         label=label[patient],
         seed=seed,
+        draw=np.zeros(len(seed), dtype=np.int64),
         fold=patient % 5,
         probability=probability,
         threshold=np.full(len(seed), 0.5),

@@ -31,10 +31,26 @@ def test_patients_are_called_by_their_mean_probability_and_their_folds_threshold
     assert {n: p.label.item() for n, p in by_name.items()} == {"a": 0, "b": 1, "c": 0, "d": 1}
 
 
-def test_a_patient_with_any_positive_slice_is_positive():
+def test_a_patient_of_several_labels_has_a_row_for_each():
     table = Predictions.of_trial(["a", "a", "b"], [0, 1, 0], [0.1, 0.2, 0.3], seed=0, fold=0)
     assert table.strata.tolist() == [1, 0]
-    assert table.by_patient().label.tolist() == [1, 0]
+    assert not table.labels_are_patients
+    whole = table.by_patient()
+    assert list(zip(whole.patient, whole.label, strict=True)) == [("a", 0), ("a", 1), ("b", 0)]
+
+
+def test_draws_are_replicates_like_seeds():
+    tables = [
+        Predictions.of_trial(["a", "a", "b"], [0, 0, 1], [0.1, p, 0.6], seed=s, draw=d, fold=0)
+        for s, d, p in ((0, 0, 0.3), (0, 1, 0.5), (2, 0, 0.7))
+    ]
+    table = Predictions.concat(tables)
+    assert table.replicates.tolist() == [[0, 0], [0, 1], [2, 0]]
+    assert table.replicate_index.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    whole = table.by_patient()
+    assert whole.draw.tolist().count(1) == 2
+    assert whole.probability[(whole.draw == 1) & (whole.patient == "a")] == pytest.approx([0.3])
+    assert table.labels_are_patients
 
 
 def test_many_classes_average_as_distributions():

@@ -15,7 +15,7 @@ from medaug.models.classifiers import (
     resnet50,
     separable_cnn,
 )
-from medaug.models.resnet import ResNet50
+from medaug.models.resnet import ResNet
 
 
 def _count(net: nn.Module) -> int:
@@ -52,7 +52,7 @@ def test_separable_cnn_parameter_count() -> None:
 def test_resnet50_is_the_standard_one() -> None:
     """Parameters and multiply-adds at 224 x 224 are the well-known ones of ResNet-50 v1.5."""
     with torch.device("meta"):
-        net = ResNet50(3, 1000)
+        net = ResNet(50, 3, 1000)
         assert _count(net) == 25_557_032
         with FlopCounterMode(display=False) as counter:
             net(torch.empty(1, 3, 224, 224))
@@ -64,7 +64,7 @@ def test_resnet50_is_the_standard_one() -> None:
 
 
 def test_bottleneck_is_relu_of_residual_plus_shortcut() -> None:
-    block = ResNet50(1, 2).stages[0].eval()
+    block = ResNet(50, 1, 2).stages[0].eval()
     x = torch.randn(2, 64, 8, 8)
     conv1, bn1, _, conv2, bn2, _, conv3, bn3 = block.residual
     h = F.relu(bn1(conv1(x)))
@@ -77,6 +77,7 @@ def test_bottleneck_is_relu_of_residual_plus_shortcut() -> None:
     ("feature_cnn", (8, 15, 15)), ("feature_cnn", (3, 4, 4)), ("feature_cnn", (1, 30, 20)),
     ("linear", (8, 15, 15)), ("linear", (8, 1, 1)),
     ("resnet50", (1, 32, 32)), ("cnn12", (1, 20, 36)), ("separable_cnn", (3, 40, 64)),
+    ("mlp", (3, 4, 5)), ("mlp", (70,)),
 ])  # fmt: skip
 @pytest.mark.parametrize("n_out", [2, 3])
 def test_every_classifier_trains_on_its_shape(kind: str, shape, n_out: int) -> None:
@@ -91,7 +92,7 @@ def test_every_classifier_trains_on_its_shape(kind: str, shape, n_out: int) -> N
 def test_dropout_is_the_key_and_off_in_eval(kind: str) -> None:
     net = CLASSIFIERS[kind]((3, 32, 32), 2, 0.5)
     rates = [m.p for m in net.modules() if isinstance(m, nn.Dropout)]
-    published = {"feature_cnn": [0.5, 0.5], "cnn12": [0.5, 0.5],
+    published = {"feature_cnn": [0.5, 0.5], "cnn12": [0.5, 0.5], "mlp": [0.5, 0.5],
                  "separable_cnn": [0.2, 0.2, 0.7, 0.5, 0.3]}  # fmt: skip
     assert rates == pytest.approx(published.get(kind, [0.5]))
     none = CLASSIFIERS[kind]((3, 32, 32), 2, 0.0)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from sklearn.utils.class_weight import compute_class_weight
 from torch.distributions import Normal
 
 from medaug.models import losses
@@ -224,13 +223,3 @@ def test_focal_gradient_is_finite_where_the_network_is_certain(gamma: float) -> 
     losses.focal_loss(logits, torch.tensor([0, 0]), gamma=gamma).backward()
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
-
-
-def test_balanced_weights_are_scikit_learns_and_average_one() -> None:
-    label = torch.tensor([0, 0, 0, 0, 1, 1, 2])
-    weight = losses.balanced_class_weight(label, 3)
-    expected = compute_class_weight("balanced", classes=np.arange(3), y=label.numpy())
-    np.testing.assert_allclose(weight.numpy(), expected, rtol=1e-6)
-    assert weight[label].mean().item() == pytest.approx(1)
-    with pytest.raises(ValueError, match="no training row of class 3"):
-        losses.balanced_class_weight(label, 4)

@@ -19,7 +19,7 @@ from medaug.plan.forecast.schedule import schedule
 from medaug.plan.forecast.standin import fewer, rows_of, write_stand_in
 from medaug.plan.trials import expand_arms, plan_study
 from medaug.spec import StudySpec, build_study
-from medaug.storage.artifacts import Shelf
+from medaug.storage.artifacts import Artifacts
 from medaug.store import Store
 
 BODY: dict[str, Any] = {
@@ -138,7 +138,7 @@ def test_a_trial_is_taken_apart(tmp_path: Path) -> None:
             (8.0, 0, {}),
         )
     ]  # fmt: skip
-    kind = measure(trial, lines, tmp_path, Shelf(tmp_path))
+    kind = measure(trial, lines, tmp_path, Artifacts(tmp_path))
     assert (kind.epochs, kind.first_s, kind.epoch_s, kind.judge_s) == (4, 2.0, 1.0, 3.0)
     assert (kind.last_s, kind.save_s, kind.cpu_share) == (8.0, 0.25, 5 / 20.5)
     other = replace(kind, epoch_s=3.0, ram_bytes=9)

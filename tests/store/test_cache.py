@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from medaug.errors import EnvironmentFault, IntegrityError, UserError
-from medaug.storage.artifacts import Shelf
+from medaug.storage.artifacts import Artifacts
 from medaug.store import NodeCache, Store, assembled, publish_directory
 from tests.store.small import contents, in_process
 
@@ -34,17 +34,17 @@ def test_a_store_is_fetched_once(make_store: MakeStore, tmp_path: Path) -> None:
     assert originals.keys() - contents(fetched.path).keys() == {"part-000.json"}
 
 
-def test_a_shelf_reads_from_the_nodes_cache(
+def test_artifacts_are_read_from_the_nodes_cache(
     make_store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = make_store(40)
-    shelf = Shelf(tmp_path)
-    shelf.store_path("x").parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(store.path, shelf.store_path("features-1"))
-    assert shelf.open_store("features-1").path == shelf.store_path("features-1")
+    artifacts = Artifacts(tmp_path)
+    artifacts.store_path("x").parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(store.path, artifacts.store_path("features-1"))
+    assert artifacts.open_store("features-1").path == artifacts.store_path("features-1")
 
     monkeypatch.setenv("MEDAUG_STORE_CACHE", str(tmp_path / "node"))
-    fetched = shelf.open_store("features-1")
+    fetched = artifacts.open_store("features-1")
 
     assert fetched.path.parent == tmp_path / "node"
     assert fetched.name == "features-1", "what is made from it has the same name on every node"
@@ -53,7 +53,7 @@ def test_a_shelf_reads_from_the_nodes_cache(
     monkeypatch.setenv("MEDAUG_STORE_CACHE_GB", "1e-9")
     shutil.rmtree(tmp_path / "node")
     with pytest.raises(EnvironmentFault, match="raise its limit"):
-        shelf.open_store("features-1")
+        artifacts.open_store("features-1")
 
 
 @pytest.mark.parametrize("text", ["much", "0", "-1", "nan", "inf"])

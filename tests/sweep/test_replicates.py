@@ -67,7 +67,7 @@ def test_each_replicate_has_its_ledger_and_result_and_goes_on_from_there(
         result = folder.result()
         assert result is not None
         assert result["n"] == 20
-        assert Ledger(folder.path).latest(config.key) is None  # what it made is on the shelf
+        assert Ledger(folder.path).latest(config.key) is None  # what it made is an artefact
 
 
 def test_what_is_left_of_a_replicate_runs_by_itself(storage: Path) -> None:

@@ -112,11 +112,11 @@ def test_epochs_lost_between_checkpoint_and_report_are_told_late(
 
 def test_what_became_of_a_trial_that_tune_gave_up() -> None:
     died = "ray.exceptions.ActorDiedError: ...\nThe actor is dead because its node has died. Node"
-    assert str(lost(died)).startswith("lost node: lost too often: node has died;")
+    assert str(lost(died)).startswith("lost node: node lost too often: node has died;")
     raised = (
         "Traceback ...\nmedaug.sweep.failures.GroupFailed: lost node: a rank's node x is gone; y"
     )
-    assert str(lost(raised)).startswith("lost node: lost too often: a rank's node x is gone;")
+    assert str(lost(raised)).startswith("lost node: node lost too often: a rank's node x is gone;")
     assert str(lost("Traceback\nKeyError: 'x'")).startswith("error: KeyError: 'x';")
 
 

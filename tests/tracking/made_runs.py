@@ -16,7 +16,7 @@ from medaug.models.unet import UNet
 from medaug.plan.trials import Plan, plan_study
 from medaug.seeding import numpy_generator
 from medaug.spec import StudySpec, TrialConfig, build_study
-from medaug.storage.artifacts import Shelf
+from medaug.storage.artifacts import Artifacts
 from medaug.store import Provenance, Splits, Store, StoreSchema, StoreWriter
 
 SIZE, SHAPE = 32, (16, 6, 6)
@@ -143,14 +143,14 @@ def made_run(
     """A whole run with its stores and models, as a finished sweep leaves it. Without a segmenter
     the images themselves are the features."""
     folder, plan = start(study)
-    shelf = Shelf(study.storage)
-    slices = write_slices(study, shelf)
+    artifacts = Artifacts(study.storage)
+    slices = write_slices(study, artifacts)
     for config in plan.segment:
         assert study.segmenter is not None
         unet = UNet(1, study.segmenter.base)
         about = {"base": study.segmenter.base, "normalisation": [110.0, 40.0], "fitted_on": []}
         torch.manual_seed(config.fold)
-        shelf.save_model(output_name(config), unet.state_dict(), about)
+        artifacts.save_model(output_name(config), unet.state_dict(), about)
         history = [
             {"train/loss": 1 / (e + 1), "val/loss": 1.1 / (e + 1), "val/dice": 0.9 - 0.8 / e,
              "val/iou": 0.85 - 0.8 / e - 0.02 * config.fold, "val/dice_tumour": 0.88 - 0.8 / e}
@@ -159,12 +159,14 @@ def made_run(
         scores = {"scores": history[-1], "output": output_name(config), "best_epoch": 8}
         write_trial(folder, config, {**scores, "history": history}, history)
     for config in plan.extract:
-        write_rows(shelf, output_name(config), slices, SHAPE, synthetic=False, seed=config.fold)
+        write_rows(artifacts, output_name(config), slices, SHAPE, synthetic=False, seed=config.fold)
         write_trial(folder, config, {"output": output_name(config), "rows": len(slices)}, begun=30)
     for config in plan.generate:
         synthetic = config.settings["arm"]["kind"] != "classical"
         shape = SHAPE if study.features else slices.schema.shape
-        write_rows(shelf, output_name(config), slices, shape, synthetic=synthetic, seed=config.seed)
+        write_rows(
+            artifacts, output_name(config), slices, shape, synthetic=synthetic, seed=config.seed
+        )
         history = gan_history() if config.settings["arm"]["kind"] == "acgan" else []
         quality = {"fd": 60.0, "fd_null": 25.0, "near_copy_rate": 0.01, "tstr": 0.6}
         result = {
@@ -204,7 +206,7 @@ def gan_history(epochs: int = 20) -> list[dict[str, float]]:
     return history
 
 
-def write_slices(study: StudySpec, shelf: Shelf) -> Store:
+def write_slices(study: StudySpec, artifacts: Artifacts) -> Store:
     """Discs in noise with their masks, six slices a patient, as an ingest writes them."""
     patients, labels, splits = cohort(study)
     rng = numpy_generator("slices")
@@ -231,7 +233,7 @@ def write_slices(study: StudySpec, shelf: Shelf) -> Store:
     }
     provenance = Provenance("slices", "0" * 12, (), (), synthetic=False)
     with StoreWriter(
-        shelf.store_path(SLICES),
+        artifacts.store_path(SLICES),
         StoreSchema((1, SIZE, SIZE), "float32", (SIZE, SIZE)),
         provenance=provenance,
         classes=study.data.classes,
@@ -247,11 +249,17 @@ def write_slices(study: StudySpec, shelf: Shelf) -> Store:
             slice_index=np.arange(n) % each,
             tumour_pixels=(mask & head).sum((1, 2)),
         )
-    return shelf.open_store(SLICES)
+    return artifacts.open_store(SLICES)
 
 
 def write_rows(
-    shelf: Shelf, name: str, slices: Store, shape: tuple[int, ...], *, synthetic: bool, seed: int
+    artifacts: Artifacts,
+    name: str,
+    slices: Store,
+    shape: tuple[int, ...],
+    *,
+    synthetic: bool,
+    seed: int,
 ) -> None:
     """Features of every slice, or 300 generated ones: blobs whose place depends on the class."""
     rng = numpy_generator("rows", name, seed)
@@ -262,7 +270,7 @@ def write_rows(
     provenance = Provenance("made", "0" * 12, (SLICES,), (), synthetic=synthetic)
     generated = name.startswith("rows")
     with StoreWriter(
-        shelf.store_path(name),
+        artifacts.store_path(name),
         StoreSchema(shape, "float16"),
         provenance=provenance,
         classes=slices.classes,

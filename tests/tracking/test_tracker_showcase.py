@@ -25,7 +25,7 @@ from medaug.results.report.answer import answer
 from medaug.results.report.document import REPORT
 from medaug.results.table import with_interval
 from medaug.spec import StudySpec, TrialConfig
-from medaug.storage.artifacts import Shelf
+from medaug.storage.artifacts import Artifacts
 from medaug.tracking.tracker import Tracker, sync
 from medaug.train.gan import Gan
 from medaug.train.scaling import FeatureScale
@@ -102,7 +102,7 @@ def publish_generator(spec: StudySpec, maker: TrialConfig) -> None:
         about = {"classes": ["LGG", "HGG"], "shape": list(SHAPE)}
         (folder / "about.json").write_text(json.dumps(about))
 
-    Shelf(spec.storage).publish_model(generator_name(maker), write)
+    Artifacts(spec.storage).publish_model(generator_name(maker), write)
 
 
 def test_the_ui_shows_a_leaderboard(finished: Finished) -> None:
@@ -189,7 +189,7 @@ def test_the_best_generator_is_registered_and_makes_its_rows(
     assert signature.outputs.to_dict()[0]["tensor-spec"]["shape"] == (-1, *SHAPE)
 
     rows = model.predict(pd.DataFrame({"label": [1, 0], "n": [2, 3], "seed": [5, 5]}))
-    arm = load_arm(Shelf(finished.study.storage).model_path(generator_name(finished.maker)))
+    arm = load_arm(Artifacts(finished.study.storage).model_path(generator_name(finished.maker)))
     assert isinstance(arm, FittedArm)
     assert rows.dtype == np.float32
     np.testing.assert_array_equal(rows, np.concatenate([arm.draw(2, 1, 5), arm.draw(3, 0, 5)]))

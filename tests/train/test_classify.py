@@ -10,12 +10,15 @@ from sklearn.metrics import balanced_accuracy_score
 
 from medaug.errors import UserError
 from medaug.models.classifiers import CLASSIFIERS
-from medaug.spec.study import ClassifierSpec
+from medaug.spec import NetworkSpec
 from medaug.store import Store
 from medaug.train import feed
 from medaug.train.checkpoint import Ledger, Progress
-from medaug.train.classify import Classifier, best_threshold, predict, train_classifier
+from medaug.train.classify import train_classifier
 from medaug.train.loop import Diverged
+from medaug.train.network import PROFILE, NetworkClassifier
+from medaug.train.threshold import best_threshold
+from medaug.train.weighting import patient_weights
 from medaug.train.world import World
 from tests.train.cohorts import features
 
@@ -23,9 +26,9 @@ SHAPE = (6, 4, 4)
 ALONE = World.single()
 
 
-def spec(**changes: Any) -> ClassifierSpec:
+def spec(**changes: Any) -> NetworkSpec:
     settings = {"kind": "feature_cnn", "epochs": 3, "batch_size": 8, "dropout": 0.0}
-    return ClassifierSpec.model_validate(settings | changes)
+    return NetworkSpec.model_validate(settings | changes)
 
 
 @pytest.fixture(scope="module")
@@ -41,16 +44,16 @@ Paths = tuple[Path, Path, Path]
 
 
 def run(
-    world: World, cohort: Paths, settings: ClassifierSpec, *, added: bool = True, **options: Any
+    world: World, cohort: Paths, settings: NetworkSpec, *, added: bool = True, **options: Any
 ) -> list[Progress]:
     real, extra, val = map(Store.open, cohort)
     rows = extra if added else None
     return list(train_classifier(settings, real, rows, val, world, 5, **options))
 
 
-def result(progress: list[Progress]) -> Classifier:
+def result(progress: list[Progress]) -> NetworkClassifier:
     found = progress[-1].result
-    assert isinstance(found, Classifier)
+    assert isinstance(found, NetworkClassifier)
     return found
 
 
@@ -61,7 +64,7 @@ def test_overfits_a_tiny_set(cohort: Paths, kind: str, optimizer: str) -> None:
     settings = spec(kind=kind, optimizer=optimizer, epochs=30, lr=lr)
     real = Store.open(cohort[0])
     *_, last = train_classifier(settings, real, None, real, ALONE, 0)
-    probability = predict(last.result, real, ALONE)
+    probability = last.result.predict(real, ALONE)
     assert probability.shape == (40, 2)
     np.testing.assert_allclose(probability.sum(1), 1, rtol=1e-6)
     score = balanced_accuracy_score(real.labels, probability[:, 1] >= last.result.threshold)
@@ -69,25 +72,66 @@ def test_overfits_a_tiny_set(cohort: Paths, kind: str, optimizer: str) -> None:
     assert last.metrics["train/loss"] < 0.2
 
 
-def test_the_result_is_the_epoch_with_the_lowest_validation_loss(cohort: Paths) -> None:
-    progress = run(ALONE, cohort, spec(epochs=12, lr=1e-2))
+def test_the_result_can_be_the_epoch_with_the_lowest_validation_loss(cohort: Paths) -> None:
+    progress = run(ALONE, cohort, spec(epochs=12, lr=1e-2, final="best_epoch"))
     found = result(progress)
     losses = [p.metrics["val/loss"] for p in progress]
     assert found.best_epoch == 1 + losses.index(min(losses)) != len(losses)
     assert found.scores == progress[found.best_epoch - 1].metrics
     assert found.history == [p.metrics for p in progress]
     val = Store.open(cohort[2])
-    probability = predict(found, val, ALONE)
+    probability = found.predict(val, ALONE)
     nll = -np.log(probability[np.arange(30), val.labels]).mean()
     assert nll == pytest.approx(min(losses), rel=1e-4)
     assert found.scores["val/balanced_accuracy"] == pytest.approx(
         balanced_accuracy_score(val.labels, probability.argmax(1))
     )
-    assert found.threshold == best_threshold(probability[:, 1], val.labels)
+    weight = patient_weights(val.patients)
+    assert found.threshold == best_threshold(probability[:, 1], val.labels, weight)
+
+
+def test_the_result_is_an_average_over_the_last_steps(cohort: Paths) -> None:
+    """In closed form: after step t, weights of step s count (s/t)^a - ((s - 1)/t)^a."""
+    real, val = Store.open(cohort[0]), Store.open(cohort[2])
+    settings = spec(kind="linear", epochs=12, lr=1e-2, batch_size=40)  # a step an epoch
+    progress = list(train_classifier(settings, real, None, val, ALONE, 5))
+    weights = [p.checkpoint.tensors for p in progress if p.checkpoint]
+    power = PROFILE + 1
+    share = np.diff([(s / 12) ** power for s in range(13)])
+    assert share.sum() == pytest.approx(1)
+    found = result(progress)
+    for name, tensor in found.weights.items():
+        each = torch.stack([w[f"network.{name}"] for w in weights])
+        expected = torch.tensordot(torch.from_numpy(share).float(), each, 1)
+        torch.testing.assert_close(tensor, expected, rtol=1e-4, atol=1e-6)
+    assert found.best_epoch == 12
+    assert found.scores == progress[-1].metrics
+    probability = found.predict(val, ALONE)
+    nll = -np.log(probability[np.arange(30), val.labels]).mean()
+    assert nll == pytest.approx(progress[-1].metrics["val/loss"], rel=1e-4)
+
+
+def test_batch_norm_is_that_of_the_averaged_weights(cohort: Paths) -> None:
+    """Its statistics are those of the training rows, however few steps there were."""
+    real, val = Store.open(cohort[0]), Store.open(cohort[2])
+    for optimizer in ("adam", "sgd"):
+        settings = spec(epochs=2, batch_size=40, dropout=0.5, optimizer=optimizer)
+        *_, last = train_classifier(settings, real, None, val, ALONE, 0)
+        found = result([last])
+        first = CLASSIFIERS["feature_cnn"](SHAPE, 2, 0.5)[0]
+        first.load_state_dict({k: found.weights[f"0.{k}"] for k in ("weight", "bias")})
+        with torch.no_grad():
+            y = first(found.scale.encode(real.read().x))
+        torch.testing.assert_close(
+            found.weights["1.running_mean"], y.mean((0, 2, 3)), rtol=1e-3, atol=1e-4
+        )
+        torch.testing.assert_close(
+            found.weights["1.running_var"], y.var((0, 2, 3)), rtol=1e-3, atol=1e-4
+        )
 
 
 def test_stops_early_and_stays_stopped(cohort: Paths) -> None:
-    settings = spec(epochs=60, lr=1e-2, early_stop=3)
+    settings = spec(epochs=60, lr=1e-2, final="best_epoch", early_stop=3)
     progress = run(ALONE, cohort, settings)
     found = result(progress)
     assert len(progress) == found.best_epoch + 3 < 60
@@ -97,18 +141,18 @@ def test_stops_early_and_stays_stopped(cohort: Paths) -> None:
     assert same(again.result, found)
 
 
-def same(a: Classifier, b: Classifier) -> bool:
+def same(a: NetworkClassifier, b: NetworkClassifier) -> bool:
     return (a.threshold, a.best_epoch, a.history) == (b.threshold, b.best_epoch, b.history) and all(
         torch.equal(a.weights[k], w) for k, w in b.weights.items()
     )
 
 
 @pytest.mark.parametrize("settings", [
-    spec(dropout=0.5), spec(kind="linear", dropout=0.5, balanced_sampler=True),
+    spec(dropout=0.5), spec(dropout=0.5, final="best_epoch"), spec(kind="linear", dropout=0.5, balanced_sampler=True),
     spec(optimizer="sgd"), spec(optimizer="rmsprop"),
 ])  # fmt: skip
 def test_resume_after_every_epoch_is_bit_for_bit(
-    cohort: Paths, tmp_path: Path, settings: ClassifierSpec
+    cohort: Paths, tmp_path: Path, settings: NetworkSpec
 ) -> None:
     whole = run(ALONE, cohort, settings)
     for stopped in whole:
@@ -121,7 +165,7 @@ def test_resume_after_every_epoch_is_bit_for_bit(
 
 
 def _outcome(
-    world: World, cohort: Paths, settings: ClassifierSpec, kept_bytes: int
+    world: World, cohort: Paths, settings: NetworkSpec, kept_bytes: int
 ) -> tuple[list[dict[str, float]], dict[str, torch.Tensor], np.ndarray]:
     torch.set_num_threads(1)
     feed.KEPT_BYTES["cpu"] = kept_bytes
@@ -130,13 +174,14 @@ def _outcome(
     return (
         [p.metrics for p in progress],
         result(progress).weights,
-        predict(result(progress), val, world),
+        result(progress).predict(val, world),
     )
 
 
 @pytest.mark.parametrize(("kept_bytes", "changes"), [
     (1 << 30, {"optimizer": "sgd"}),
-    (0, {"optimizer": "sgd", "batch_size": 7, "class_weights": True, "focal_gamma": 2.0}),
+    (1 << 30, {"optimizer": "sgd", "final": "best_epoch"}),
+    (0, {"optimizer": "sgd", "batch_size": 7, "weighting": "class_weights", "focal_gamma": 2.0}),
     (1 << 30, {"kind": "linear", "batch_size": 7, "balanced_sampler": True}),
 ])  # fmt: skip
 def test_two_ranks_equal_one_with_the_same_global_batch(
@@ -186,7 +231,7 @@ def test_added_rows_take_part(cohort: Paths) -> None:
     recalls = []
     for extra in (None, added.select(added.labels == 1)):
         *_, last = train_classifier(settings, few, extra, val, ALONE, 0)
-        predicted = predict(last.result, val, ALONE).argmax(1)
+        predicted = last.result.predict(val, ALONE).argmax(1)
         recalls.append((predicted == 1)[val.labels == 1].mean())
     assert recalls[1] > recalls[0] + 0.2
 
@@ -198,40 +243,53 @@ def test_real_rows_can_be_left_out_but_for_the_scaling(cohort: Paths) -> None:
     *_, last = train_classifier(settings, wrong, added, val, ALONE, 0, only_added=True)
     alone = last.result
     *_, last = train_classifier(settings, added, None, val, ALONE, 0, steps_per_epoch=2)
-    recalls = [(predict(alone, val, ALONE).argmax(1) == c)[val.labels == c].mean() for c in (0, 1)]
+    recalls = [(alone.predict(val, ALONE).argmax(1) == c)[val.labels == c].mean() for c in (0, 1)]
     assert min(recalls) > 0.6
     assert torch.equal(alone.scale.shift, feed.fit_scale(wrong, ALONE).shift)
     assert not torch.equal(alone.scale.shift, last.result.scale.shift)
 
 
-@pytest.mark.parametrize("how", ["class_weights", "balanced_sampler"])
-def test_imbalance_can_be_countered(tmp_path: Path, how: str) -> None:
+@pytest.mark.parametrize("how", [
+    {"weighting": "class_weights"}, {"weighting": "logit_adjust"}, {"balanced_sampler": True},
+])  # fmt: skip
+def test_imbalance_can_be_countered(tmp_path: Path, how: dict[str, Any]) -> None:
     real = features(tmp_path / "real", 120, positives=0.1, difference=0.3)
     val = features(tmp_path / "val", 60, seed=1, difference=0.3)
 
-    def recall(settings: ClassifierSpec) -> float:
+    def recall(settings: NetworkSpec) -> float:
         *_, last = train_classifier(settings, real, None, val, ALONE, 0)
-        probability = predict(last.result, val, ALONE)
+        probability = last.result.predict(val, ALONE)
         return float((probability.argmax(1) == 1)[val.labels == 1].mean())
 
     plain = spec(kind="linear", epochs=20, lr=1e-2)
-    assert recall(plain) < 0.5 < recall(plain.model_copy(update={how: True}))
+    assert recall(plain) + 0.2 < recall(plain.model_copy(update=how))
 
 
 def test_more_outputs_than_classes_and_more_classes_than_two(tmp_path: Path) -> None:
     real = features(tmp_path / "three", 60, classes=3)
-    settings = spec(kind="linear", n_out=3, epochs=30, lr=3e-2, class_weights=True)
+    settings = spec(kind="linear", n_out=3, epochs=30, lr=3e-2, weighting="class_weights")
     *_, last = train_classifier(settings, real, None, real, ALONE, 0)
     assert last.metrics["val/balanced_accuracy"] > 0.9
     assert last.result.threshold == 0.5
     two = features(tmp_path / "two", 40)
     *_, last = train_classifier(settings, two, None, two, ALONE, 0)
-    probability = predict(last.result, two, ALONE)
+    probability = last.result.predict(two, ALONE)
     assert probability.shape == (40, 2)
     np.testing.assert_allclose(probability.sum(1), 1, rtol=1e-6)
     assert last.result.scores["val/balanced_accuracy"] > 0.9
     with pytest.raises(UserError, match=r"classifier\.n_out: 2 outputs for 3 classes"):
-        next(train_classifier(spec(), real, None, real, ALONE, 0))
+        next(train_classifier(spec(n_out=2), real, None, real, ALONE, 0))
+
+
+def test_an_mlp_takes_rows_of_any_shape(tmp_path: Path) -> None:
+    for shape in ((40,), (3, 4, 5)):
+        name = "-".join(map(str, shape))
+        real, val = (
+            features(tmp_path / f"{name}-{s}", 60, shape, seed=s, difference=4) for s in (0, 1)
+        )
+        settings = spec(kind="mlp", epochs=30, dropout=0.2)
+        *_, last = train_classifier(settings, real, None, val, ALONE, 0)
+        assert balanced_accuracy_score(val.labels, last.result.predict(val, ALONE).argmax(1)) > 0.7
 
 
 def test_scaling_is_fitted_on_real_rows_and_kept_with_the_classifier(
@@ -320,11 +378,15 @@ def test_says_what_is_wrong(cohort: Paths, tmp_path: Path) -> None:
     for settings, stores, words in (
         (spec(), (real.select([]), val), "no training rows"),
         (spec(), (real, unlabelled), "validation rows without a label"),
-        (spec(kind="oracle"), (real, val), "unknown 'oracle'; use feature_cnn, "),
-        (spec(), (vectors, vectors), r"rows have shape \(6,\)"),
+        (spec(kind="oracle"), (real, val), "unknown 'oracle'; use probe, .*, feature_cnn, "),
+        (
+            spec(),
+            (vectors, vectors),
+            r"rows have shape \(6,\), and feature_cnn takes \(C, H, W\); use mlp or one of probe",
+        ),
     ):
         with pytest.raises(UserError, match=words):
             next(train_classifier(settings, stores[0], None, stores[1], ALONE, 0))
     found = result(run(ALONE, cohort, spec(epochs=1)))
     with pytest.raises(UserError, match="no rows to predict"):
-        predict(found, real.select([]), ALONE)
+        found.predict(real.select([]), ALONE)

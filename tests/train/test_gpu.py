@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from medaug.spec.study import ClassifierSpec, FeatureSpec, SegmenterSpec
+from medaug.spec import NetworkSpec
+from medaug.spec.study import FeatureSpec, SegmenterSpec
 from medaug.train.checkpoint import Ledger, Progress
-from medaug.train.classify import predict, train_classifier
+from medaug.train.classify import train_classifier
 from medaug.train.extract import encoder
 from medaug.train.gan import train_gan, train_gans
 from medaug.train.segment import train_segmenter
@@ -29,14 +30,14 @@ DEVICES = ("cpu", "cuda")
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "sgd"])
 def test_classifier_learns_as_on_the_cpu(tmp_path: Path, optimizer: str) -> None:
     real, val = features(tmp_path / "real", 40), features(tmp_path / "val", 30, seed=1)
-    spec = ClassifierSpec(epochs=3, batch_size=8, dropout=0, optimizer=optimizer)  # type: ignore[arg-type]
+    spec = NetworkSpec(epochs=3, batch_size=8, dropout=0, optimizer=optimizer)  # type: ignore[arg-type]
     runs: list[list[Progress]] = [
         list(train_classifier(spec, real, None, val, World.single(device), 0)) for device in DEVICES
     ]
     cpu, cuda = (run[-1] for run in runs)
     assert cuda.metrics == pytest.approx(cpu.metrics, rel=0.05)
-    probability = predict(cuda.result, val, World.single("cuda"))
-    assert probability == pytest.approx(predict(cpu.result, val, World.single()), abs=0.1)
+    probability = cuda.result.predict(val, World.single("cuda"))
+    assert probability == pytest.approx(cpu.result.predict(val, World.single()), abs=0.1)
 
 
 def test_segmenter_goes_on_from_a_ledger_on_the_gpu(tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ def trial_seconds(
         if every := arm.get("eval_every"):
             last_s += -(-epochs // every) * kind.judge_s
     elif trial.stage == "classify":
-        epochs = int(settings["classifier"]["epochs"])
+        epochs = int(settings["classifier"].get("epochs", 1))
         last_s *= rows / small.rows
         if settings["protocol"] != "honest":  # an arm with more rows takes more steps
             real = _training_share(study)

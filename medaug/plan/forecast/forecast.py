@@ -22,7 +22,7 @@ from medaug.plan.forecast.rehearsal import PRETRAIN, SLICES, rehearse
 from medaug.plan.forecast.standin import Patients, rows_of
 from medaug.plan.trials import ArmVariant, Plan, expand_arms, plan_study
 from medaug.spec import StudySpec
-from medaug.storage.bucket import carries
+from medaug.storage.bucket import is_remote
 from medaug.sweep.display import Display
 from medaug.sweep.tune.space import draw
 from medaug.units import duration, size
@@ -71,7 +71,7 @@ def forecast(
         if address is None:
             temporary = tempfile.TemporaryDirectory(prefix="medaug-")
             storage = Path(stack.enter_context(temporary))
-        elif carries(storage):
+        elif is_remote(storage):
             raise UserError(
                 "plan: a rehearsal on a cluster wants a folder that its nodes see, not a bucket; "
                 "give --storage DIR, or leave --address away"
@@ -92,7 +92,7 @@ def forecast(
         notes.append("slices with tumour are not counted before they are read: all slices are")
     if study.sweep.asha is not None:
         notes.append("sweep.asha will stop some generators early: this is the upper bound")
-    if study.classifier.early_stop is not None:
+    if getattr(study.classifier, "early_stop", None) is not None:
         notes.append("classifier.early_stop may end trials sooner: this is the upper bound")
     return Forecast(study, found, cost, tuple(notes))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from medaug.plan.forecast.measured import CPU_S, RAM, VRAM
 from medaug.spec import TrialConfig
-from medaug.storage.artifacts import Shelf
+from medaug.storage.artifacts import Artifacts
 from medaug.storage.trial_folder import TrialFolder
 
 JUDGED = "val/fd"
@@ -51,7 +51,9 @@ def kind_of(trial: TrialConfig) -> tuple[str, str]:
     return trial.stage, " ".join(map(str, labels.values()))
 
 
-def measure(trial: TrialConfig, lines: list[dict[str, Any]], folder: Path, shelf: Shelf) -> Kind:
+def measure(
+    trial: TrialConfig, lines: list[dict[str, Any]], folder: Path, artifacts: Artifacts
+) -> Kind:
     """Of one trial, from the ``lines`` of its epochs."""
     output_s = 0.0
     metrics = [line["metrics"] for line in lines]
@@ -75,9 +77,9 @@ def measure(trial: TrialConfig, lines: list[dict[str, Any]], folder: Path, shelf
     path = TrialFolder(folder, trial.key).path
     result = TrialFolder(folder, trial.key).result() or {}
     output = str(result.get("output", ""))
-    made = [shelf.store_path(output), shelf.model_path(output)] if output else []
+    made = [artifacts.store_path(output), artifacts.model_path(output)] if output else []
     if generator := result.get("generator"):
-        made.append(shelf.model_path(str(generator)))
+        made.append(artifacts.model_path(str(generator)))
     return Kind(
         epochs=len(seconds),
         first_s=first,

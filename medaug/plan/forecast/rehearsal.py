@@ -23,7 +23,7 @@ from medaug.plan.trials import ArmVariant, plan_study
 from medaug.results.leaderboard import leaderboard_of
 from medaug.results.report.document import write_report
 from medaug.spec import StudySpec, TrackingSpec, TrialConfig
-from medaug.storage.artifacts import Shelf
+from medaug.storage.artifacts import Artifacts
 from medaug.storage.trial_folder import TrialFolder, write_json
 from medaug.sweep.display import Display
 from medaug.sweep.runner import Sweep
@@ -102,10 +102,10 @@ def rehearse(
         small = small.model_copy(
             update={"storage": place, "tracking": TrackingSpec(uri=database_uri(place))}
         )
-        shelf = Shelf(place)
-        write_stand_in(small, shown, masks, shelf.store_path(SLICES))
+        artifacts = Artifacts(place)
+        write_stand_in(small, shown, masks, artifacts.store_path(SLICES))
         if small.segmenter is not None and small.segmenter.pretrain is not None:
-            write_stand_in(small, shown, masks, shelf.store_path(PRETRAIN))
+            write_stand_in(small, shown, masks, artifacts.store_path(PRETRAIN))
         plan = plan_study(small, SLICES, PRETRAIN, shrunk(arms))
         folder = place / "rehearsal"
         waves: dict[str, Waves] = {}
@@ -115,7 +115,7 @@ def rehearse(
             write_json(folder / "study.json", small.canonical())
             with tracker:
                 for title, trials in plan.waves():
-                    chosen = [t for t in _few(trials) if all(map(shelf.has, t.inputs.values()))]
+                    chosen = [t for t in _few(trials) if all(map(artifacts.has, t.inputs.values()))]
                     began = time.monotonic()
                     outcomes = sweep.run(chosen, work=run_measured)
                     wall_s = time.monotonic() - began
@@ -126,7 +126,7 @@ def rehearse(
                     waves[title] = wall_s, list(zip(chosen, seconds, strict=True))
                 slots = sweep.slots(study.resources.ranks)
                 nodes = tuple(sweep.memory_bytes())
-                scan_s = _scan(folder, shelf)
+                scan_s = _scan(folder, artifacts)
                 ended = time.monotonic()
                 board = leaderboard_of(folder)
                 report, figures_s, again_s = _report(folder)
@@ -137,7 +137,7 @@ def rehearse(
             **{"rows": rows_of(shown), "slots": slots, "nodes": nodes, "scan_s": scan_s},
             **{"figures_s": figures_s / max(1, made), "finish_s": finish_s},
         }
-        return _measured(small, folder, shelf, waves, about)
+        return _measured(small, folder, artifacts, waves, about)
 
 
 def miniature(study: StudySpec, patients: Patients) -> StudySpec:
@@ -150,15 +150,12 @@ def miniature(study: StudySpec, patients: Patients) -> StudySpec:
             pretrain = pretrain.model_copy(update={"epochs": few})
         epochs = min(segmenter.epochs, EPOCHS["segment"])
         segmenter = segmenter.model_copy(update={"epochs": epochs, "pretrain": pretrain})
-    epochs = min(study.classifier.epochs, EPOCHS["classify"])
     n = min(max(study.sweep.n_synthetic), _most_generated(study))
     seeds = tuple(dict.fromkeys([*study.sweep.seeds, *range(SEEDS)]))[:SEEDS]
     return study.model_copy(
         update={
             "segmenter": segmenter,
-            "classifier": study.classifier.model_copy(
-                update={"epochs": epochs, "early_stop": None}
-            ),
+            "classifier": study.classifier.at_most(EPOCHS["classify"]),
             "sweep": study.sweep.model_copy(
                 update={"seeds": seeds, "n_synthetic": (n,), "train_rows": None}
             ),
@@ -181,8 +178,7 @@ def shrunk(arms: Sequence[ArmVariant]) -> list[ArmVariant]:
 
 def _rows(study: StudySpec) -> int:
     """How many rows the miniature has at most: enough for two batches of everything."""
-    batches = [study.classifier.batch_size]
-    batches += [getattr(arm, "batch_size", 1) for arm in study.arms.values()]
+    batches = [getattr(each, "batch_size", 1) for each in (study.classifier, *study.arms.values())]
     pixels = study.data.image_size**2
     most = MOST_ROWS
     if study.segmenter is not None:
@@ -228,9 +224,9 @@ def _workplace(storage: Path) -> Iterator[Path]:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _scan(folder: Path, shelf: Shelf) -> float:
+def _scan(folder: Path, artifacts: Artifacts) -> float:
     began = time.perf_counter()
-    note_leakage(folder, scan(shelf.open_store(SLICES)))
+    note_leakage(folder, scan(artifacts.open_store(SLICES)))
     return time.perf_counter() - began
 
 
@@ -246,7 +242,11 @@ def _report(folder: Path) -> tuple[Path, float, float]:
 
 
 def _measured(
-    study: StudySpec, folder: Path, shelf: Shelf, waves: dict[str, Waves], about: dict[str, Any]
+    study: StudySpec,
+    folder: Path,
+    artifacts: Artifacts,
+    waves: dict[str, Waves],
+    about: dict[str, Any],
 ) -> Miniature:
     kinds: dict[tuple[str, str], Kind] = {}
     wave_s, warming_s = {}, {}
@@ -265,7 +265,7 @@ def _measured(
             beside[START_CPU_S in first].append(max(0.0, seconds - spent_s))
             start_cpu_s = max(start_cpu_s, first.get(START_CPU_S, 0.0))
             vram_there = max(vram_there, int(first.get(VRAM_THERE, 0)))
-            found = measure(trial, lines, folder, shelf), spent_s
+            found = measure(trial, lines, folder, artifacts), spent_s
             (warm if first[WARM] else cold).setdefault(kind_of(trial), []).append(found)
             codes[kind_of(trial)] = code_of(trial)
         extra_s: dict[tuple[str, str], float] = {}

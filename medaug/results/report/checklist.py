@@ -99,20 +99,26 @@ _INITIALISATION = {
     "resnet50": "He normal",
 }
 
+_WEIGHTING = {
+    "none": "no class weights",
+    "class_weights": "class weights",
+    "logit_adjust": "logits adjusted by the classes' shares",
+}
+
 
 def _model(study: Mapping[str, Any]) -> list[Item]:
     classifier, segmenter = study["classifier"], study["segmenter"]
     first = "No network before the classifier."
-    begun_as = _INITIALISATION.get(classifier["kind"], "PyTorch's defaults")
-    start = f"Classifier: {begun_as}."
+    chosen = "validation rows" if study["split"]["val_fraction"] else "the rows that are scored"
+    start, training, selection = _fitting(classifier, chosen)
     if segmenter is not None:
         first = f"U-Net, base width {segmenter['base']}, block {study['features']['tap']}."
         pretrain = segmenter["pretrain"]
         begun = "from random weights" if pretrain is None else "pre-trained"
         start = f"U-Net: {segmenter['init']} initialisation, {begun}. {start}"
-    weights = "class weights" if classifier["class_weights"] else "no class weights"
-    sampler = "balanced batches" if classifier["balanced_sampler"] else "batches as drawn"
-    chosen = "validation rows" if study["split"]["val_fraction"] else "the rows that are scored"
+    imbalance = ["Balanced accuracy", _WEIGHTING[classifier["weighting"]]]
+    if classifier.get("balanced_sampler"):
+        imbalance.append("balanced batches")
     return [
         Item(
             *("22", "12c", "Model", "filled"),
@@ -120,17 +126,30 @@ def _model(study: Mapping[str, Any]) -> list[Item]:
         ),
         Item("23", "18f", "Software", "filled", f"{versions()}."),
         Item("24", "", "Initialisation", "filled", start),
-        Item(
-            *("25", "12c", "Training", "filled"),
-            f"Classifier: {classifier['optimizer']}, learning rate {classifier['lr']:g}, batches of"
-            f" {classifier['batch_size']}, at most {classifier['epochs']} epochs.",
-        ),
-        Item(
-            *("26", "12c", "Selection", "filled"),
-            f"The epoch with the lowest loss on {chosen}; threshold: {classifier['threshold']}.",
-        ),
-        Item("", "13", "Class imbalance", "filled", f"Balanced accuracy, {weights}, {sampler}."),
+        Item("25", "12c", "Training", "filled", training),
+        Item("26", "12c", "Selection", "filled", selection),
+        Item("", "13", "Class imbalance", "filled", f"{', '.join(imbalance)}."),
     ]
+
+
+def _fitting(classifier: Mapping[str, Any], chosen: str) -> tuple[str, str, str]:
+    """How the classifier starts, is trained, and what is chosen by the rows that choose."""
+    threshold = f"threshold: {classifier['threshold']}"
+    if "epochs" not in classifier:
+        what = "penalty" if classifier["kind"] == "probe" else "temperature"
+        space = classifier["components"] or "all"
+        return (
+            "Classifier: none, it is solved.",
+            f"Classifier: linear, {space} components, fitted to convergence.",
+            f"The {what} with the lowest loss on {chosen}; {threshold}.",
+        )
+    begun_as = _INITIALISATION.get(classifier["kind"], "PyTorch's defaults")
+    return (
+        f"Classifier: {begun_as}.",
+        f"Classifier: {classifier['optimizer']}, learning rate {classifier['lr']:g}, batches of"
+        f" {classifier['batch_size']}, at most {classifier['epochs']} epochs.",
+        f"The epoch with the lowest loss on {chosen}; {threshold}.",
+    )
 
 
 def _evaluation(run: Evidence) -> list[Item]:

@@ -34,9 +34,10 @@ QUALITY = {
     "density": "density",
     "coverage": "coverage",
     "diversity": "diversity",
-    "c2st": "told from real",
-    "tstr": "trained on them",
+    "c2st": "C2ST accuracy",
+    "tstr": "TSTR",
     "near_copy_rate": "near copies",
+    "membership_auc": "membership attack (AUC)",
     "kept": "kept by the filter",
 }
 """Measures of generated rows and their names for people."""

@@ -12,7 +12,7 @@ from medaug.metrics.predictions import Predictions
 from medaug.results.leaderboard import REFERENCE, Leaderboard, Row, leaderboard_of
 from medaug.results.records import TrialRecord, predictions_of, read_study, read_trials
 from medaug.spec import Stage
-from medaug.storage.artifacts import Shelf
+from medaug.storage.artifacts import Artifacts
 from medaug.store import Store
 
 PRETRAINING = "pretrain"
@@ -35,9 +35,9 @@ class Evidence:
         return Evidence(folder, read_study(folder), leaderboard_of(folder), trials)
 
     @property
-    def shelf(self) -> Shelf:
+    def artifacts(self) -> Artifacts:
         """The storage that the run lies in; it may have been moved since."""
-        return Shelf(self.folder.parent)
+        return Artifacts(self.folder.parent)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -63,8 +63,8 @@ class Evidence:
             for trial in self.of_stage(stage):
                 inputs = trial.config.inputs
                 name = inputs.get("slices", inputs.get("features", ""))
-                if name.startswith("slices-") and self.shelf.has_store(name):
-                    return self.shelf.open_store(name)
+                if name.startswith("slices-") and self.artifacts.has_store(name):
+                    return self.artifacts.open_store(name)
         return None
 
     @property

@@ -114,7 +114,7 @@ def _confusion(run: Evidence) -> Iterator[Drawn]:
         run,
         "confusion",
         confusion(matrices, run.classes),
-        "What is taken for what",
+        "Confusion matrices",
         "Held-out rows of all folds, mean over the seeds; shares are of the true class.",
         "Confusion matrices of the reference and the best configuration with synthetic data.",
     )
@@ -129,7 +129,7 @@ def _roc(run: Evidence) -> Iterator[Drawn]:
         run,
         "roc",
         roc(curves, run.classes[-1]),
-        "Whatever the threshold",
+        "ROC curves",
         f"ROC curves, mean over folds and seeds (each fold ranks its own rows only). {BAND}",
         "ROC curves of the reference and the best configuration with synthetic data.",
     )
@@ -154,7 +154,7 @@ def _unets(run: Evidence) -> Iterator[Drawn]:
         run,
         "unet_curves",
         segmenter_curves(histories),
-        "How the U-Nets learnt",
+        "Training curves of the U-Nets",
         "One line a fold; the epoch with the best validation IoU is the one used.",
         "Loss, IoU and Dice of the U-Nets by epoch.",
     )

@@ -48,9 +48,9 @@ def _unet_curves(run: Evidence, trial: TrialRecord) -> Figure | None:
 def _trial_montage(run: Evidence, trial: TrialRecord) -> Figure | None:
     """Real training rows beside those that the trial made."""
     names = trial.config.inputs["features"], trial.result["output"] if trial.result else ""
-    if not all(map(run.shelf.has_store, names)):
+    if not all(map(run.artifacts.has_store, names)):
         return None
-    features, made = map(run.shelf.open_store, names)
+    features, made = map(run.artifacts.open_store, names)
     real = features.split("train", trial.config.fold)
     if len(real.schema.shape) != 3:
         return None
@@ -89,9 +89,9 @@ def _trial_overlays(run: Evidence, trial: TrialRecord) -> Figure | None:
     """Of the first patients that it was not trained on, the slice with the largest tumour."""
     name = trial.config.inputs["slices"]
     output = trial.result["output"] if trial.result else ""
-    if not (run.shelf.has_store(name) and run.shelf.has_model(output)):
+    if not (run.artifacts.has_store(name) and run.artifacts.has_model(output)):
         return None
-    slices, fold = run.shelf.open_store(name), trial.config.fold
+    slices, fold = run.artifacts.open_store(name), trial.config.fold
     val = slices.split("val", fold)
     if not len(val):  # published splits let the scored patients choose
         val = slices.split("eval", fold)
@@ -103,7 +103,7 @@ def _trial_overlays(run: Evidence, trial: TrialRecord) -> Figure | None:
     batch = val.read(np.array(rows, int))
     if batch.mask is None or not rows:
         return None
-    unet, about = load_unet(output, run.shelf)
+    unet, about = load_unet(output, run.artifacts)
     unet.eval()
     with torch.inference_mode():
         logits = unet(normalise(batch.x, tuple(about["normalisation"])))

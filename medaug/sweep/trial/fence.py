@@ -59,6 +59,6 @@ def next_turn(folder: TrialFolder, lease: int) -> Turn:
 
 def _newest(folder: TrialFolder) -> dict[str, Any] | None:
     path = folder.path / "attempt.json"
-    if bucket.carries(path):
+    if bucket.is_remote(path):
         bucket.refresh([path])
     return read_json(path)

@@ -225,7 +225,7 @@ def lost(text: str) -> Failure:
         r"(?:GroupFailed: lost node: |The actor is dead because its )([^\n;.]*)", text
     )
     if found:
-        return Failure("lost node", f"lost too often: {found[1]}", text)
+        return Failure("lost node", f"node lost too often: {found[1]}", text)
     return Failure("error", text.strip().splitlines()[-1], text)
 
 

@@ -9,8 +9,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from medaug.storage import artifacts as shelf
-from medaug.storage import bucket
+from medaug.storage import artifacts, bucket
 from medaug.storage.uri import COPIES_ENV, local
 
 SECRET = "this-is-the-secret-of-the-tests"
@@ -60,7 +59,7 @@ def node(client: boto3.client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     def become(name: str) -> Path:
         monkeypatch.setenv(COPIES_ENV, str(tmp_path / name))
-        monkeypatch.setattr(shelf, "_STANDING", set())
+        monkeypatch.setattr(artifacts, "_STANDING", set())
         return local(URI)
 
     return become

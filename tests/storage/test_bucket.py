@@ -20,13 +20,13 @@ from medaug.doctor.storage import examine
 from medaug.errors import EnvironmentFault, UserError
 from medaug.ownership.lease import Lease
 from medaug.storage import bucket
-from medaug.storage.artifacts import Shelf
+from medaug.storage.artifacts import Artifacts
 from medaug.storage.run_folder import refresh_run, share_run
 from medaug.storage.trial_folder import TrialFolder, write_json
 from medaug.storage.uri import local
 from medaug.store import StoreWriter
 from medaug.train.checkpoint import Ledger
-from tests.bucket.conftest import SECRET, URI, Node, keys
+from tests.storage.conftest import SECRET, URI, Node, keys
 from tests.store.small import ABOUT, SMALL, write_rows
 from tests.sweep.toy_trials import config
 from tests.train.checkpoints import KEY, checkpoint
@@ -162,7 +162,7 @@ def test_a_run_is_seen_elsewhere_without_its_checkpoints(node: Node, client: bot
 
 
 def test_stores_and_models_come_when_they_are_opened(node: Node, client: boto3.client) -> None:
-    mine = Shelf(node("one"))
+    mine = Artifacts(node("one"))
     with StoreWriter(mine.store_path("rows-1"), SMALL, **ABOUT) as writer:
         write_rows(writer, SMALL, 40)
     assert not mine.has("rows-1"), "what the bucket has not is not made"
@@ -170,7 +170,7 @@ def test_stores_and_models_come_when_they_are_opened(node: Node, client: boto3.c
     mine.save_model("unet-1", {"w": torch.arange(4.0)}, {"base": 4})
     assert mine.has("rows-1")
 
-    theirs = Shelf(node("two"))
+    theirs = Artifacts(node("two"))
     assert theirs.has("rows-1")
     assert not theirs.store_path("rows-1").exists()
     assert theirs.open_store("rows-1").read().x.equal(mine.open_store("rows-1").read().x)
@@ -181,25 +181,25 @@ def test_stores_and_models_come_when_they_are_opened(node: Node, client: boto3.c
 
 
 def test_half_a_store_is_none(node: Node, client: boto3.client) -> None:
-    mine = Shelf(node("one"))
+    mine = Artifacts(node("one"))
     with StoreWriter(mine.store_path("rows-1"), SMALL, **ABOUT) as writer:
         write_rows(writer, SMALL, 40)
     bucket.send_new(mine.store_path("rows-1"), "part-*", content_named=True)
-    theirs = Shelf(node("two"))
+    theirs = Artifacts(node("two"))
     assert not theirs.has("rows-1")
     with pytest.raises(UserError, match=f"store rows-1: not in {URI}/stores"):
         theirs.open_store("rows-1")
 
 
 def test_a_nodes_copy_keeps_to_its_limit(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    mine = Shelf(node("one"))
+    mine = Artifacts(node("one"))
     for name in ("rows-1", "rows-2"):
         with StoreWriter(mine.store_path(name), SMALL, **ABOUT) as writer:
             write_rows(writer, SMALL, 40)
         mine.share_store(name)
     n_bytes = sum(file.stat().st_size for file in mine.store_path("rows-1").iterdir())
     monkeypatch.setenv("MEDAUG_STORE_CACHE_GB", str(1.5 * n_bytes / 1e9))
-    theirs = Shelf(node("two"))
+    theirs = Artifacts(node("two"))
     first = theirs.open_store("rows-1")
     theirs.open_store("rows-2")
     assert not theirs.store_path("rows-1").exists()
@@ -207,7 +207,7 @@ def test_a_nodes_copy_keeps_to_its_limit(node: Node, monkeypatch: pytest.MonkeyP
     assert len(theirs.open_store("rows-1")) == 40
     monkeypatch.setenv("MEDAUG_STORE_CACHE_GB", str(0.5 * n_bytes / 1e9))
     with pytest.raises(EnvironmentFault, match="raise its limit"):
-        Shelf(node("three")).open_store("rows-1")
+        Artifacts(node("three")).open_store("rows-1")
 
 
 def test_of_many_drivers_one_gets_the_lease(node: Node) -> None:

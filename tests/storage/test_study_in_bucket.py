@@ -16,7 +16,7 @@ import boto3
 import psutil
 import pytest
 
-from tests.bucket.conftest import SECRET, keys
+from tests.storage.conftest import SECRET, keys
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 

@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from medaug.storage.uri import COPIES_ENV, BucketPath, address, local, told
+from medaug.storage.uri import COPIES_ENV, BucketPath, address, display_uri, local
 
 
 def test_a_folder_is_itself() -> None:
     for path in ("runs", "/storage/runs", "a:b/c"):
         assert local(path) == Path(path)
         assert not isinstance(local(path), BucketPath)
-        assert told(Path(path)) == path
+        assert display_uri(Path(path)) == path
 
 
 def test_a_path_in_a_copy_is_told_as_its_address() -> None:
     copy = local("s3://medaug-tests/a/b/")
-    assert told(copy) == "s3://medaug-tests/a/b"
+    assert display_uri(copy) == "s3://medaug-tests/a/b"
     assert address(copy / "run" / "study.json") == "s3://medaug-tests/a/b/run/study.json"
     assert local(Path("s3://medaug-tests/a/b")) == copy  # pathlib drops a slash
     assert local(str(copy)) == copy

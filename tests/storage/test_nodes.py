@@ -9,9 +9,9 @@ from pathlib import Path
 import boto3
 import pytest
 
-from tests.bucket.conftest import SECRET, URI, Node, keys
 from tests.cluster.head import Head
 from tests.cluster.hosts import HERE
+from tests.storage.conftest import SECRET, URI, Node, keys
 
 STUDY = """\
 name: small

@@ -1,0 +1,380 @@
+"""Training a network on real rows and the rows that an arm adds.
+
+Every arm takes the same number of optimiser steps, and scaling is fitted on the real training
+rows. By default no epoch is chosen: the weights are an average over the last part of a fixed number
+of steps. The epoch of the lowest validation loss, which papers take, is the luck of a dozen
+patients; on 60 chest X-rays it was the first one in half of the trainings.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from medaug.errors import UserError
+from medaug.models.classifiers import CLASSIFIERS, class_logits
+from medaug.models.losses import focal_loss
+from medaug.seeding import seed_of
+from medaug.spec.classifier import LINEAR, NetworkSpec
+from medaug.store import Store, balanced_weights
+from medaug.train.adam import FusedAdam
+from medaug.train.average import follow
+from medaug.train.checkpoint import Checkpoint, Progress
+from medaug.train.feed import Feed, fit_scale, split_fixed
+from medaug.train.loop import Guard, Statistics, Training, autocast, part, run_epochs
+from medaug.train.precision import settle
+from medaug.train.scaling import FeatureScale, channels_last
+from medaug.train.threshold import best_threshold
+from medaug.train.weighting import class_counts, class_weights, logit_shift, patient_weights
+from medaug.train.world import World, check_batch_size, convert_batchnorm, distribute
+
+EVAL_BATCH = 64
+PROBED_ROWS = 8
+"""Rows on which the two precisions are compared."""
+
+PROFILE = 6.94
+"""The averaged weights follow the weights by the share 1 - (1 - 1/t)^(PROFILE + 1) in step t: a
+power-function profile whose standard deviation is a tenth of the steps so far, however many these
+are (Karras et al. 2024, "Analyzing and improving the training dynamics of diffusion models", 3.1).
+"""
+
+
+@dataclass(frozen=True)
+class NetworkClassifier:
+    """A trained network, on every rank."""
+
+    spec: NetworkSpec
+    shape: tuple[int, ...]
+    """Of the rows it takes."""
+    n_classes: int
+    weights: dict[str, torch.Tensor]
+    scale: FeatureScale
+    shift: torch.Tensor
+    """(K,) float32, added to the logits for unequal classes."""
+    threshold: float
+    """From this probability on a row is positive (the last of two classes)."""
+    best_epoch: int
+    """Counted from 1; the last one of averaged weights."""
+    scores: dict[str, float]
+    """Metrics of that epoch."""
+    history: list[dict[str, float]]
+
+    def predict(self, rows: Store, world: World) -> np.ndarray:
+        """Class probabilities (n, K) float32 of ``rows``, in order, on every rank.
+
+        Outputs beyond the classes (study C's third neuron) are left out. Raises UserError when
+        there are no rows.
+        """
+        if len(rows) == 0:
+            raise UserError(f"classifier: no rows to predict in {rows.name}; check the split")
+        network = _build(self.spec, self.shape, self.n_classes).to(world.device)
+        network.load_state_dict(self.weights)
+        fixed, trained = split_fixed(network)
+        feed = Feed(rows, self.scale, fixed, world)
+        n_out = _outputs(self.spec, self.n_classes)
+        logits = _logits(network, trained, feed, self.spec, n_out, world)
+        return _probability(logits, self.shift)
+
+
+def train_network(
+    spec: NetworkSpec,
+    real: Store,
+    added: Store | None,
+    val: Store,
+    world: World,
+    seed: int,
+    *,
+    only_added: bool = False,
+    steps_per_epoch: int | None = None,
+    resume: Checkpoint | None = None,
+) -> Iterator[Progress]:
+    """Train on ``real`` and ``added`` rows; the last Progress carries a
+    :class:`NetworkClassifier`.
+
+    With ``only_added``, real rows decide the scaling and the number of steps, and nothing else.
+
+    An epoch has ``steps_per_epoch`` global batches drawn from all rows, by default as many as one
+    pass over the real rows alone. Metrics: ``train/loss``; ``val/loss``, the training loss (class
+    weights and focal factor included) of the validation rows; and ``val/balanced_accuracy`` of the
+    most probable class: both of the averaged weights, or of the weights as they are where the best
+    epoch is to be found, which is that of the lowest ``val/loss``.
+
+    Raises:
+        UserError: no rows, rows without a label, or settings that do not fit them.
+        Diverged: see :class:`medaug.train.loop.Guard`.
+    """
+    used = (None if only_added else real, added)
+    train = Store.concat(*(store for store in used if store is not None))
+    _check(spec, train, val, world)
+    run = Run(spec, real, train, val, world, seed, resume)
+    steps = steps_per_epoch or max(1, len(real) // spec.batch_size)
+    one_epoch = partial(run.one_epoch, steps=steps)
+    yield from run_epochs(run.training, world, seed, spec.epochs, one_epoch, run.finish)
+
+
+class Run:
+    """One training of one classifier."""
+
+    def __init__(
+        self,
+        spec: NetworkSpec,
+        real: Store,
+        train: Store,
+        val: Store,
+        world: World,
+        seed: int,
+        resume: Checkpoint | None,
+    ) -> None:
+        self.spec, self.world, self.seed = spec, world, seed
+        self.shape, self.n_classes = train.schema.shape, len(train.classes)
+        torch.manual_seed(seed_of(seed, "classifier"))
+        network = _build(spec, self.shape, self.n_classes).to(world.device)
+        network = convert_batchnorm(network, world)
+        self.network, self.optimizer = network, _optimizer(spec, network)
+        modules = {"network": network}
+        if spec.final == "average":
+            modules["average"] = copy.deepcopy(network)
+        self.training = Training(modules, {"optimizer": self.optimizer}, Guard(world))
+        self.judged = modules.get("average", network)
+        if resume is None:
+            scale = fit_scale(real, world).tensors()
+            self.training.extra = {f"scale.{name}": tensor for name, tensor in scale.items()}
+            shift = logit_shift(class_counts(train.labels, train.classes), spec.weighting)
+            self.training.extra["shift"] = torch.from_numpy(shift).float().to(world.device)
+        else:
+            self.training.restore(resume)
+        self._settle_precision()
+        self.scale = FeatureScale.of(part(self.training.extra, "scale"))
+        fixed, self.trained = split_fixed(network)
+        self.model = distribute(self.trained, world)
+        self.rows, self.val = (Feed(store, self.scale, fixed, world) for store in (train, val))
+        self.weights = balanced_weights(train.labels) if spec.balanced_sampler else None
+        self.val_patients = val.patients
+        class_weight = _class_weight(spec, train, world)
+        self.loss = partial(focal_loss, gamma=spec.focal_gamma, class_weight=class_weight)
+
+    def _settle_precision(self) -> None:
+        """The configuration's ``auto`` becomes what is faster here, or what was begun with."""
+
+        def one_pass(copies: dict[str, nn.Module]) -> Callable[[], None]:
+            x = torch.randn(min(PROBED_ROWS, self.spec.batch_size), *self.shape)
+            x = channels_last(x.to(self.world.device))
+            return lambda: copies["network"](x).float().square().mean().backward()
+
+        facts, networks = self.training.facts, {"network": self.network}
+        precision = settle(self.spec.precision, networks, one_pass, self.world, facts)
+        self.spec = self.spec.model_copy(update={"precision": precision})
+
+    def one_epoch(self, epoch: int, *, steps: int) -> dict[str, float]:
+        statistics = Statistics(self.world)
+        self.network.train()
+        for x, label in self.rows.batches(
+            self.spec.batch_size, seed=self.seed, epoch=epoch, steps=steps, weights=self.weights
+        ):
+            statistics.add("train/loss", *self.learn(x, label))
+            if self.judged is not self.network:
+                follow(self.judged, self.network, (1 - 1 / self.training.step) ** (PROFILE + 1))
+        if self.judged is not self.network and epoch + 1 == self.spec.epochs:
+            self._settle(steps)
+        metrics = statistics.means() | self._validate()
+        self._note(metrics["val/loss"])
+        return metrics
+
+    def learn(self, x: torch.Tensor, label: torch.Tensor) -> tuple[torch.Tensor, int, torch.Tensor]:
+        """One step: the sum of its losses, over how many rows, and whether it was taken."""
+        with autocast(self.world, self.spec.precision):
+            logits = self.model(x)
+        loss = self.loss(class_logits(logits), label)
+        self.optimizer.zero_grad(set_to_none=True)
+        # DDP takes the mean over ranks, whose shares of the batch may differ by a row.
+        (loss * (len(label) * self.world.size / self.spec.batch_size)).backward()
+        taken = self.training.guard.step(self.optimizer)
+        self.training.step += 1
+        return loss * len(label), len(label), taken
+
+    def finish(self) -> NetworkClassifier:
+        if self.judged is self.network:
+            self.network.load_state_dict(part(self.training.extra, "best"))
+        return network_of(
+            self.training.checkpoint(),
+            self.spec,
+            self.shape,
+            self.n_classes,
+            threshold=self._threshold(),
+        )
+
+    def _validate(self) -> dict[str, float]:
+        logits, label = self._val_logits(), self.val.labels
+        predicted = logits[:, : self.n_classes].argmax(1)
+        return {
+            "val/loss": float(self.loss(logits, label)),
+            "val/balanced_accuracy": _balanced_accuracy(predicted, label),
+        }
+
+    def _threshold(self) -> float:
+        if self.spec.threshold == "half" or self.n_classes > 2:
+            return 0.5
+        probability = _probability(self._val_logits(), self.training.extra["shift"])[:, 1]
+        label, weight = self.val.labels.cpu().numpy(), patient_weights(self.val_patients)
+        return best_threshold(probability, label, weight)
+
+    def _val_logits(self) -> torch.Tensor:
+        n_out = _outputs(self.spec, self.n_classes)
+        trained = split_fixed(self.judged)[1]
+        return _logits(self.judged, trained, self.val, self.spec, n_out, self.world)
+
+    @torch.no_grad()
+    def _settle(self, steps: int) -> None:
+        """Batch norm's statistics under the averaged weights, from one epoch's batches.
+
+        Averages of the statistics that single steps had are those of other weights (Izmailov et
+        al. 2018, 3.2); and Keras's momentum of .99 has forgotten its start only after hundreds of
+        steps. Dropout is off, as when the network is used.
+        """
+        norms = [m for m in self.judged.modules() if isinstance(m, _BatchNorm)]
+        if not norms:
+            return
+        self.judged.eval()
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.train()
+        trained, spec = split_fixed(self.judged)[1], self.spec
+        batches = self.rows.batches(
+            spec.batch_size, seed=self.seed, epoch=spec.epochs, steps=steps, weights=self.weights
+        )
+        for number, (x, _) in enumerate(batches, 1):
+            for norm in norms:
+                norm.momentum = 1 / number  # the mean over batches
+            with autocast(self.world, spec.precision):
+                trained(x)
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+
+    def _note(self, loss: float) -> None:
+        """Keep the weights if they are the best; see whether it is time to stop."""
+        training, epoch, patience = self.training, self.training.epoch + 1, self.spec.early_stop
+        if self.judged is not self.network:
+            training.facts["best_epoch"] = epoch
+            return
+        if loss < training.facts.get("best_loss", math.inf):
+            training.facts |= {"best_loss": loss, "best_epoch": epoch}
+            for name, tensor in self.network.state_dict().items():
+                training.extra[f"best.{name}"] = tensor.detach().clone()
+        waited = epoch - training.facts.get("best_epoch", epoch)
+        training.stopped = patience is not None and waited >= patience
+
+
+def network_of(
+    checkpoint: Checkpoint,
+    spec: NetworkSpec,
+    shape: tuple[int, ...],
+    n_classes: int,
+    *,
+    threshold: float,
+) -> NetworkClassifier:
+    """The classifier that a training's last ``checkpoint`` holds.
+
+    The threshold is no part of it; a finished trial's result has it.
+    """
+    extra = part(checkpoint.tensors, "extra")
+    facts, history = checkpoint.state["facts"], checkpoint.state["history"]
+    best = facts["best_epoch"]
+    if spec.precision == "auto":
+        spec = spec.model_copy(update={"precision": facts.get("precision", "fp32")})
+    averaged = spec.final == "average"
+    weights = part(checkpoint.tensors, "average") if averaged else part(extra, "best")
+    return NetworkClassifier(
+        spec=spec,
+        shape=shape,
+        n_classes=n_classes,
+        weights={name: tensor.cpu() for name, tensor in weights.items()},
+        scale=FeatureScale.of(part(extra, "scale")),
+        shift=extra["shift"].cpu(),
+        threshold=threshold,
+        best_epoch=best,
+        scores=history[best - 1],
+        history=history,
+    )
+
+
+def _check(spec: NetworkSpec, train: Store, val: Store, world: World) -> None:
+    check_batch_size(spec.batch_size, world, "classifier.batch_size")
+    for name, store in (("training", train), ("validation", val)):
+        if len(store) == 0:
+            raise UserError(f"classifier: no {name} rows; check the split")
+        if store.labels.min() < 0:
+            raise UserError(f"classifier: {name} rows without a label; leave them out")
+    if spec.n_out is not None and len(train.classes) > spec.n_out:
+        raise UserError(
+            f"classifier.n_out: {spec.n_out} outputs for {len(train.classes)} classes; leave it out"
+        )
+
+
+def _build(spec: NetworkSpec, shape: tuple[int, ...], n_classes: int) -> nn.Module:
+    if spec.kind not in CLASSIFIERS:
+        known = ", ".join([*LINEAR, *CLASSIFIERS])
+        raise UserError(f"classifier.kind: unknown '{spec.kind}'; use {known}")
+    if len(shape) != 3 and spec.kind != "mlp":
+        raise UserError(
+            f"classifier: rows have shape {shape}, and {spec.kind} takes (C, H, W); use mlp or one "
+            f"of {', '.join(LINEAR)}"
+        )
+    network = CLASSIFIERS[spec.kind](shape, _outputs(spec, n_classes), spec.dropout)
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _outputs(spec: NetworkSpec, n_classes: int) -> int:
+    return spec.n_out or n_classes
+
+
+def _optimizer(spec: NetworkSpec, network: nn.Module) -> torch.optim.Optimizer:
+    parameters, lr, decay = network.parameters(), spec.lr, spec.weight_decay
+    if spec.optimizer == "adam":
+        return FusedAdam(parameters, lr=lr, weight_decay=decay)
+    if spec.optimizer == "rmsprop":
+        # Only study B names it, with a rate only: the rest as in Keras, which it used.
+        return torch.optim.RMSprop(parameters, lr=lr, alpha=0.9, eps=1e-7, weight_decay=decay)
+    return torch.optim.SGD(parameters, lr=lr, momentum=0.9, weight_decay=decay, fused=True)
+
+
+def _class_weight(spec: NetworkSpec, train: Store, world: World) -> torch.Tensor | None:
+    if spec.weighting != "class_weights":
+        return None
+    used = class_weights(class_counts(train.labels, train.classes))
+    # An output beyond the classes is never a target.
+    rest = np.ones(_outputs(spec, len(used)) - len(used))
+    return torch.from_numpy(np.concatenate([used, rest])).float().to(world.device)
+
+
+@torch.inference_mode()
+def _logits(
+    network: nn.Module, trained: nn.Module, rows: Feed, spec: NetworkSpec, n_out: int, world: World
+) -> torch.Tensor:
+    """Logits (n, n_out) float32 of all rows, in order, on every rank."""
+    network.eval()
+    mine = []
+    for x in rows.in_order(EVAL_BATCH):
+        with autocast(world, spec.precision):
+            mine.append(class_logits(trained(x)).float())
+    return world.gather(torch.cat(mine or [rows.labels.new_zeros(0, n_out).float()]))
+
+
+def _probability(logits: torch.Tensor, shift: torch.Tensor) -> np.ndarray:
+    """(n, K) float32 of the classes' own outputs, adjusted by ``shift`` (K,)."""
+    adjusted = logits[:, : len(shift)] + shift.to(logits.device)
+    return adjusted.softmax(1).cpu().numpy()
+
+
+def _balanced_accuracy(predicted: torch.Tensor, label: torch.Tensor) -> float:
+    """Mean recall of the classes that occur."""
+    hits, rows = (torch.bincount(x) for x in (label[predicted == label], label))
+    hits = torch.nn.functional.pad(hits, (0, len(rows) - len(hits)))
+    return float((hits[rows > 0] / rows[rows > 0]).mean())
