@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from medaug.data.files import BadFile, open_regular
-from medaug.store.files import write_whole
+from medaug.storage.files import write_whole
 
 FILE = "digests"
 _THREADS = 8

@@ -13,7 +13,7 @@ from medaug.spec.classifier import (
     build_classifier,
 )
 from medaug.spec.data import DataSpec, PhantomSpec
-from medaug.spec.loader import build_arm, build_study, load_study
+from medaug.spec.loader import build_arm, build_study, load_study, written_study
 from medaug.spec.study import (
     ArmSpec,
     AshaSpec,
@@ -26,16 +26,27 @@ from medaug.spec.study import (
     StudySpec,
     SweepSpec,
     TrackingSpec,
+    WrittenArm,
 )
-from medaug.spec.trial import Stage, TrialConfig
+from medaug.spec.trial import (
+    ClassifyTrial,
+    ExtractTrial,
+    GenerateTrial,
+    SegmentTrial,
+    Stage,
+    TrialConfig,
+)
 
 __all__ = [
     "ArmSpec",
     "AshaSpec",
     "AugmentSpec",
     "ClassifierSpec",
+    "ClassifyTrial",
     "DataSpec",
+    "ExtractTrial",
     "FeatureSpec",
+    "GenerateTrial",
     "LinearSpec",
     "MeanSpec",
     "NetworkSpec",
@@ -43,6 +54,7 @@ __all__ = [
     "PretrainSpec",
     "ProbeSpec",
     "ResourceSpec",
+    "SegmentTrial",
     "SegmenterSpec",
     "Spec",
     "SplitSpec",
@@ -51,9 +63,11 @@ __all__ = [
     "SweepSpec",
     "TrackingSpec",
     "TrialConfig",
+    "WrittenArm",
     "build_arm",
     "build_classifier",
     "build_study",
     "load_study",
     "signature",
+    "written_study",
 ]
