@@ -28,12 +28,13 @@ from medaug.results.records import study_data
 from medaug.results.report.document import write_report
 from medaug.spec import DataSpec, SplitSpec, StudySpec, TrialConfig, build_study, signature
 from medaug.storage.artifacts import Artifacts
+from medaug.storage.probe import check_storage
 from medaug.storage.results import ClassifyResult
 from medaug.storage.run_folder import refresh_names, refresh_run, refresh_runs, share_run
 from medaug.storage.trial_folder import read_json, write_json
 from medaug.sweep.display import Display, make_display
 from medaug.sweep.events import Outcome
-from medaug.sweep.runner import Sweep, check_storage
+from medaug.sweep.runner import Sweep
 from medaug.sweep.trial.replicates import share_passes
 from medaug.sweep.tune.space import draw, search
 from medaug.tracking.tracker import Tracker

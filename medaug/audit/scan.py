@@ -13,8 +13,8 @@ from medaug.audit.leakage import FILE, Image, Leak, Leakage, read_leakage
 from medaug.data.image_layouts import IMAGE_LAYOUTS
 from medaug.metrics.leakage import Pair, crossing, find_duplicates
 from medaug.storage.artifacts import Artifacts
+from medaug.storage.files import write_whole
 from medaug.store import Store
-from medaug.store.files import write_whole
 
 MOST_IMAGES = 5000
 """About 35 CPU seconds and 2 GB."""

@@ -15,7 +15,7 @@ from medaug.data.privacy import Pseudonymiser
 from medaug.data.splits import patient_labels
 from medaug.errors import UserError
 from medaug.spec.study import DataSpec
-from medaug.store.files import write_whole
+from medaug.storage.files import write_whole
 
 REJECTS = "rejects.jsonl"
 _NAMES_NOBODY = re.compile(r"_[A-Za-z0-9]{1,8}\.(nii|hdr)(\.gz)?")
