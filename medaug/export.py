@@ -83,10 +83,11 @@ def _best(folder: Path, board: Leaderboard, arm: str | None) -> tuple[Row, Trial
 
 def _audit(trial: TrialRecord) -> dict[str, Any]:
     """The near-copy audit of the trial's rows; ``exceeds_heldout`` is None where there is none."""
-    scores = (trial.result or {}).get("scores", {})
+    scores = trial.scores
     found = {key: scores.get(f"near_copy_rate{end}") for key, end in _AUDIT.items()}
-    known = None not in (found["low"], found["heldout"])
-    return found | {"exceeds_heldout": found["low"] > found["heldout"] if known else None}
+    low, heldout = found["low"], found["heldout"]
+    exceeds = None if low is None or heldout is None else low > heldout
+    return found | {"exceeds_heldout": exceeds}
 
 
 _AUDIT = {"rate": "", "low": "_low", "high": "_high", "heldout": "_heldout"}
@@ -107,7 +108,7 @@ def _refusal(row: Row, audit: Mapping[str, Any]) -> str:
 
 def _card(folder: Path, row: Row, trial: TrialRecord, source: Path) -> dict[str, Any]:
     about = json.loads((source / ABOUT).read_text())
-    features = Artifacts(folder.parent).open_store(trial.config.inputs["features"])
+    features = Artifacts(folder.parent).open_store(trial.generate.features)
     fitted_on = np.isin(features.units, about["fitted_on"])
     return {
         "run": folder.name,
@@ -120,7 +121,7 @@ def _card(folder: Path, row: Row, trial: TrialRecord, source: Path) -> dict[str,
         "seed": trial.config.seed,
         "training_patients": len(np.unique(features.patients[fitted_on])),
         "training_rows": int(fitted_on.sum()),
-        "quality": (trial.result or {}).get("scores", {}),
+        "quality": dict(trial.scores),
         "leaderboard": {
             "rank": row.rank,
             "balanced_accuracy": _bounds(row.mean, row.low, row.high),

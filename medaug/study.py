@@ -24,10 +24,11 @@ from medaug.experiment import ARM_CONFIGS
 from medaug.plan.disk import bytes_to_write
 from medaug.plan.trials import ArmVariant, Plan, expand_arms, plan_study
 from medaug.results.leaderboard import Leaderboard, leaderboard_of
-from medaug.results.records import read_study
+from medaug.results.records import study_data
 from medaug.results.report.document import write_report
 from medaug.spec import DataSpec, SplitSpec, StudySpec, TrialConfig, build_study, signature
 from medaug.storage.artifacts import Artifacts
+from medaug.storage.results import ClassifyResult
 from medaug.storage.run_folder import refresh_names, refresh_run, refresh_runs, share_run
 from medaug.storage.trial_folder import read_json, write_json
 from medaug.sweep.display import Display, make_display
@@ -121,7 +122,7 @@ def resume_study(
     Raises:
         UserError: there is no such run; otherwise as :func:`run_study`.
     """
-    study = build_study(read_study(folder), ARM_CONFIGS)
+    study = build_study(study_data(folder), ARM_CONFIGS)
     study = study.model_copy(update={"storage": folder.parent})
     return run_study(study, address=address, wait=wait, allow_version_skew=allow_version_skew)
 
@@ -172,9 +173,7 @@ def choose_arms(
 
 def _validation_loss(outcome: Outcome) -> float | None:
     """Of a classifier's best epoch; None where a trial has made something else, or nothing."""
-    if outcome.result is None or "threshold" not in outcome.result:
-        return None
-    return outcome.result["history"][outcome.result["best_epoch"] - 1]["val/loss"]
+    return outcome.result.best_loss if isinstance(outcome.result, ClassifyResult) else None
 
 
 def free_folder(study: StudySpec) -> Path:
@@ -185,7 +184,7 @@ def free_folder(study: StudySpec) -> Path:
     """
     folder = study.storage / study.name
     if (folder / "study.json").exists():
-        before = _decisive(build_study(read_study(folder), ARM_CONFIGS))
+        before = _decisive(build_study(study_data(folder), ARM_CONFIGS))
         if difference := _first_difference(before, _decisive(study)):
             raise UserError(
                 f"{folder}: holds another study ({difference}); give this one another --name or "
@@ -211,7 +210,7 @@ def forked(study: StudySpec) -> StudySpec:
     folder = study.storage / study.name
     if not (folder / "study.json").exists():
         return study
-    before = _decisive(build_study(read_study(folder), ARM_CONFIGS))
+    before = _decisive(build_study(study_data(folder), ARM_CONFIGS))
     if before == _decisive(study):
         return study
     digest = signature({**_decisive(study), "name": ""})
@@ -308,7 +307,7 @@ def _ingest(
 
 def has_inputs(trial: TrialConfig, artifacts: Artifacts) -> bool:
     """Whether all that ``trial`` reads has been made."""
-    return all(artifacts.has(name) for name in trial.inputs.values())
+    return all(map(artifacts.has, trial.inputs))
 
 
 def _first_difference(before: Any, now: Any, path: str = "") -> str | None:

@@ -105,7 +105,7 @@ def _roles(folder: Path, board: Leaderboard) -> dict[str, Row]:
     Raises:
         UserError: the test set cannot be opened; says why.
     """
-    if not read_study(folder)["split"]["test_fraction"]:
+    if not read_study(folder).split.test_fraction:
         raise UserError(
             f"{folder.name}: no test set was sealed; set split.test_fraction (0.2, say) in a study "
             "of another name"
@@ -146,7 +146,7 @@ def _test(
     }
     by_features: dict[str, list[TrialRecord]] = {}
     for trial in (trial for group in trials.values() for trial in group):
-        by_features.setdefault(trial.config.inputs["features"], []).append(trial)
+        by_features.setdefault(trial.classify.features, []).append(trial)
     total, probability = sum(map(len, trials.values())), dict[str, np.ndarray]()
     for group in by_features.values():
         with sealed_rows(group[0].folder, world) as rows:
@@ -174,7 +174,7 @@ def _votes(
     tables = []
     for seed in sorted({trial.config.seed for trial in trials}):
         own = [trial for trial in trials if trial.config.seed == seed]
-        thresholds = [trial.result["threshold"] for trial in own if trial.result]
+        thresholds = [trial.classified.threshold for trial in own]
         table = Predictions.of_trial(
             patients,
             labels,

@@ -99,23 +99,22 @@ def at(resolved: Any, dotted: str) -> Any:
 def test_synthetic_only_shares_the_generators_of_both() -> None:
     plan = plan_of(load("head_ct"))
     inputs = {
-        arm: {t.inputs["rows"] for t in plan.classify if t.labels["arm"] == arm}
-        for arm in ("dcgan", "synthetic_only")
+        arm: {t.rows for t in plan.classify if t.arm == arm} for arm in ("dcgan", "synthetic_only")
     }
     assert inputs["dcgan"] == inputs["synthetic_only"]
-    alone = [t.labels["arm"] for t in plan.classify if not t.settings.get("real_rows", True)]
+    alone = [t.arm for t in plan.classify if not t.real_rows]
     assert set(alone) == {"synthetic_only"}
-    assert {t.labels["arm"] for t in plan.generate} == {"classical", "smote", "dcgan"}
+    assert {t.arm for t in plan.generate} == {"classical", "smote", "dcgan"}
 
 
 def test_only_study_d_as_published_lets_its_gan_see_more() -> None:
     for path in SPECS:
         for trial in plan_of(load(path.stem)).generate:
-            more = trial.settings.get("generator_rows")
-            if path.stem == PUBLISHED["D"] and trial.labels["arm"] == "dcgan":
+            more = trial.generator_rows
+            if path.stem == PUBLISHED["D"] and trial.arm == "dcgan":
                 assert more == "publisher_train"
             else:
-                assert more is None
+                assert more == "train"
 
 
 def test_data_are_asked_for_when_they_are_read(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ import medaug
 from medaug.cli import main
 from medaug.errors import MedaugError
 from medaug.experiment import ARM_CONFIGS
-from medaug.results.records import read_study
+from medaug.results.records import study_data
 from medaug.spec import build_study
 from medaug.storage.artifacts import MANIFEST as ARTIFACTS_MANIFEST
 from medaug.storage.artifacts import write_manifest
@@ -148,7 +148,7 @@ def ways_to_load(storage: Path) -> Iterator[tuple[str, Callable[[], object]]]:
         yield "a model", lambda folder=folder: medaug.load_generator(folder.name, storage)
     yield (
         "resume: the study",
-        lambda: claim_folder(build_study(read_study(storage / "small"), ARM_CONFIGS)),
+        lambda: claim_folder(build_study(study_data(storage / "small"), ARM_CONFIGS)),
     )
     for folder in storage.glob("small/trials/*"):
         trial = TrialFolder(storage / "small", folder.name)

@@ -50,8 +50,7 @@ class Here:
             outcomes.append(Outcome(trial.key, "done", last.epoch, last.result))
             if trial.stage == "classify":
                 assert last.result is not None
-                best = last.result["history"][last.result["best_epoch"] - 1]
-                self.losses[trial.labels["sigma"]] = best["val/loss"]
+                self.losses[trial.point["sigma"]] = last.result.best_loss
         return outcomes
 
 

@@ -33,7 +33,7 @@ def measure(kind: str, n: int, slots: int, seconds: float, storage: Path) -> dic
         asked, started = time.time(), time.perf_counter()
         outcomes = sweep.run(configs, work=wait)
         wall_s, cpu_s = time.perf_counter() - started, time.process_time() - cpu_s
-        done = [outcome.result for outcome in outcomes if outcome.result]
+        done = [dict(outcome.result.scores) for outcome in outcomes if outcome.result]
     assert len(done) == n, f"{n - len(done)} of {n} trials did not end well"
     return {
         "trials": done if packed else n,

@@ -21,6 +21,7 @@ from ray.air.execution.resources.request import AcquiredResources, ResourceReque
 from ray.air.execution.resources.resource_manager import ResourceManager
 from ray.tune.execution import tune_controller
 
+from medaug.storage.results import ExtractResult
 from medaug.storage.trial_folder import TrialFolder
 from medaug.sweep.trial import trainable as trial_module
 from medaug.sweep.trial.rank import Epoch
@@ -44,7 +45,7 @@ class StubGroup:
     def advance(self) -> Epoch:
         assert self._folder is not None
         self._folder.log_epoch({"epoch": 1, "metrics": {"val/score": 0.0}, "seconds": 0.0})
-        self._folder.finish({"status": "done"})
+        self._folder.finish(ExtractResult(output="none", rows=0, shape=()))
         return Epoch(1, {"val/score": 0.0}, finished=True)
 
     def end(self) -> None:

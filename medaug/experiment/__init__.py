@@ -7,8 +7,8 @@ every rank and draws its epochs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from medaug.errors import UserError
 from medaug.experiment.classify import classify
@@ -17,15 +17,17 @@ from medaug.experiment.generate import generate, generate_together
 from medaug.experiment.names import generator_name, output_name
 from medaug.experiment.rows import ARM_CONFIGS, TooFewRows
 from medaug.experiment.segment import segment
-from medaug.spec import Stage, TrialConfig
+from medaug.spec import GenerateTrial, Stage, TrialConfig
 from medaug.storage.artifacts import Artifacts
+from medaug.storage.results import DivergedResult
 from medaug.train.checkpoint import Checkpoint, Progress
 from medaug.train.loop import Diverged
 from medaug.train.world import World
 
 __all__ = ["ARM_CONFIGS", "generator_name", "output_name", "run_together", "run_trial"]
 
-StageFunction = Callable[[TrialConfig, World, Artifacts, Checkpoint | None], Iterator[Progress]]
+StageFunction = Callable[[Any, World, Artifacts, Checkpoint | None], Iterator[Progress]]
+"""Of the stage's own type of trial."""
 
 STAGES: Mapping[Stage, StageFunction] = {
     "segment": segment,
@@ -40,14 +42,14 @@ def run_trial(
 ) -> Iterator[Progress]:
     """Run ``config`` on this rank, one :class:`Progress` per epoch.
 
-    The last Progress carries the trial's result: a JSON-ready dict with ``status`` (``done`` or
-    ``diverged``), ``scores`` and what its stage adds. Models and stores are published under
+    The last Progress carries the trial's result, of its stage's type or a
+    :class:`~medaug.storage.results.DivergedResult`. Models and stores are published under
     ``storage`` before that. ``resume`` continues at the end of that checkpoint's epoch.
 
     Raises:
         UserError: an input is missing, or a generator has seen patients it must not have seen.
     """
-    yield from _with_status(STAGES[config.stage](config, world, Artifacts(storage), resume), resume)
+    yield from _or_diverged(STAGES[config.stage](config, world, Artifacts(storage), resume), resume)
 
 
 def run_together(
@@ -66,18 +68,17 @@ def run_together(
     Raises:
         UserError: as :func:`run_trial`, or trials that have no passes to share.
     """
-    if any(config.stage != "generate" for config in configs):
+    generators = [config for config in configs if isinstance(config, GenerateTrial)]
+    if len(generators) < len(configs):
         raise UserError("replicates: only trials of stage generate share passes")
-    trials = generate_together(configs, world, Artifacts(storage), resumes)
-    return [_with_status(trial, resume) for trial, resume in zip(trials, resumes, strict=True)]
+    trials = generate_together(generators, world, Artifacts(storage), resumes)
+    return [_or_diverged(trial, resume) for trial, resume in zip(trials, resumes, strict=True)]
 
 
-def _with_status(epochs: Iterator[Progress], resume: Checkpoint | None) -> Iterator[Progress]:
+def _or_diverged(epochs: Iterator[Progress], resume: Checkpoint | None) -> Iterator[Progress]:
     progress = Progress(resume.epoch if resume else 0, {})
     try:
-        for progress in epochs:
-            if progress.result is not None:
-                progress = replace(progress, result={"status": "done", **progress.result})
+        for progress in epochs:  # the last of them is needed below
             yield progress
     except (Diverged, TooFewRows) as why:
-        yield Progress(progress.epoch, {}, result={"status": "diverged", "why": str(why)})
+        yield Progress(progress.epoch, {}, result=DivergedResult(why=str(why)))

@@ -13,8 +13,9 @@ from medaug.experiment.lineage import choosing_rows, exposure_of, lineage_of
 from medaug.experiment.rows import added_rows, arm_context
 from medaug.metrics.classification import classification_scores
 from medaug.metrics.classification import predict as predicted_class
-from medaug.spec import NetworkSpec, TrialConfig, build_classifier
+from medaug.spec import ClassifyTrial, NetworkSpec
 from medaug.storage.artifacts import Artifacts
+from medaug.storage.results import ClassifyResult, HeldOut
 from medaug.store import Store
 from medaug.train.checkpoint import Checkpoint, Progress
 from medaug.train.classify import Classifier, train_classifier
@@ -22,16 +23,15 @@ from medaug.train.world import World
 
 
 def classify(
-    config: TrialConfig, world: World, artifacts: Artifacts, resume: Checkpoint | None
+    config: ClassifyTrial, world: World, artifacts: Artifacts, resume: Checkpoint | None
 ) -> Iterator[Progress]:
     """Train a classifier on real rows plus the arm's; score it on the fold's held-out patients."""
-    spec = build_classifier(config.settings["classifier"])
-    honest = config.settings["protocol"] == "honest"
-    features = artifacts.open_store(config.inputs["features"])
+    spec, honest = config.classifier, config.protocol == "honest"
+    features = artifacts.open_store(config.features)
     held_out = features.split("eval", config.fold)
     context = arm_context(config, features, world, artifacts)
     added = added_rows(config, features, context, artifacts)
-    only_added = not config.settings.get("real_rows", True)
+    only_added = not config.real_rows
     trained = context.train.select(np.arange(0 if only_added else len(context.train)))
     # Equal steps for all arms; the papers gave an arm with more rows more steps.
     rows_per_epoch = len(context.train) if honest else len(trained) + len(added or ())
@@ -55,15 +55,15 @@ def classify(
     )
     for progress in epochs:
         if progress.result is not None:
-            result = {
+            result = ClassifyResult(
                 **_scored(progress.result, held_out, world),
-                "steps": steps,
-                "train_rows": len(trained),
-                "train_patients": len(np.unique(trained.patients)),
-                "split": features.manifest["splits"]["hash"],
-                "lineage": lineage_of(exposure),
-                "exposure": exposure,
-            }
+                steps=steps,
+                train_rows=len(trained),
+                train_patients=len(np.unique(trained.patients)),
+                split=features.manifest["splits"]["hash"],
+                lineage=lineage_of(exposure),
+                exposure=exposure,
+            )
             progress = replace(progress, result=result, keep=sealed)
         yield progress
 
@@ -77,13 +77,10 @@ def _scored(classifier: Classifier, held_out: Store, world: World) -> dict[str, 
         "threshold": classifier.threshold,
         "best_epoch": classifier.best_epoch,
         "precision": getattr(classifier.spec, "precision", None),
-        "history": classifier.history,
-        "predictions": {
-            "patient": held_out.patients.tolist(),
-            "slice": held_out.slice_index.tolist(),
-            "label": held_out.labels.tolist(),
-            "probability": probability.tolist(),
-        },
+        "history": tuple(classifier.history),
+        "predictions": HeldOut.of(
+            held_out.patients, held_out.slice_index, held_out.labels, probability
+        ),
     }
 
 

@@ -19,8 +19,9 @@ from medaug.experiment.rows import arm_context, arm_of
 from medaug.metrics.extractor import IMAGE_EXTRACTOR, image_features
 from medaug.metrics.generative import gap_gmp
 from medaug.metrics.quality import quality_report
-from medaug.spec import TrialConfig
+from medaug.spec import GenerateTrial
 from medaug.storage.artifacts import Artifacts
+from medaug.storage.results import GenerateResult, TrialResult
 from medaug.store import Provenance, Store, StoreWriter
 from medaug.train.checkpoint import Checkpoint, Progress
 from medaug.train.world import World
@@ -31,7 +32,7 @@ FEWEST_QUALITY_ROWS = 16
 
 
 def generate(
-    config: TrialConfig, world: World, artifacts: Artifacts, resume: Checkpoint | None
+    config: GenerateTrial, world: World, artifacts: Artifacts, resume: Checkpoint | None
 ) -> Iterator[Progress]:
     """Fit an arm on the fold's training rows, publish it and the rows that it makes.
 
@@ -43,7 +44,7 @@ def generate(
 
 
 def generate_together(
-    configs: Sequence[TrialConfig],
+    configs: Sequence[GenerateTrial],
     world: World,
     artifacts: Artifacts,
     resumes: Sequence[Checkpoint | None],
@@ -67,16 +68,16 @@ def generate_together(
 class _Work:
     """One trial of this stage, ready to be run."""
 
-    config: TrialConfig
+    config: GenerateTrial
     features: Store
     arm: GeneratedArm
     context: ArmContext
     artifacts: Artifacts
 
     @staticmethod
-    def of(config: TrialConfig, world: World, artifacts: Artifacts) -> _Work:
-        features = artifacts.open_store(config.inputs["features"])
-        arm = arm_of(config)
+    def of(config: GenerateTrial, world: World, artifacts: Artifacts) -> _Work:
+        features = artifacts.open_store(config.features)
+        arm = arm_of(config.maker)
         assert isinstance(arm, GeneratedArm)
         return _Work(
             config, features, arm, arm_context(config, features, world, artifacts), artifacts
@@ -92,37 +93,37 @@ class _Work:
             yield replace(progress, result=None, save=progress.result is not None)
         epoch = progress.epoch + 1
         if not self.context.world.is_main:
-            yield Progress(epoch, {}, result={})
+            yield Progress(epoch, {}, result=TrialResult())
             return
         _write_rows(self.config, self.arm, self.context, self.features, self.artifacts)
         rows = self.artifacts.open_store(output_name(self.config))
         synthetic = self.arm.synthetic
         scores = _quality(rows, self.context) if synthetic else {}
-        result = {
-            "output": rows.name,
-            "generator": generator_name(self.config),
-            "n": len(rows),
-            "precision": self.arm.precision,
-            "scores": scores | rows.manifest["extra"]["remarks"],
-            "extractor": extractor_of(self.features)[0] if synthetic else None,
-            "history": history,
-        }
+        result = GenerateResult(
+            output=rows.name,
+            generator=generator_name(self.config),
+            n=len(rows),
+            precision=self.arm.precision,
+            scores=scores | rows.manifest["extra"]["remarks"],
+            extractor=extractor_of(self.features)[0] if synthetic else None,
+            history=tuple(history),
+        )
         yield Progress(epoch, scores, result=result)
 
 
 def _write_rows(
-    config: TrialConfig,
+    config: GenerateTrial,
     arm: GeneratedArm,
     context: ArmContext,
     features: Store,
     artifacts: Artifacts,
 ) -> None:
     about = {
-        "arm": config.settings["arm"],
+        "arm": arm.config.canonical(),
         "classes": list(features.classes),
         "shape": list(features.schema.shape),
         "fitted_on": sorted(set(context.train.units.tolist())),
-        "parents": list(config.inputs.values()),
+        "parents": list(config.inputs),
     }
 
     def write(folder: Path) -> None:
@@ -133,7 +134,7 @@ def _write_rows(
     provenance = Provenance(
         stage="generate",
         config=config.key,
-        parents=(*config.inputs.values(), generator_name(config)),
+        parents=(*config.inputs, generator_name(config)),
         fitted_on=tuple(about["fitted_on"]),
         synthetic=arm.synthetic,
         encoder=features.provenance.encoder,
@@ -149,7 +150,7 @@ def _write_rows(
         extra={"remarks": {}},
     ) as writer:
         written, skip = 0, writer.rows_done
-        for x, label in arm.sample(context, config.settings["n"]):
+        for x, label in arm.sample(context, config.n):
             fresh = slice(max(0, skip - written), None)
             written += len(label)
             if written > skip:

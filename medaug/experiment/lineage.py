@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from medaug.errors import UserError
+from medaug.storage.results import Exposure, Seen
 from medaug.store import Store
 
 PROVEN = "proven"
 VIOLATED = "violated as published"
-
-Exposure = Mapping[str, Mapping[str, int]]
 
 
 def choosing_rows(features: Store, fold: int) -> Store:
@@ -42,32 +39,27 @@ def prove_lineage(rows: Store, features: Store, fold: int) -> None:
 
 
 def exposure_of(features: Store, fold: int, trained: Store, added: Store | None) -> Exposure:
-    """How many of the patients and images that are ``scored`` were seen before, and how.
-
-    ``trained_on``: among the real rows that the classifier trains on. ``chose``: among the rows
-    that chose epoch and threshold. ``seen_by_generator``: among the rows that the generator of the
-    ``added`` rows was fitted on, if they are synthetic. All 0 in the honest protocol.
-    """
+    """What was seen before of those who are scored: 0 everywhere in the honest protocol."""
     scored = features.split("eval", fold)
     origin = None if added is None else added.provenance
     fitted_on = origin.fitted_on if origin and origin.synthetic else ()
-    return {
-        "scored": {"patients": len(np.unique(scored.patients)), "images": len(scored)},
-        "trained_on": _seen(features, scored, trained.units),
-        "chose": _seen(features, scored, choosing_rows(features, fold).units),
-        "seen_by_generator": _seen(features, scored, np.array(fitted_on, dtype=str)),
-    }
+    return Exposure(
+        scored=Seen(patients=len(np.unique(scored.patients)), images=len(scored)),
+        trained_on=_seen(features, scored, trained.units),
+        chose=_seen(features, scored, choosing_rows(features, fold).units),
+        seen_by_generator=_seen(features, scored, np.array(fitted_on, dtype=str)),
+    )
 
 
 def lineage_of(exposure: Exposure) -> str:
     """:data:`PROVEN`, unless a scored patient was trained on or seen by the generator."""
-    leaks = exposure["trained_on"]["patients"] + exposure["seen_by_generator"]["patients"]
+    leaks = exposure.trained_on.patients + exposure.seen_by_generator.patients
     return VIOLATED if leaks else PROVEN
 
 
-def _seen(features: Store, scored: Store, units: np.ndarray) -> dict[str, int]:
+def _seen(features: Store, scored: Store, units: np.ndarray) -> Seen:
     patients = np.unique(features.patients[np.isin(features.units, units)])
-    return {
-        "patients": len(np.intersect1d(patients, scored.patients)),
-        "images": int(np.isin(scored.units, units).sum()),
-    }
+    return Seen(
+        patients=len(np.intersect1d(patients, scored.patients)),
+        images=int(np.isin(scored.units, units).sum()),
+    )

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from medaug.errors import UserError
 from medaug.experiment.segment import feature_spec, load_unet
-from medaug.spec import TrialConfig, build_classifier
+from medaug.spec import ClassifyTrial, ExtractTrial, TrialConfig
 from medaug.storage.artifacts import Artifacts
+from medaug.storage.results import ClassifyResult
+from medaug.storage.trial_folder import TrialFolder
 from medaug.store import Store
 from medaug.train.checkpoint import Checkpoint, Ledger
 from medaug.train.classify import Classifier, classifier_of
 from medaug.train.extract import extract_features
 from medaug.train.world import World
+
+T = TypeVar("T", bound=TrialConfig)
 
 
 def load_classifier(folder: Path, world: World) -> Classifier:
@@ -25,23 +29,21 @@ def load_classifier(folder: Path, world: World) -> Classifier:
     Raises:
         UserError: the trial is not finished, or its checkpoints are gone.
     """
-    config = _config(folder)
-    try:
-        result = json.loads((folder / "result.json").read_text())
-    except FileNotFoundError:
-        raise UserError(f"{folder}: not finished; resume the run") from None
+    config, result = _config(folder, ClassifyTrial), _folder(folder).result()
+    if not isinstance(result, ClassifyResult):
+        raise UserError(f"{folder}: not finished; resume the run")
     checkpoint = Ledger(folder).latest(config.key)
     if checkpoint is None:
         raise UserError(
             f"{folder}: its checkpoints are gone; delete result.json there and resume the run"
         )
-    features = _artifacts(folder).open_store(config.inputs["features"])
+    features = _shelf(folder).open_store(config.features)
     return classifier_of(
         _on_device(checkpoint, world),
-        build_classifier(config.settings["classifier"]),
+        config.classifier,
         features.schema.shape,
         len(features.classes),
-        threshold=result["threshold"],
+        threshold=result.threshold,
     )
 
 
@@ -55,19 +57,19 @@ def sealed_rows(folder: Path, world: World) -> Iterator[Store]:
     Raises:
         UserError: a store or the U-Net is gone.
     """
-    artifacts, name = _artifacts(folder), _config(folder).inputs["features"]
+    artifacts, name = _shelf(folder), _config(folder, ClassifyTrial).features
     features = artifacts.open_store(name)
     if features.provenance.encoder is None:
         yield features.split("test")
         return
-    extract = _config(folder.with_name(name.removeprefix("features-")))
-    unet, about = load_unet(extract.inputs["unet"], artifacts)
-    slices = artifacts.open_store(extract.inputs["slices"]).split("test")
+    extract = _config(folder.with_name(name.removeprefix("features-")), ExtractTrial)
+    unet, about = load_unet(extract.unet, artifacts)
+    slices = artifacts.open_store(extract.slices).split("test")
     with tempfile.TemporaryDirectory(prefix=".unsealing-", dir=artifacts.storage) as private:
         out = Path(private) / "features-test"
         for _ in extract_features(
             unet,
-            feature_spec(extract, about),
+            feature_spec(extract.features, about),
             slices,
             tuple(about["normalisation"]),
             out,
@@ -78,11 +80,17 @@ def sealed_rows(folder: Path, world: World) -> Iterator[Store]:
         yield Store.open(out)
 
 
-def _config(trial: Path) -> TrialConfig:
-    return TrialConfig.model_validate_json((trial / "config.json").read_text())
+def _folder(trial: Path) -> TrialFolder:
+    return TrialFolder(trial.parents[1], trial.name)
 
 
-def _artifacts(trial: Path) -> Artifacts:
+def _config(trial: Path, kind: type[T]) -> T:
+    config = _folder(trial).config()
+    assert isinstance(config, kind)
+    return config
+
+
+def _shelf(trial: Path) -> Artifacts:
     """``trial`` is ``<storage>/<run>/trials/<key>``."""
     return Artifacts(trial.parents[2])
 

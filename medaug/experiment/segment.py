@@ -13,19 +13,20 @@ from medaug.data.slices import normalisation
 from medaug.experiment.lineage import choosing_rows
 from medaug.experiment.names import output_name
 from medaug.models.unet import UNet, adapt_input
-from medaug.spec import FeatureSpec, SegmenterSpec, TrialConfig
+from medaug.spec import FeatureSpec, SegmentTrial
 from medaug.storage.artifacts import Artifacts
+from medaug.storage.results import SegmentResult
 from medaug.train.checkpoint import Checkpoint, Progress
 from medaug.train.segment import train_segmenter
 from medaug.train.world import World
 
 
 def segment(
-    config: TrialConfig, world: World, artifacts: Artifacts, resume: Checkpoint | None
+    config: SegmentTrial, world: World, artifacts: Artifacts, resume: Checkpoint | None
 ) -> Iterator[Progress]:
     """Train a U-Net on the fold's training patients; publish the epoch with the best IoU."""
-    spec = SegmenterSpec.model_validate(config.settings["segmenter"])
-    slices = artifacts.open_store(config.inputs["slices"])
+    spec = config.segmenter
+    slices = artifacts.open_store(config.slices)
     train = slices.split("train", config.fold)
     mean_std = normalisation(slices, config.fold)
     epochs = train_segmenter(
@@ -35,7 +36,7 @@ def segment(
         mean_std,
         world,
         config.seed,
-        initial=_initial_weights(spec, config, artifacts),
+        initial=_initial_weights(config, artifacts),
         resume=resume,
     )
     for progress in epochs:
@@ -45,39 +46,37 @@ def segment(
                 "precision": unet.precision,
                 "normalisation": mean_std,
                 "fitted_on": sorted(set(train.units.tolist())),
-                "parents": list(config.inputs.values()),
+                "parents": list(config.inputs),
             }
             if world.is_main:
                 artifacts.save_model(output_name(config), unet.weights, description)
-            result = {
-                "output": output_name(config),
-                "scores": unet.scores,
-                "best_epoch": unet.best_epoch,
-                "precision": unet.precision,
-                "history": unet.history,
-            }
+            result = SegmentResult(
+                output=output_name(config),
+                scores=unet.scores,
+                best_epoch=unet.best_epoch,
+                history=tuple(unet.history),
+                precision=unet.precision,
+            )
             progress = replace(progress, result=result)
         yield progress
 
 
-def _initial_weights(
-    spec: SegmenterSpec, config: TrialConfig, artifacts: Artifacts
-) -> dict[str, torch.Tensor] | None:
-    if "initial" in config.inputs:
-        return artifacts.load_model(config.inputs["initial"])[0]
+def _initial_weights(config: SegmentTrial, artifacts: Artifacts) -> dict[str, torch.Tensor] | None:
+    spec = config.segmenter
+    if config.initial is not None:
+        return artifacts.load_model(config.initial)[0]
     if spec.pretrain is None or spec.pretrain.weights is None:
         return None
     weights = load_file(spec.pretrain.weights)
     return adapt_input(weights, spec.input_adapter) if spec.in_channels == 4 else weights
 
 
-def feature_spec(config: TrialConfig, about: Mapping[str, Any]) -> FeatureSpec:
+def feature_spec(spec: FeatureSpec, about: Mapping[str, Any]) -> FeatureSpec:
     """How features are made with the U-Net that ``about`` describes.
 
     Precision ``auto`` is the one that it was trained in: features that are made on another node,
     or of generated images in another trial, are then made in the same way.
     """
-    spec = FeatureSpec.model_validate(config.settings["features"])
     if spec.precision != "auto":
         return spec
     return spec.model_copy(update={"precision": about.get("precision", "fp32")})

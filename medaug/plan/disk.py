@@ -10,7 +10,7 @@ import torch
 
 from medaug.experiment import output_name
 from medaug.models.unet import UNet, tap_shape
-from medaug.spec import StudySpec, TrialConfig
+from medaug.spec import GenerateTrial, StudySpec, TrialConfig
 from medaug.storage.artifacts import Artifacts
 
 CHECKPOINT_BYTES = 16
@@ -44,7 +44,9 @@ def row_bytes(study: StudySpec) -> int:
 
 
 def _rows_made(trial: TrialConfig, rows: int) -> int:
-    return {"extract": rows, "generate": trial.settings.get("n", 0)}.get(trial.stage, 0)
+    if isinstance(trial, GenerateTrial):
+        return trial.n
+    return rows if trial.stage == "extract" else 0
 
 
 def _unet_weights(study: StudySpec) -> int:

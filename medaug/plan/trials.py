@@ -12,14 +12,27 @@ import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from medaug.arms import ARMS, ResampleArm
 from medaug.errors import UserError
 from medaug.experiment import ARM_CONFIGS, output_name
 from medaug.models.unet import tap_shape
-from medaug.spec import ArmSpec, AugmentSpec, StudySpec, TrialConfig, build_arm
+from medaug.spec import (
+    ArmSpec,
+    AugmentSpec,
+    ClassifyTrial,
+    ExtractTrial,
+    GenerateTrial,
+    SegmentTrial,
+    StudySpec,
+    TrialConfig,
+    WrittenArm,
+    build_arm,
+)
 from medaug.spec.axes import grid_points, inside
+
+T = TypeVar("T", bound=TrialConfig)
 
 
 @dataclass(frozen=True)
@@ -44,11 +57,11 @@ class ArmVariant:
 class Plan:
     """The trials of a study by wave; a wave needs only the waves before it."""
 
-    pretrain: tuple[TrialConfig, ...]
-    segment: tuple[TrialConfig, ...]
-    extract: tuple[TrialConfig, ...]
-    generate: tuple[TrialConfig, ...]
-    classify: tuple[TrialConfig, ...]
+    pretrain: tuple[SegmentTrial, ...]
+    segment: tuple[SegmentTrial, ...]
+    extract: tuple[ExtractTrial, ...]
+    generate: tuple[GenerateTrial, ...]
+    classify: tuple[ClassifyTrial, ...]
 
     def waves(self) -> Iterator[tuple[str, tuple[TrialConfig, ...]]]:
         """(title, trials) of each wave that has any, in the order they run."""
@@ -63,18 +76,16 @@ class Plan:
     def only(self, fold: int, seed: int, arms: Collection[str]) -> Plan:
         """The part that a search looks at: one fold and seed, these arms, their most rows."""
 
-        def kept(trial: TrialConfig) -> bool:
-            return trial.fold == fold and (
-                "arm" not in trial.labels or (trial.seed == seed and trial.labels["arm"] in arms)
-            )
+        def searched(trial: GenerateTrial | ClassifyTrial) -> bool:
+            return trial.fold == fold and trial.seed == seed and trial.arm in arms
 
-        most = max((t.labels["n_synthetic"] for t in self.classify), default=0)
+        most = max((t.n_synthetic for t in self.classify), default=0)
         return Plan(
             self.pretrain,
-            tuple(filter(kept, self.segment)),
-            tuple(filter(kept, self.extract)),
-            tuple(filter(kept, self.generate)),
-            tuple(t for t in self.classify if kept(t) and t.labels["n_synthetic"] == most),
+            tuple(t for t in self.segment if t.fold == fold),
+            tuple(t for t in self.extract if t.fold == fold),
+            tuple(filter(searched, self.generate)),
+            tuple(t for t in self.classify if searched(t) and t.n_synthetic == most),
         )
 
     @classmethod
@@ -156,14 +167,14 @@ def expand_arms(study: StudySpec, points: Sequence[Mapping[str, Any]] = ()) -> l
     return list(variants.values())
 
 
-def _distinct(trials: Iterable[TrialConfig]) -> tuple[TrialConfig, ...]:
-    first: dict[str, TrialConfig] = {}
+def _distinct(trials: Iterable[T]) -> tuple[T, ...]:
+    first: dict[str, T] = {}
     for config in trials:
         first.setdefault(config.key, config)
     return tuple(first.values())
 
 
-def _pretrain(study: StudySpec, slices: str | None) -> tuple[TrialConfig, ...]:
+def _pretrain(study: StudySpec, slices: str | None) -> tuple[SegmentTrial, ...]:
     spec = study.segmenter
     if spec is None or spec.pretrain is None or spec.pretrain.phantom is None:
         return ()
@@ -172,36 +183,32 @@ def _pretrain(study: StudySpec, slices: str | None) -> tuple[TrialConfig, ...]:
         update={"pretrain": None, "epochs": spec.pretrain.epochs, "lr": spec.pretrain.lr}
     )
     return (
-        TrialConfig(
-            stage="segment",
-            settings={"segmenter": settings.canonical()},
-            inputs={"slices": slices},
+        SegmentTrial(
+            segmenter=settings,
+            slices=slices,
             fold=0,
             ranks=study.resources.ranks,
-            labels={"purpose": "pretrain"},
+            purpose="pretrain",
         ),
     )
 
 
 def _segment(
-    study: StudySpec, slices: str, pretrain: Sequence[TrialConfig]
-) -> tuple[TrialConfig, ...]:
-    if study.segmenter is None:
+    study: StudySpec, slices: str, pretrain: Sequence[SegmentTrial]
+) -> tuple[SegmentTrial, ...]:
+    if (segmenter := study.segmenter) is None:
         return ()
-    inputs = {"slices": slices}
-    if pretrain:
-        inputs["initial"] = output_name(pretrain[0])
-    settings: dict[str, Any] = {"segmenter": study.segmenter.canonical()}
-    source = study.segmenter.pretrain
+    source, weights_sha256 = segmenter.pretrain, None
     if source and source.weights:
-        settings["weights_sha256"] = _file_sha256(source.weights)
+        weights_sha256 = _file_sha256(source.weights)
     elif pretrain:  # the starting weights' name already says where they come from
-        settings["segmenter"] |= {"pretrain": None}
+        segmenter = segmenter.model_copy(update={"pretrain": None})
     return tuple(
-        TrialConfig(
-            stage="segment",
-            settings=settings,
-            inputs=inputs,
+        SegmentTrial(
+            segmenter=segmenter,
+            slices=slices,
+            initial=output_name(pretrain[0]) if pretrain else None,
+            weights_sha256=weights_sha256,
             fold=fold,
             ranks=study.resources.ranks,
         )
@@ -210,15 +217,15 @@ def _segment(
 
 
 def _extract(
-    study: StudySpec, slices: str, segment: Sequence[TrialConfig]
-) -> tuple[TrialConfig, ...]:
+    study: StudySpec, slices: str, segment: Sequence[SegmentTrial]
+) -> tuple[ExtractTrial, ...]:
     if study.features is None:
         return ()
     return tuple(
-        TrialConfig(
-            stage="extract",
-            settings={"features": study.features.canonical()},
-            inputs={"slices": slices, "unet": output_name(unet)},
+        ExtractTrial(
+            features=study.features,
+            slices=slices,
+            unet=output_name(unet),
             fold=unet.fold,
             ranks=study.resources.ranks,
         )
@@ -240,34 +247,33 @@ _Place = tuple[str, str, int, int, int | None]  # arm, signature, fold, seed, tr
 def _generate(
     study: StudySpec,
     slices: str,
-    segment: Sequence[TrialConfig],
+    segment: Sequence[SegmentTrial],
     features: Sequence[str],
     variants: Sequence[ArmVariant],
-) -> dict[_Place, TrialConfig]:
+) -> dict[_Place, GenerateTrial]:
     augment = (study.segmenter.augment if study.segmenter else None) or AugmentSpec()
-    trials: dict[_Place, TrialConfig] = {}
+    trials: dict[_Place, GenerateTrial] = {}
     for variant, fold, seed, train_rows in _replicates(study, variants):
         if variant.resamples:
             continue
-        settings: dict[str, Any] = {
-            "arm": _maker(variant.spec),
-            "n": max(study.sweep.n_synthetic),
-            "train_rows": train_rows,
-        }
-        if variant.synthetic and study.split.generator_rows != "train":
-            settings["generator_rows"] = study.split.generator_rows
-        inputs = {"features": features[fold]}
+        with_images: dict[str, Any] = {}
         if ARMS[variant.spec.kind].needs_images and study.features is not None:
-            settings |= {"augment": augment.canonical(), "features": study.features.canonical()}
-            inputs |= {"slices": slices, "unet": output_name(segment[fold])}
-        trials[variant.name, variant.spec.signature(), fold, seed, train_rows] = TrialConfig(
-            stage="generate",
-            settings=settings,
-            inputs=inputs,
+            with_images = {
+                **{"slices": slices, "unet": output_name(segment[fold])},
+                **{"encoding": study.features, "augment": augment},
+            }
+        trials[variant.name, variant.spec.signature(), fold, seed, train_rows] = GenerateTrial(
+            arm=variant.name,
+            maker=WrittenArm.of(variant.spec),
+            point=variant.point,
+            n=max(study.sweep.n_synthetic),
+            features=features[fold],
+            train_rows=train_rows,
+            generator_rows=study.split.generator_rows if variant.synthetic else "train",
+            **with_images,
             fold=fold,
             seed=seed,
             ranks=study.resources.ranks,
-            labels={"arm": variant.name, **variant.point, **_size(train_rows)},
         )
     return trials
 
@@ -275,39 +281,28 @@ def _generate(
 def _classify(
     study: StudySpec,
     features: Sequence[str],
-    generate: Mapping[_Place, TrialConfig],
+    generate: Mapping[_Place, GenerateTrial],
     variants: Sequence[ArmVariant],
-) -> Iterator[TrialConfig]:
+) -> Iterator[ClassifyTrial]:
     for variant, fold, seed, train_rows in _replicates(study, variants):
-        counts = _counts(study, variant)
         maker = generate.get((variant.name, variant.spec.signature(), fold, seed, train_rows))
-        inputs = {"features": features[fold]} | ({"rows": output_name(maker)} if maker else {})
-        for n in counts:
-            settings: dict[str, Any] = {
-                "classifier": study.classifier.canonical(),
-                "n_synthetic": n,
-                "train_rows": train_rows,
-                "protocol": study.protocol,
-            }
-            if maker is None:
-                settings["arm"] = _maker(variant.spec)
-            if not variant.spec.real_rows:
-                settings["real_rows"] = False
-            yield TrialConfig(
-                stage="classify",
-                settings=settings,
-                inputs=inputs,
+        for n in _counts(study, variant):
+            yield ClassifyTrial(
+                classifier=study.classifier,
+                arm=variant.name,
+                kind=variant.spec.kind,
+                synthetic=variant.synthetic,
+                point=variant.point,
+                features=features[fold],
+                rows=output_name(maker) if maker else None,
+                maker=None if maker else WrittenArm.of(variant.spec),
+                n_synthetic=n,
+                real_rows=variant.spec.real_rows,
+                train_rows=train_rows,
+                protocol=study.protocol,
                 fold=fold,
                 seed=seed,
                 ranks=study.resources.ranks,
-                labels={
-                    "arm": variant.name,
-                    "kind": variant.spec.kind,
-                    "synthetic": variant.synthetic,
-                    "n_synthetic": n,
-                    **variant.point,
-                    **_size(train_rows),
-                },
             )
 
 
@@ -316,18 +311,8 @@ def _counts(study: StudySpec, variant: ArmVariant) -> tuple[int, ...]:
     return (0,) if variant.spec.kind == "none" else study.sweep.n_synthetic
 
 
-def _maker(spec: ArmSpec) -> dict[str, Any]:
-    """How the arm makes rows; whether the classifier adds real ones is no business of its own, so
-    two arms that differ in that only share their generator."""
-    return {key: value for key, value in spec.canonical().items() if key != "real_rows"}
-
-
 def _replicates(
     study: StudySpec, variants: Sequence[ArmVariant]
 ) -> Iterator[tuple[ArmVariant, int, int, int | None]]:
     sizes = study.sweep.train_rows or (None,)
     return itertools.product(variants, range(study.split.folds), study.sweep.seeds, sizes)
-
-
-def _size(train_rows: int | None) -> dict[str, int]:
-    return {} if train_rows is None else {"train_rows": train_rows}

@@ -20,6 +20,9 @@ from medaug.metrics.hits import hits_of
 from medaug.metrics.predictions import Predictions
 from medaug.metrics.uncertainty import gain, interval, statistic
 from medaug.results.records import TrialRecord, predictions_of, read_study, read_trials
+from medaug.spec import ClassifyTrial, StudySpec
+from medaug.spec.trial import configuration_title
+from medaug.storage.results import ClassifyResult
 
 MIN_SEEDS = 3
 RECALL_FLOOR = 0.2
@@ -70,10 +73,7 @@ class Row:
     @property
     def title(self) -> str:
         """For people: ``acgan ngf=64 ndf=64 +1200``."""
-        point = [f"{key}={value}" for key, value in self.point.items()]
-        size = [] if self.train_rows is None else [f"of {self.train_rows}"]
-        added = [f"+{self.n_synthetic}"] if self.n_synthetic else []
-        return " ".join([self.arm, *point, *added, *size])
+        return configuration_title(self.arm, self.point, self.n_synthetic, self.train_rows)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON; numbers that do not exist are null."""
@@ -125,16 +125,16 @@ def leaderboard_of(folder: Path) -> Leaderboard:
         f"rows-{trial.config.key}": trial for trial in trials if trial.config.stage == "generate"
     }
     classify = (trial for trial in trials if trial.config.stage == "classify")
-    classes = tuple(study["data"]["classes"])
+    classes = study.data.classes
     groups = [_Group.of(group, len(classes)) for group in _by_configuration(classify).values()]
-    expected = study["split"]["folds"] * len(study["sweep"]["seeds"])
+    expected = study.split.folds * len(study.sweep.seeds)
     rows = _judge([_row(group, expected, makers, classes) for group in groups], groups, study)
     if (leakage := leakage_of(folder)) is not None and leakage.folds:
         rows = [replace(row, flags=(*row.flags, LEAK)) for row in rows]
     unfinished = sum(trial.status in ("unfinished", "failed") for trial in trials)
     return Leaderboard(
         folder.name,
-        study["protocol"],
+        study.protocol,
         classes,
         tuple(rows),
         tried=len(rows),
@@ -161,28 +161,29 @@ class _Group:
         return _Group(latest, done, predictions_of(done, n_classes) if done else None)
 
     @property
-    def labels(self) -> Mapping[str, Any]:
-        return self.trials[0].config.labels
+    def about(self) -> ClassifyTrial:
+        """One of its trials: what they have in common is to be had from any."""
+        return self.trials[0].classify
 
 
-def _by_configuration(trials: Iterable[TrialRecord]) -> dict[str, list[TrialRecord]]:
-    groups: dict[str, list[TrialRecord]] = {}
+def _by_configuration(trials: Iterable[TrialRecord]) -> dict[tuple[Any, ...], list[TrialRecord]]:
+    groups: dict[tuple[Any, ...], list[TrialRecord]] = {}
     for trial in trials:
-        groups.setdefault(repr(sorted(trial.config.labels.items())), []).append(trial)
+        groups.setdefault(trial.classify.configuration, []).append(trial)
     return groups
 
 
 def _row(
     group: _Group, expected: int, makers: Mapping[str, TrialRecord], classes: Sequence[str]
 ) -> Row:
-    labels = dict(group.labels)
+    about = group.about
     row = Row(
-        arm=labels.pop("arm"),
-        kind=labels.pop("kind"),
-        synthetic=labels.pop("synthetic"),
-        n_synthetic=labels.pop("n_synthetic"),
-        train_rows=labels.pop("train_rows", None),
-        point=labels,
+        arm=about.arm,
+        kind=about.kind,
+        synthetic=about.synthetic,
+        n_synthetic=about.n_synthetic,
+        train_rows=about.train_rows,
+        point=about.point,
         replicates=len(group.done),
         expected=expected,
         patients=0,
@@ -194,9 +195,8 @@ def _row(
     if group.table is None:
         return row
     balanced = interval(group.table)
-    names = sorted({trial.config.inputs.get("rows", "") for trial in group.done})
+    names = sorted({trial.classify.rows or "" for trial in group.done})
     made = [makers[name] for name in names if name in makers]
-    results = [trial.result for trial in group.done if trial.result]
     spent = sum(trial.device_seconds for trial in (*group.done, *made))
     return replace(
         row,
@@ -204,8 +204,8 @@ def _row(
         mean=balanced.mean,
         low=balanced.low,
         high=balanced.high,
-        scores=_means(r["scores"] for r in results) | _pooled_scores(group.table, classes),
-        quality=_means(trial.result["scores"] for trial in made if trial.result is not None),
+        scores=_means(trial.scores for trial in group.done) | _pooled_scores(group.table, classes),
+        quality=_means(trial.scores for trial in made),
         device_hours=spent / 3600,
     )
 
@@ -236,7 +236,7 @@ def _means(dictionaries: Iterable[Mapping[str, float]]) -> dict[str, float]:
     return {key: float(np.mean(found)) for key, found in values.items()}
 
 
-def _judge(rows: Sequence[Row], groups: Sequence[_Group], study: Mapping[str, Any]) -> list[Row]:
+def _judge(rows: Sequence[Row], groups: Sequence[_Group], study: StudySpec) -> list[Row]:
     """Gains, flags and ranks of all rows; rows come back best first."""
     judged = []
     for row, group in zip(rows, groups, strict=True):
@@ -261,12 +261,12 @@ def _gate(
     row: Row,
     group: _Group,
     peers: Sequence[tuple[Row, _Group]],
-    study: Mapping[str, Any],
+    study: StudySpec,
 ) -> list[str]:
     """Why the row cannot be compared with the others; empty when it can."""
-    mine = [trial.result for trial in group.done if trial.result]
+    mine = [trial.classified for trial in group.done]
     reasons = []
-    if study["protocol"] != "honest":
+    if study.protocol != "honest":
         reasons.append(f"protocol as_published{_seen_before(mine)}")
     if row.replicates < row.expected:
         ends = {trial.status for trial in group.trials} - {"done"}
@@ -274,12 +274,12 @@ def _gate(
             f"{row.replicates} of {row.expected} replicates"
             + (f" ({', '.join(sorted(ends))})" if ends else "")
         )
-    if (n := len(study["sweep"]["seeds"])) < MIN_SEEDS:
+    if (n := len(study.sweep.seeds)) < MIN_SEEDS:
         reasons.append(f"{n} seed{'s' * (n != 1)}, fewer than {MIN_SEEDS}")
-    everyone = [t.result for _, other in peers for t in other.done if t.result]
-    if len({result["split"] for result in everyone}) > 1:
+    everyone = [t.classified for _, other in peers for t in other.done]
+    if len({result.split for result in everyone}) > 1:
         reasons.append("not the same split as the other rows")
-    if doubts := {result["lineage"] for result in mine} - {"proven"}:
+    if doubts := {result.lineage for result in mine} - {"proven"}:
         violated = doubts == {"violated as published"}
         reasons.append(f"lineage {'violated as published' if violated else 'not proven'}")
     complete = [(other, theirs) for other, theirs in peers if other.replicates == other.expected]
@@ -296,26 +296,26 @@ def _gate(
     return reasons
 
 
-def _seen_before(results: Sequence[Mapping[str, Any]]) -> str:
+def _seen_before(results: Sequence[ClassifyResult]) -> str:
     """What a published protocol let its trials see of the patients that they are scored on."""
     ways = {
         "chose": "chose epoch and threshold",
         "trained_on": "were trained on",
         "seen_by_generator": "were seen by the generator",
     }
-    exposures = [result["exposure"] for result in results if "exposure" in result]
+    exposures = [result.exposure for result in results if result.exposure is not None]
     said = []
     for way, what in ways.items():
-        if seen := max((exposure[way]["patients"] for exposure in exposures), default=0):
+        if seen := max((getattr(each, way).patients for each in exposures), default=0):
             said.append(f"{seen} {what}")
     if not said:
         return ""
-    return f": of {exposures[0]['scored']['patients']} test patients {', '.join(said)}"
+    return f": of {exposures[0].scored.patients} test patients {', '.join(said)}"
 
 
 def _steps(group: _Group) -> set[tuple[int, int]]:
     """(fold, budget of optimiser steps) of each replicate."""
-    return {(t.config.fold, t.result["steps"]) for t in group.done if t.result}
+    return {(t.config.fold, t.classified.steps) for t in group.done}
 
 
 def _reference(peers: Sequence[tuple[Row, _Group]]) -> tuple[Row, _Group] | None:
@@ -340,15 +340,14 @@ def _with_gain(row: Row, group: _Group, best: Row, theirs: _Group) -> Row:
 
 
 def _splits(group: _Group) -> set[str]:
-    return {trial.result["split"] for trial in group.done if trial.result}
+    return {trial.classified.split for trial in group.done}
 
 
-def _flags(row: Row, study: Mapping[str, Any]) -> list[str]:
+def _flags(row: Row, study: StudySpec) -> list[str]:
     """What the row's own numbers say against it."""
     if not row.replicates:
         return []
-    classes = study["data"]["classes"]
-    recalls = [row.scores.get(f"recall/{name}", math.nan) for name in classes]
+    recalls = [row.scores.get(f"recall/{name}", math.nan) for name in study.data.classes]
     flags = verdict(row.low, recalls)
     if row.reference == row.title:
         flags.append(REFERENCE)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from medaug.errors import UserError
+from medaug.errors import IntegrityError, UserError
 from medaug.metrics.predictions import Predictions
-from medaug.spec import TrialConfig
+from medaug.spec import ClassifyTrial, GenerateTrial, StudySpec, TrialConfig, written_study
+from medaug.spec.legacy import upgraded_study
+from medaug.storage.results import ClassifyResult, TrialResult
 from medaug.storage.trial_folder import TrialFolder, read_json
 
 
@@ -21,9 +23,32 @@ class TrialRecord:
     config: TrialConfig
     status: str
     """done, diverged, stopped, failed or unfinished."""
-    result: dict[str, Any] | None
+    result: TrialResult | None
     folder: Path
     error: str | None = None
+
+    @property
+    def classify(self) -> ClassifyTrial:
+        """The configuration, of a trial of that stage."""
+        assert isinstance(self.config, ClassifyTrial)
+        return self.config
+
+    @property
+    def generate(self) -> GenerateTrial:
+        """The configuration, of a trial of that stage."""
+        assert isinstance(self.config, GenerateTrial)
+        return self.config
+
+    @property
+    def classified(self) -> ClassifyResult:
+        """The result, of a finished trial of that stage."""
+        assert isinstance(self.result, ClassifyResult)
+        return self.result
+
+    @property
+    def scores(self) -> Mapping[str, float]:
+        """Of its result; nothing where it has none."""
+        return self.result.scores if self.result else {}
 
     @property
     def replicate(self) -> tuple[int, int]:
@@ -59,18 +84,28 @@ class TrialRecord:
         return spent * self.config.ranks
 
 
-def read_study(folder: Path) -> dict[str, Any]:
-    """The resolved study of the run in ``folder``, as plain data.
+def read_study(folder: Path) -> StudySpec:
+    """The resolved study of the run in ``folder``, to be read: its arms are as they were written.
 
     Raises:
         UserError: there is no such run; names the runs that exist.
+        IntegrityError: its file holds no study.
     """
+    data, path = study_data(folder), folder / "study.json"
+    try:
+        return written_study(data)
+    except UserError as why:
+        raise IntegrityError(f"{path}: holds no study ({why}); run the study again") from None
+
+
+def study_data(folder: Path) -> dict[str, Any]:
+    """The same as plain data, from which it can be built and run; raises UserError likewise."""
     study = read_json(folder / "study.json")
     if study is None:
         runs = sorted(p.parent.name for p in folder.parent.glob("*/study.json"))
         known = f"; have {', '.join(runs)}" if runs else f"; {folder.parent} holds no runs"
         raise UserError(f"{folder.name}: no such run{known} (--storage names another place)")
-    return study
+    return upgraded_study(study)
 
 
 def read_trials(folder: Path) -> Iterator[TrialRecord]:
@@ -84,7 +119,7 @@ def read_trial(path: Path) -> TrialRecord:
     folder = TrialFolder(path.parents[1], path.name)
     config = folder.config()
     if (result := folder.result()) is not None:
-        return TrialRecord(config, result["status"], result, path)
+        return TrialRecord(config, result.status, result, path)
     if folder.stopped() is not None:
         return TrialRecord(config, "stopped", None, path)
     if (failure := folder.failure()) is not None:
@@ -96,15 +131,14 @@ def predictions_of(trials: Iterable[TrialRecord], n_classes: int) -> Predictions
     """The held-out predictions of finished ``classify`` trials, one after the other."""
     tables = []
     for trial in trials:
-        assert trial.result is not None
-        rows = trial.result["predictions"]
+        rows = trial.classified.predictions
         table = Predictions.of_trial(
-            rows["patient"],
-            rows["label"],
-            rows["probability"],
+            rows.patient_names(),
+            rows.label.array(),
+            rows.probability.array(),
             seed=trial.config.seed,
             fold=trial.config.fold,
-            threshold=trial.result["threshold"],
+            threshold=trial.classified.threshold,
             n_classes=n_classes,
         )
         tables.append(table)

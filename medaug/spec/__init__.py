@@ -12,7 +12,7 @@ from medaug.spec.classifier import (
     ProbeSpec,
     build_classifier,
 )
-from medaug.spec.loader import build_arm, build_study, load_study
+from medaug.spec.loader import build_arm, build_study, load_study, written_study
 from medaug.spec.study import (
     ArmSpec,
     AshaSpec,
@@ -27,16 +27,27 @@ from medaug.spec.study import (
     StudySpec,
     SweepSpec,
     TrackingSpec,
+    WrittenArm,
 )
-from medaug.spec.trial import Stage, TrialConfig
+from medaug.spec.trial import (
+    ClassifyTrial,
+    ExtractTrial,
+    GenerateTrial,
+    SegmentTrial,
+    Stage,
+    TrialConfig,
+)
 
 __all__ = [
     "ArmSpec",
     "AshaSpec",
     "AugmentSpec",
     "ClassifierSpec",
+    "ClassifyTrial",
     "DataSpec",
+    "ExtractTrial",
     "FeatureSpec",
+    "GenerateTrial",
     "LinearSpec",
     "MeanSpec",
     "NetworkSpec",
@@ -44,6 +55,7 @@ __all__ = [
     "PretrainSpec",
     "ProbeSpec",
     "ResourceSpec",
+    "SegmentTrial",
     "SegmenterSpec",
     "Spec",
     "SplitSpec",
@@ -52,9 +64,11 @@ __all__ = [
     "SweepSpec",
     "TrackingSpec",
     "TrialConfig",
+    "WrittenArm",
     "build_arm",
     "build_classifier",
     "build_study",
     "load_study",
     "signature",
+    "written_study",
 ]

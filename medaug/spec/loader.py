@@ -12,7 +12,7 @@ from medaug.errors import UserError
 from medaug.spec.axes import check_axes
 from medaug.spec.classifier import build_classifier
 from medaug.spec.halving import check_grace, check_metric
-from medaug.spec.study import ArmSpec, StudySpec
+from medaug.spec.study import ArmSpec, StudySpec, WrittenArm
 from medaug.spec.validation import KeyPath, Sources, nearest, validated, where
 
 if TYPE_CHECKING:
@@ -88,6 +88,21 @@ def build_study(
     check_axes(study, given, sources)
     check_grace(study, given, sources)
     return study
+
+
+def written_study(data: Mapping[str, Any]) -> StudySpec:
+    """The study that a run has in ``study.json``, to be read and not to be run: its arms are as
+    they were written, so nobody has to load them.
+
+    Raises:
+        UserError: it is no study.
+    """
+    given = data.get("arms", {})
+    plain = {**data, "arms": {name: {"kind": arm.get("kind", name)} for name, arm in given.items()}}
+    classifier = build_classifier(plain.pop("classifier", {}))
+    study = validated(StudySpec, plain)
+    arms = {name: validated(WrittenArm, {"kind": name, **arm}) for name, arm in given.items()}
+    return study.model_copy(update={"arms": arms, "classifier": classifier})
 
 
 def build_arm(name: str, value: Any, arms: ArmTypes, sources: Sources | None = None) -> ArmSpec:

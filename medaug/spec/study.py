@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    ConfigDict,
     Field,
     SerializeAsAny,
     field_serializer,
@@ -238,6 +239,23 @@ class ArmSpec(Spec):
         if self.kind == "none" and not self.real_rows:
             raise ValueError("arm none adds no rows: without real_rows it has none at all")
         return self
+
+
+class WrittenArm(ArmSpec):
+    """An arm's configuration as its own class has written it down, whose keys it has beside its
+    kind; ``medaug.spec.build_arm`` makes that class of it again."""
+
+    model_config = ConfigDict(extra="allow")
+
+    @staticmethod
+    def of(spec: ArmSpec) -> WrittenArm:
+        """How ``spec`` makes rows. Whether the classifier adds real ones is no business of that,
+        so two arms that differ in that only are the same maker."""
+        return WrittenArm.model_validate(spec.canonical() | {"real_rows": True})
+
+    def get(self, key: str) -> Any:
+        """The value of an own key of its kind, or None."""
+        return (self.model_extra or {}).get(key)
 
 
 class AshaSpec(Spec):

@@ -4,47 +4,226 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+from pydantic import BeforeValidator, Field, SerializeAsAny, TypeAdapter
 
 from medaug.spec.base import Spec, signature
+from medaug.spec.classifier import LINEAR, ClassifierSpec, NetworkSpec
+from medaug.spec.study import (
+    AugmentSpec,
+    FeatureSpec,
+    SegmenterSpec,
+    WrittenArm,
+)
 
 Stage = Literal["segment", "extract", "generate", "classify"]
+T = TypeVar("T", bound="TrialConfig")
+
+
+def _classifier(value: Any) -> Any:
+    """Of its own kind's type, which is told by the kind."""
+    if not isinstance(value, Mapping):
+        return value
+    return LINEAR.get(str(value.get("kind")), NetworkSpec).model_validate(value)
 
 
 class TrialConfig(Spec):
     """A unit of work for one group of DDP ranks; its :attr:`key` names it for ever.
 
-    ``labels`` are for people (leaderboard columns, MLflow tags) and do not enter the key. Nor does
-    ``ranks``: global batches are the same for any number of ranks, so a trial may go on with
-    another number of them (equal to float tolerance, not bit for bit).
+    The base of the four stages' trials. What is for people only (leaderboard columns, MLflow tags)
+    does not enter the key. Nor does ``ranks``: global batches are the same for any number of
+    ranks, so a trial may go on with another number of them (equal to float tolerance, not bit for
+    bit).
     """
 
+    FOR_PEOPLE: ClassVar[frozenset[str]] = frozenset()
+    """Fields of the stage that do not decide the outcome."""
+
     stage: Stage
-    settings: Mapping[str, Any]
-    """Those parts of the study that this stage depends on, by their dotted spec names."""
-    inputs: Mapping[str, str] = {}
-    """Role -> name of the store or model read; names are hashes, so data enters the key."""
     fold: int
     seed: int = 0
     ranks: int = 1
-    labels: Mapping[str, Any] = {}
+    recorded_key: str | None = None
+    """Of a trial of version 0.1, whose keys were made from other fields: the name it has."""
 
     @cached_property
     def key(self) -> str:
         """Twelve hex digits: the signature of everything that decides the outcome."""
-        return signature(self.model_dump(mode="json", exclude={"labels", "ranks"}))
+        if self.recorded_key is not None:
+            return self.recorded_key
+        beside = {"ranks", "recorded_key", *self.FOR_PEOPLE}
+        return signature(self.model_dump(mode="json", exclude=beside))
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the stores and models that it reads; they are hashes, so data enters the key."""
+        return ()
 
     @property
     def title(self) -> str:
         """For people: ``acgan ngf=64 ndf=64 +1200``, or the stage where there is no arm."""
-        labels = dict(self.labels)
-        parts = [str(labels.pop("arm", labels.pop("purpose", self.stage)))]
-        added, rows = labels.pop("n_synthetic", 0), labels.pop("train_rows", None)
-        parts += [f"{key}={value}" for key, value in labels.items() if key not in _IMPLIED]
-        parts += [f"+{added}"] if added else []
-        parts += [f"of {rows}"] if rows is not None else []
-        return " ".join(parts)
+        return self.stage
+
+    @property
+    def full_title(self) -> str:
+        """For people who see many: ``classify acgan ngf=64 +300 of 120 fold 0 seed 1``."""
+        named = [self.stage] if self.title == self.stage else [self.stage, self.title]
+        return " ".join([*named, f"fold {self.fold}", f"seed {self.seed}"])
 
 
-_IMPLIED = ("kind", "synthetic", "shares_passes_with")
-"""Labels that follow from the arm's name, or say how a trial is run."""
+class SegmentTrial(TrialConfig):
+    """Slices and masks to a U-Net."""
+
+    FOR_PEOPLE = frozenset({"purpose"})
+
+    stage: Literal["segment"] = "segment"
+    segmenter: SegmenterSpec
+    slices: str
+    initial: str | None = None
+    """The U-Net whose weights it starts from."""
+    weights_sha256: str | None = None
+    """Of the file ``segmenter.pretrain.weights``."""
+    purpose: Literal["pretrain"] | None = None
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return _named(self.slices, self.initial)
+
+    @property
+    def title(self) -> str:
+        return self.purpose or self.stage
+
+
+class ExtractTrial(TrialConfig):
+    """Slices and a fold's U-Net to features."""
+
+    stage: Literal["extract"] = "extract"
+    slices: str
+    features: FeatureSpec
+    unet: str
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return _named(self.slices, self.unet)
+
+
+class GenerateTrial(TrialConfig):
+    """An arm and the training rows to more rows."""
+
+    FOR_PEOPLE = frozenset({"arm", "point", "together_with"})
+
+    stage: Literal["generate"] = "generate"
+    arm: str
+    """What the study calls the arm."""
+    maker: WrittenArm
+    """How the arm makes rows."""
+    point: Mapping[str, Any] = {}
+    """Values of the arm's grid axes."""
+    n: int
+    features: str
+    train_rows: int | None = None
+    draw: int = 0
+    """Which patients a training set of ``train_rows`` holds."""
+    generator_rows: Literal["train", "publisher_train"] = "train"
+    slices: str | None = None
+    """Where features are no images and the arm needs some: the slices, and what makes features of
+    them."""
+    unet: str | None = None
+    encoding: FeatureSpec | None = None
+    augment: AugmentSpec | None = None
+    together_with: tuple[str, ...] = ()
+    """Keys of the trials that it trains along with itself, after the name of their experiment."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return _named(self.features, self.slices, self.unet)
+
+    @property
+    def title(self) -> str:
+        return configuration_title(self.arm, self.point, train_rows=self.train_rows, draw=self.draw)
+
+
+class ClassifyTrial(TrialConfig):
+    """Real rows and an arm's to a classifier and its scores on held-out patients."""
+
+    FOR_PEOPLE = frozenset(
+        {"arm", "kind", "synthetic", "point", "classifier_name", "linear", "control"}
+    )
+
+    stage: Literal["classify"] = "classify"
+    classifier: Annotated[SerializeAsAny[ClassifierSpec], BeforeValidator(_classifier)]
+    classifier_name: str = ""
+    """What the study calls the classifier; nothing where it has but one."""
+    arm: str
+    kind: str
+    synthetic: bool
+    """Whether the arm's rows are made by a generator."""
+    point: Mapping[str, Any] = {}
+    """Values of the arm's grid axes."""
+    linear: bool = False
+    """Whether this is the plain linear model that every study is compared with."""
+    control: bool = False
+    """Whether the protocol added this arm, not the study."""
+    features: str
+    rows: str | None = None
+    """The store of the arm's rows; None where it uses training rows again, or adds none."""
+    maker: WrittenArm | None = None
+    """How the arm chooses rows, where there is no store of them."""
+    n_synthetic: int
+    """How many rows are added."""
+    real_rows: bool = True
+    train_rows: int | None = None
+    draw: int = 0
+    protocol: Literal["honest", "as_published"] = "honest"
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return _named(self.features, self.rows)
+
+    @property
+    def configuration(self) -> tuple[Any, ...]:
+        """What replicates have in common: all that a row of a leaderboard is about."""
+        point = tuple(sorted((key, repr(value)) for key, value in self.point.items()))
+        return (
+            *(self.classifier_name, self.linear, self.arm, self.kind, point),
+            *(self.n_synthetic, self.train_rows),
+        )
+
+    @property
+    def title(self) -> str:
+        return configuration_title(
+            self.arm, self.point, self.n_synthetic, self.train_rows, self.classifier_name, self.draw
+        )
+
+
+AnyTrial = Annotated[
+    SegmentTrial | ExtractTrial | GenerateTrial | ClassifyTrial, Field(discriminator="stage")
+]
+_TRIALS: TypeAdapter[Any] = TypeAdapter(AnyTrial)
+
+
+def parse_trial(data: Mapping[str, Any]) -> TrialConfig:
+    """The trial that was written down as ``data``; raises pydantic's ValidationError."""
+    return _TRIALS.validate_python(data)
+
+
+def configuration_title(
+    arm: str,
+    point: Mapping[str, Any],
+    n_synthetic: int = 0,
+    train_rows: int | None = None,
+    classifier: str = "",
+    draw: int = 0,
+) -> str:
+    """For people: ``acgan ngf=64 ndf=64 +1200 of 120 by probe``."""
+    parts = [arm, *(f"{key}={value}" for key, value in point.items())]
+    parts += [f"+{n_synthetic}"] if n_synthetic else []
+    parts += [f"of {train_rows}"] if train_rows is not None else []
+    parts += [f"draw {draw}"] if draw else []
+    parts += [f"by {classifier}"] if classifier else []
+    return " ".join(parts)
+
+
+def _named(*names: str | None) -> tuple[str, ...]:
+    return tuple(name for name in names if name is not None)

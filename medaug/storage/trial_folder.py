@@ -20,9 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from medaug.errors import EnvironmentFault, IntegrityError
 from medaug.spec import TrialConfig
+from medaug.spec.legacy import is_old_trial, upgraded_trial
+from medaug.spec.trial import parse_trial
 from medaug.storage import bucket
+from medaug.storage.results import TrialResult, parse_result
 
 FILES = (
     "config.json", "epochs.jsonl", "failures.jsonl", "times.jsonl",
@@ -62,15 +67,40 @@ class TrialFolder:
             raise EnvironmentFault(f"{self.path}: {fault.strerror}; check the storage") from None
 
     def config(self) -> TrialConfig:
-        return TrialConfig.model_validate(read_json(self.path / "config.json"))
+        """The trial, of one of the four stages.
 
-    def result(self) -> dict[str, Any] | None:
-        """The result of a finished trial, else None."""
-        return read_json(self.path / "result.json")
+        Raises:
+            IntegrityError: its file is gone or is none of a trial.
+        """
+        path = self.path / "config.json"
+        data = read_json(path)
+        try:
+            if data is not None and is_old_trial(data):
+                data = upgraded_trial(data, self.key)
+            return parse_trial(data or {})
+        except (ValueError, KeyError) as why:
+            remedy = f"delete {self.path} and resume the run, which makes it again"
+            raise IntegrityError(f"{path}: describes no trial ({_first(why)}); {remedy}") from None
 
-    def finish(self, result: Mapping[str, Any]) -> None:
+    def result(self) -> TrialResult | None:
+        """The result of a finished trial, else None.
+
+        Raises:
+            IntegrityError: its file is none of a result.
+        """
+        path = self.path / "result.json"
+        data = read_json(path)
+        if data is None:
+            return None
+        try:
+            return parse_result(data)
+        except (ValueError, KeyError, TypeError) as why:
+            remedy = "delete it and resume the run, which runs the trial again"
+            raise IntegrityError(f"{path}: holds no result ({_first(why)}); {remedy}") from None
+
+    def finish(self, result: TrialResult) -> None:
         """Record the result; from now on the trial is never run again."""
-        write_json(self.path / "result.json", result)
+        _write(self.path / "result.json", result.model_dump_json().encode())
 
     def adopt(self, other: TrialFolder) -> None:
         """Take over what the same trial, finished in another experiment, has left."""
@@ -142,6 +172,14 @@ class TrialFolder:
         """Finished epochs, as far as ``epochs.jsonl`` knows."""
         rows = self.epochs()
         return int(rows[-1]["epoch"]) if rows else 0
+
+
+def _first(why: Exception) -> str:
+    """The first complaint about a file, in a few words."""
+    if isinstance(why, ValidationError):
+        detail = why.errors(include_url=False, include_context=False, include_input=False)[0]
+        return f"{'.'.join(map(str, detail['loc'])) or 'content'}: {detail['msg']}"
+    return f"{why.args[0]} is missing" if isinstance(why, KeyError) else str(why)
 
 
 def write_json(path: Path, value: Mapping[str, Any], *, durable: bool = True) -> None:

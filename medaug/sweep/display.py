@@ -19,7 +19,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from medaug.spec import TrialConfig
+from medaug.spec import ClassifyTrial, GenerateTrial, NetworkSpec, SegmentTrial, TrialConfig
 from medaug.sweep.events import Outcome
 from medaug.units import duration
 
@@ -76,11 +76,13 @@ class Row:
     @property
     def epochs(self) -> int | None:
         """How many it has at most, where its configuration says so."""
-        for section in ("segmenter", "classifier", "arm"):
-            keys = self.config.settings.get(section)
-            if isinstance(keys, Mapping) and keys.get("epochs") is not None:
-                # A generator's last one writes the rows.
-                return int(keys["epochs"]) + (section == "arm")
+        match self.config:
+            case SegmentTrial(segmenter=segmenter):
+                return segmenter.epochs
+            case ClassifyTrial(classifier=NetworkSpec(epochs=epochs)):
+                return epochs
+            case GenerateTrial(maker=maker) if (epochs := maker.get("epochs")) is not None:
+                return int(epochs) + 1  # the last one writes the rows
         return None
 
     @property

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from medaug.spec import TrialConfig
+from medaug.storage.results import TrialResult
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ class Outcome:
     ``interrupted``: may be resumed."""
     epoch: int
     """Finished epochs."""
-    result: dict[str, Any] | None = None
+    result: TrialResult | None = None
     """What the trial's last epoch carried (``result.json``); only ``done``, ``reused`` and
     ``diverged`` have one."""
     error: str | None = None

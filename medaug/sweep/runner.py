@@ -11,13 +11,14 @@ import os
 import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from medaug.errors import EnvironmentFault, Interrupted
 from medaug.ownership.lease import Lease
 from medaug.ownership.signals import StopRequests
 from medaug.ownership.version import note_version
 from medaug.spec import AshaSpec, ResourceSpec, TrialConfig
+from medaug.storage.results import TrialResult
 from medaug.storage.trial_folder import TrialFolder
 from medaug.sweep.cluster.start import Cluster
 from medaug.sweep.events import Listener, Listeners, Outcome, Status
@@ -140,13 +141,13 @@ class Sweep:
             folder = TrialFolder(self._experiment, config.key)
             result = folder.result() or self._finished_elsewhere(config)
             if result is not None:
-                status: Status = "diverged" if result.get("status") == "diverged" else "reused"
+                status: Status = "diverged" if result.status == "diverged" else "reused"
                 outcomes[config.key] = Outcome(config.key, status, folder.epoch(), result)
             elif asha and (stopped := folder.stopped()) is not None:
                 outcomes[config.key] = Outcome(config.key, "stopped", stopped["epoch"])
         return outcomes
 
-    def _finished_elsewhere(self, config: TrialConfig) -> dict[str, Any] | None:
+    def _finished_elsewhere(self, config: TrialConfig) -> TrialResult | None:
         """The result of the same trial in another run on this storage, if what it made is still
         there. A key is the hash of all that decides the outcome, so it is taken over as it is."""
         from medaug.storage.artifacts import (
@@ -156,9 +157,12 @@ class Sweep:
         artifacts = Artifacts(self._storage)
         for found in sorted(self._experiment.parent.glob(f"*/trials/{config.key}/result.json")):
             other = TrialFolder(found.parents[2], config.key)
-            result = other.result() or {}
-            made = [result[role] for role in ("output", "generator") if role in result]
-            if result.get("status") == "done" and all(map(artifacts.has, made)):
+            result = other.result()
+            if (
+                result is not None
+                and result.status == "done"
+                and all(map(artifacts.has, result.made))
+            ):
                 folder = TrialFolder(self._experiment, config.key)
                 folder.claim(config)
                 folder.reopen()

@@ -69,7 +69,7 @@ def best_generator(
         trials = [read_trial(folder / "trials" / key) for key in row.trials]
         done = [trial for trial in trials if trial.status == "done"]
         first = min(done, key=lambda trial: (trial.config.fold, trial.config.seed))
-        maker = first.config.inputs["rows"].removeprefix("rows-")
+        maker = (first.classify.rows or "").removeprefix("rows-")
         if (folder / "trials" / maker / "result.json").exists():
             return row, read_trial(folder / "trials" / maker)
     return None

@@ -17,10 +17,10 @@ from typing import Any
 
 from medaug.results.goodput import BUCKETS, Spent, spent_by
 from medaug.results.records import TrialRecord, read_trial
-from medaug.spec import StudySpec
+from medaug.spec import ClassifyTrial, GenerateTrial, StudySpec
 from medaug.store.files import write_whole
 from medaug.tracking import uri as place
-from medaug.tracking.params import finite, study_params, trial_params, trial_title
+from medaug.tracking.params import finite, study_params, trial_params
 from medaug.tracking.runs import Point, Run, Runs
 
 RESULTS = ("done", "diverged")
@@ -141,13 +141,14 @@ class Mirror:
         began = first["time"] - first["seconds"] if first else time.time()
         run = self.runs.open(
             f"{self.folder.name}/{config.key}",
-            trial_title(config),
+            config.full_title,
             parent=self.parent,
             began_ms=_ms(began),
             run_id=run_id,
         )
         tags = {"key": config.key, "stage": config.stage, "fold": config.fold, "seed": config.seed}
-        tags |= {"arm": config.labels["arm"]} if "arm" in config.labels else {}
+        if isinstance(config, GenerateTrial | ClassifyTrial):
+            tags["arm"] = config.arm
         self.runs.log(run, params=trial_params(config, self.study), tags=tags)
         return run
 
@@ -159,7 +160,7 @@ def new_points(record: TrialRecord, run: Run) -> tuple[list[Point], list[str]]:
     # Beside its metrics each epoch sends its own number, as the last one: what MLflow says of that
     # is how far it has got, and part of an epoch that arrived is sent again, times and all.
     last = run.metrics.get("epoch", 0)
-    scores = (record.result or {}).get("scores", {})  # the last epoch of a generator carries them
+    scores = record.scores  # the last epoch of a generator carries them
     for epoch, row in sorted({row["epoch"]: row for row in record.epochs}.items()):
         own = {name: row[name] for name in ("seconds", "save_seconds", "epoch") if name in row}
         learnt = {name: value for name, value in row["metrics"].items() if name not in scores}
@@ -177,9 +178,12 @@ def new_points(record: TrialRecord, run: Run) -> tuple[list[Point], list[str]]:
 def _result_metrics(record: TrialRecord) -> dict[str, Any]:
     if record.result is None:
         return {}
-    parts = {"score": record.result.get("scores", {}), "result": record.result}
+    parts = {"score": record.scores, "result": record.result.model_dump(exclude=_LONG)}
     named = {f"{part}/{name}": value for part, all in parts.items() for name, value in all.items()}
     return named | seconds_by_bucket(spent_by([record]))
+
+
+_LONG = {"predictions", "history", "scores"}
 
 
 def seconds_by_bucket(time: Spent) -> dict[str, float]:
@@ -189,7 +193,8 @@ def seconds_by_bucket(time: Spent) -> dict[str, float]:
 
 def facts(record: TrialRecord) -> dict[str, str]:
     """What a trial's end says in words. Of a failure only its class: messages quote file names."""
-    words = {k: v for k, v in (record.result or {}).items() if isinstance(v, str)}
+    told = record.result.model_dump(exclude=_LONG) if record.result else {}
+    words = {k: v for k, v in told.items() if isinstance(v, str)}
     if record.error is not None:
         words["failure"] = record.error.partition(":")[0]
     return words

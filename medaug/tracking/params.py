@@ -26,16 +26,35 @@ def study_params(study: StudySpec) -> dict[str, str]:
 
 
 def trial_params(config: TrialConfig, study: StudySpec) -> dict[str, str]:
-    """A trial's settings by the names that they have in ``study``, its labels, fold and seed."""
-    names = {
-        "arm": f"arms.{config.labels.get('arm')}",
-        "augment": "segmenter.augment",
-        "n_synthetic": "sweep.n_synthetic",
-        "train_rows": "sweep.train_rows",
+    """A trial's settings by the names that they have in ``study``, what it is about (arm, point of
+    the grid, added rows …), fold and seed."""
+    usual = {
+        name
+        for name, field in type(config).model_fields.items()
+        if name not in ("fold", "seed") and getattr(config, name) == field.default
     }
-    settings = {names.get(name, name): value for name, value in config.settings.items()}
-    own = {**config.labels, "fold": config.fold, "seed": config.seed}
-    return _as_params(flatten(settings) | own, private_names(study))
+    own = config.model_dump(mode="json", exclude=_UNTOLD | usual)
+    names = {
+        "maker": f"arms.{own.get('arm')}",
+        "augment": "segmenter.augment",
+        "encoding": "features",
+    }
+    settings = {
+        names.get(name, name): value for name, value in own.items() if isinstance(value, Mapping)
+    }
+    point = settings.pop("point", {})
+    plain = {key: value for key, value in own.items() if key not in (*settings, *names, "point")}
+    told = {**plain, **point}
+    for axis in ("n_synthetic", "train_rows"):
+        if axis in plain:
+            told[f"sweep.{axis}"] = plain[axis]
+    return _as_params(flatten(settings) | told, private_names(study))
+
+
+_UNTOLD = {"stage", "ranks", "recorded_key", "features", "rows", "slices", "unet", "initial"} | {
+    "together_with"
+}
+"""Names of stores and models, and how a trial is run."""
 
 
 def private_names(study: StudySpec) -> frozenset[str]:
@@ -87,15 +106,3 @@ def finite(metrics: Mapping[str, Any]) -> tuple[dict[str, float], list[str]]:
     }
     good = {name: value for name, value in numbers.items() if math.isfinite(value)}
     return good, sorted(numbers.keys() - good.keys())
-
-
-def trial_title(config: TrialConfig) -> str:
-    """For people: ``classify acgan ngf=64 +300 of 120 fold 0 seed 1``."""
-    labels = dict(config.labels)
-    for known in ("kind", "synthetic", "shares_passes_with"):
-        labels.pop(known, None)
-    arm, added, size = (labels.pop(name, None) for name in ("arm", "n_synthetic", "train_rows"))
-    parts = [config.stage, *([arm] if arm else []), *(f"{k}={v}" for k, v in labels.items())]
-    parts += [f"+{added}"] if added else []
-    parts += [f"of {size}"] if size is not None else []
-    return " ".join([*parts, f"fold {config.fold}", f"seed {config.seed}"])

@@ -226,11 +226,11 @@ def sync(folder: Path) -> int:
         EnvironmentFault: MLflow cannot be reached; says why.
     """
     from medaug.experiment import ARM_CONFIGS
-    from medaug.results.records import read_study
+    from medaug.results.records import study_data
     from medaug.spec import build_study
     from medaug.tracking.showcase import is_finished, show
 
-    study = build_study(read_study(folder), ARM_CONFIGS)
+    study = build_study(study_data(folder), ARM_CONFIGS)
     prepare_client()
     mirror = Mirror(study, folder)
     status = read_status(folder)

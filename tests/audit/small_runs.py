@@ -95,6 +95,6 @@ def run(study: StudySpec, sealed_glow: float = 0.0) -> Path:
                 if progress.checkpoint is not None:
                     Ledger(place).commit(progress.checkpoint, fingerprint=config.key)
             (place / "config.json").write_text(config.model_dump_json())
-            (place / "result.json").write_text(json.dumps(progress.result))
+            (place / "result.json").write_text(progress.result.model_dump_json())
     (folder / "study.json").write_text(json.dumps(study.canonical()))
     return folder

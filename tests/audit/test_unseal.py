@@ -73,17 +73,17 @@ def test_nothing_depends_on_the_sealed_patients(
 
 def test_a_classifier_comes_back_as_it_predicted(finished: Path) -> None:
     for trial in classifiers(finished)[:6]:
-        store = Artifacts(finished.parent).open_store(trial.config.inputs["features"])
+        store = Artifacts(finished.parent).open_store(trial.classify.features)
         classifier = load_classifier(trial.folder, CPU)
         again = classifier.predict(store.split("eval", trial.config.fold), CPU)
         assert trial.result is not None
-        assert np.array_equal(again, trial.result["predictions"]["probability"])
-        assert classifier.best_epoch == trial.result["best_epoch"]
+        assert np.array_equal(again, trial.classified.predictions.probability.array())
+        assert classifier.best_epoch == trial.classified.best_epoch
 
 
 def test_sealed_features_are_those_of_the_folds_unet_and_do_not_stay(features: Path) -> None:
     trial = next(t for t in classifiers(features) if t.config.fold == 1)
-    known = Artifacts(features.parent).open_store(trial.config.inputs["features"])
+    known = Artifacts(features.parent).open_store(trial.classify.features)
     assert not len(known.split("test"))
     before = sorted(features.parent.rglob("*"))
     with sealed_rows(trial.folder, CPU) as rows:
@@ -109,7 +109,7 @@ def test_the_scores_are_those_of_the_folds_votes(finished: Path) -> None:
         for trial in own:
             with sealed_rows(trial.folder, CPU) as rows:
                 votes.append(load_classifier(trial.folder, CPU).predict(rows, CPU)[:, 1])
-        threshold = np.mean([t.result["threshold"] for t in own if t.result])
+        threshold = np.mean([t.classified.threshold for t in own])
         accuracies.append(balanced_accuracy_score(label, np.mean(votes, 0) >= threshold))
         areas.append(roc_auc_score(label, np.mean(votes, 0)))
     scores = row["scores"]

@@ -21,7 +21,7 @@ from medaug.cli import main
 from medaug.data.privacy import site_key
 from medaug.errors import MedaugError
 from medaug.plan.trials import plan_study
-from medaug.spec import ResourceSpec, TrialConfig
+from medaug.spec import ExtractTrial, FeatureSpec, ResourceSpec
 from medaug.store import Store, StoreSchema, StoreWriter
 from medaug.store.files import read_sealed, sealed, sha256_of
 from medaug.study import check_sizes, claim_folder, forked, hold_to_data, resume_study
@@ -191,7 +191,7 @@ def plain_terminal(folder: Path, _: object) -> object:
 
 
 def stopped_twice(folder: Path, _: object) -> object:
-    trial = TrialConfig(stage="classify", settings={}, fold=0)
+    trial = ExtractTrial(slices="none", features=FeatureSpec(), unet="none", fold=0)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with Sweep(folder / "x", folder, ResourceSpec()) as sweep:

@@ -69,7 +69,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Path
     )
     folder = made_run(spec, lambda at, seed: 1.2 * (at["n_synthetic"] == 300 and "ngf" in at))
     for maker in plan_study(spec, SLICES).generate:
-        if maker.labels["arm"] == "acgan":
+        if maker.arm == "acgan":
             publish_generator(spec, maker)
     report = write_report(folder)
     with Tracker(spec, folder, pace_s=0.02) as tracker:

@@ -52,7 +52,7 @@ class Striker:
         self._since.pop(outcome.key, None)
 
     def on_epoch(self, config: TrialConfig, epoch: int, metrics: Mapping[str, float]) -> None:
-        if config.settings["name"].startswith("quick"):
+        if config.title.startswith("quick"):
             return
         self._since[config.key] = self._since.get(config.key, 0) + 1
         ready = min(self._since.values()) >= self._every

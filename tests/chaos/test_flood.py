@@ -56,6 +56,6 @@ def test_an_object_store_that_is_full(faults: Callable[[int, str], Fault], tmp_p
             (outcome,) = sweep.run([trial], work=count)
         assert outcome.status == "done", outcome
         assert outcome.result is not None
-        assert outcome.result["scores"] == {"total": expected_total(4, 2)}
+        assert outcome.result.scores["total"] == expected_total(4, 2)
         assert all(len(ray.get(block)) == OBJECT_STORE_BYTES // 8 for block in blocks)
         fault.survive()

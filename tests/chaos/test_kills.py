@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from toy_trials import begun, config, count, expected_total, small_steps
+from toy_trials import begun, config, count, expected_total, settings_of, small_steps
 
 from medaug.results.goodput import spent
 from medaug.spec import ResourceSpec, TrialConfig
@@ -46,8 +46,8 @@ def run(storage: Path, trials: list[TrialConfig], *listeners: Striker, **resourc
     assert [outcome.status for outcome in outcomes] == ["done"] * len(trials), outcomes
     for one, outcome in zip(trials, outcomes, strict=True):
         assert outcome.result is not None
-        total = expected_total(one.settings["epochs"], one.ranks)
-        assert outcome.result["scores"] == {"total": total}
+        total = expected_total(settings_of(one)["epochs"], one.ranks)
+        assert outcome.result.scores["total"] == total
         assert_every_second_is_counted(TrialFolder(storage / "experiment", one.key))
 
 
@@ -61,7 +61,7 @@ def assert_every_second_is_counted(folder: TrialFolder) -> None:
 
 
 def assert_untouched(storage: Path, one: TrialConfig) -> None:
-    assert len(begun(storage, one)) == one.settings["epochs"], "a finished trial was run again"
+    assert len(begun(storage, one)) == settings_of(one)["epochs"], "a finished trial was run again"
 
 
 def test_killed_ranks(faults: Callable[[int, str], Fault], address: str, tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_hanging_ranks(
         fault.judge(row["time"] - when, HANG_TIMEOUT_S + 5)
         fault.survive(seconds=row["time"] - when)
         assert "rank 1" in row["details"] or row["kind"] == "collective"
-    assert len(begun(tmp_path, victim)) - victim.settings["epochs"] <= len(strikes)
+    assert len(begun(tmp_path, victim)) - settings_of(victim)["epochs"] <= len(strikes)
 
 
 def test_a_rank_that_is_slow_is_named(

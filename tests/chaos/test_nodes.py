@@ -73,7 +73,7 @@ class Spread:
         folder = TrialFolder(self.storage / "experiment", self.trial.key)
         result = folder.result()
         assert result is not None
-        assert result["scores"] == {"total": expected_total(EPOCHS, 2)}
+        assert result.scores["total"] == expected_total(EPOCHS, 2)
 
     def failures(self) -> list[dict[str, Any]]:
         return TrialFolder(self.storage / "experiment", self.trial.key).failures()

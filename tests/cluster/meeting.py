@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from medaug.errors import MedaugError
-from medaug.spec import ResourceSpec, TrialConfig
+from medaug.spec import GenerateTrial, ResourceSpec, TrialConfig, WrittenArm
+from medaug.storage.results import GenerateResult
 from medaug.sweep import Sweep
 from medaug.train.checkpoint import Checkpoint, Progress
 from medaug.train.world import World
@@ -28,12 +29,14 @@ def meet(
     while len(list(storage.glob("here-*"))) < GUESTS:
         time.sleep(0.05)
     gpu = os.environ["CUDA_VISIBLE_DEVICES"]
-    yield Progress(1, {"val/score": 1.0}, None, {"status": "done", "gpu": gpu})
+    yield Progress(1, {"val/score": 1.0}, None, GenerateResult(output=gpu, generator=gpu, n=0))
 
 
 def main(storage: Path, address: str, wait: bool) -> int:
+    maker = WrittenArm(kind="meet")
     trials = [
-        TrialConfig(stage="generate", settings={}, fold=0, seed=seed) for seed in range(GUESTS)
+        GenerateTrial(arm="meet", maker=maker, n=1, features="none", fold=0, seed=seed)
+        for seed in range(GUESTS)
     ]
     resources = ResourceSpec(cpus_per_rank=0.25, gpus_per_rank=0.25, hang_timeout_s=600)
     try:
@@ -43,7 +46,7 @@ def main(storage: Path, address: str, wait: bool) -> int:
     except MedaugError as error:
         print(error, flush=True)
         return error.exit_code
-    print(*(outcome.result["gpu"] for outcome in outcomes if outcome.result), flush=True)
+    print(*(outcome.result.made[0] for outcome in outcomes if outcome.result), flush=True)
     return 0
 
 

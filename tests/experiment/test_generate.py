@@ -16,7 +16,7 @@ def test_a_trial_resumed_after_any_epoch_ends_as_the_undisturbed_one(storage: Pa
     assert [progress.epoch for progress in epochs] == [1, 2]
     assert [progress.save for progress in epochs] == [False, True], "rows come next, no epoch"
     assert last.result is not None
-    assert last.result["history"] == [progress.metrics for progress in epochs]
+    assert [*last.result.history] == [progress.metrics for progress in epochs]
     for stopped in epochs:
         *_, again = run_trial(config, ALONE, storage, stopped.checkpoint)
         assert again == last

@@ -79,7 +79,7 @@ def test_a_generator_of_the_training_patients_is_proven(tmp_path: Path) -> None:
     prove_lineage(made, store, 0)
     exposure = exposure_of(store, 0, store.split("train", 0), made)
     nobody = {"patients": 0, "images": 0}
-    assert exposure == {
+    assert exposure.model_dump() == {
         "scored": {"patients": 1, "images": 2},
         "trained_on": nobody,
         "chose": nobody,
@@ -98,7 +98,7 @@ def test_what_a_published_split_lets_be_seen_is_counted(tmp_path: Path) -> None:
     store = features(tmp_path, BY_IMAGE)
     made = rows(tmp_path, "a/0", "b/0", "b/1", "d/1")
     exposure = exposure_of(store, 0, store.split("train", 0), made)
-    assert exposure == {
+    assert exposure.model_dump() == {
         "scored": {"patients": 3, "images": 3},
         "trained_on": {"patients": 2, "images": 0},  # b and c, by their other images
         "chose": {"patients": 3, "images": 3},
@@ -112,4 +112,4 @@ def test_controls_have_no_generator(tmp_path: Path) -> None:
     transformed = rows(tmp_path, "d", synthetic=False)
     for added in (None, store.split("train", 0), transformed):
         exposure = exposure_of(store, 0, store.split("train", 0), added)
-        assert exposure["seen_by_generator"]["patients"] == 0
+        assert exposure.seen_by_generator.patients == 0

@@ -38,7 +38,7 @@ def store(tmp_path: Path) -> Store:
 def test_sizes_are_nested_whole_patients_of_both_classes(store: Store) -> None:
     before: set[str] = set()
     for n in (1, 5, 12, 20, 45, 100):
-        kept = _first_units(store, n, fold=0)
+        kept = _first_units(store, n, fold=0, draw=0)
         assert len(kept) >= min(n, 45)
         patients = set(kept.patients.tolist())
         assert before <= patients
@@ -51,5 +51,5 @@ def test_sizes_are_nested_whole_patients_of_both_classes(store: Store) -> None:
 
 
 def test_another_fold_begins_with_others(store: Store) -> None:
-    firsts = {tuple(np.unique(_first_units(store, 5, fold).patients)) for fold in range(5)}
+    firsts = {tuple(np.unique(_first_units(store, 5, fold, 0).patients)) for fold in range(5)}
     assert len(firsts) > 1

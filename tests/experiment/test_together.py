@@ -11,7 +11,8 @@ import torch
 
 from medaug.errors import UserError
 from medaug.experiment import run_together, run_trial
-from medaug.spec import TrialConfig
+from medaug.spec import GenerateTrial, WrittenArm
+from medaug.storage.results import TrialResult
 from medaug.store import Fold, Provenance, Splits, Store, StoreSchema, StoreWriter
 from medaug.train.checkpoint import Progress
 from medaug.train.world import World
@@ -64,10 +65,9 @@ def storage(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def trial(arm: dict[str, Any], fold: int = 0, seed: int = 0) -> TrialConfig:
-    settings = {"arm": arm, "n": 20, "train_rows": None}
-    inputs = {"features": "features"}
-    return TrialConfig(stage="generate", settings=settings, inputs=inputs, fold=fold, seed=seed)
+def trial(arm: dict[str, Any], fold: int = 0, seed: int = 0) -> GenerateTrial:
+    maker = WrittenArm.model_validate(arm)
+    return GenerateTrial(arm="gan", maker=maker, n=20, features="features", fold=fold, seed=seed)
 
 
 def test_replicates_that_share_passes_make_the_rows_they_make_alone(
@@ -89,8 +89,8 @@ def test_replicates_that_share_passes_make_the_rows_they_make_alone(
             assert one.metrics == pytest.approx(other.metrics, rel=1e-3, abs=1e-3)
         assert own[-1].result is not None
         assert expected[-1].result is not None
-        name = own[-1].result["output"]
-        assert name == expected[-1].result["output"]
+        name = own[-1].result.output
+        assert name == expected[-1].result.output
         rows, others = (Store.open(at / "stores" / name) for at in (storage, alone))
         torch.testing.assert_close(
             rows.read(slice(0, 20)).x, others.read(slice(0, 20)).x, rtol=1e-3, atol=1e-3
@@ -107,5 +107,5 @@ def test_a_rank_does_not_wait_while_the_first_writes_rows(storage: Path) -> None
     """There is no process group here at all: a collective would raise, not wait."""
     second = World(1, 2, 1, torch.device("cpu"))
     *_, last = run_trial(trial({"kind": "gaussian"}), second, storage)
-    assert last.result == {"status": "done"}
+    assert last.result == TrialResult()
     assert not any(name.name != "features" for name in (storage / "stores").iterdir())

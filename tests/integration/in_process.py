@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from medaug.data.layouts import read_cohort
@@ -15,7 +16,15 @@ from medaug.store import Store
 from medaug.train.world import World
 
 
-def run_here(study: StudySpec) -> tuple[Leaderboard, list[dict[str, Any]], Store]:
+@dataclass(frozen=True)
+class Ended:
+    """A trial and its result."""
+
+    config: Any
+    result: Any
+
+
+def run_here(study: StudySpec) -> tuple[Leaderboard, list[Ended], Store]:
     """The study's leaderboard, its trials' results in the order they ran, and its slices.
 
     It pre-trains no U-Net on phantoms: ``segmenter.pretrain`` has to be null.
@@ -34,6 +43,6 @@ def run_here(study: StudySpec) -> tuple[Leaderboard, list[dict[str, Any]], Store
             trial.claim(config)
             *_, last = run_trial(config, World.single(), study.storage)
             trial.finish(last.result)
-            results.append(last.result | {"stage": config.stage, "labels": dict(config.labels)})
-    assert {result["status"] for result in results} == {"done"}
+            results.append(Ended(config, last.result))
+    assert {each.result.status for each in results} == {"done"}
     return leaderboard_of(folder), results, Store.open(path)

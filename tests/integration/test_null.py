@@ -39,7 +39,7 @@ def test_balanced_accuracy_of_the_null_cohort_contains_one_half(tmp_path: Path) 
             place = folder / "trials" / config.key
             place.mkdir(parents=True)
             (place / "config.json").write_text(config.model_dump_json())
-            (place / "result.json").write_text(json.dumps(last.result))
+            (place / "result.json").write_text(last.result.model_dump_json())
     (folder / "study.json").write_text(json.dumps(study.canonical()))
     board = leaderboard_of(folder)
     assert len(board.rows) == 4

@@ -15,7 +15,7 @@ from medaug.experiment import ARM_CONFIGS
 from medaug.results.leaderboard import Leaderboard, Row
 from medaug.spec import load_study
 from medaug.store import Store
-from tests.integration.in_process import run_here
+from tests.integration.in_process import Ended, run_here
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"
@@ -41,7 +41,7 @@ D = {
     **{f"arms.dcgan.{key}": v for key, v in TOY_GAN.items()},
 }
 
-Run = Callable[..., tuple[Leaderboard, list[dict[str, Any]], Store]]
+Run = Callable[..., tuple[Leaderboard, list[Ended], Store]]
 
 
 @pytest.fixture
@@ -70,8 +70,8 @@ def said(row: Row) -> str:
     return " / ".join(row.flags)
 
 
-def generated(results: list[dict[str, Any]], arm: str) -> list[dict[str, Any]]:
-    return [r for r in results if r["stage"] == "generate" and r["labels"]["arm"] == arm]
+def generated(results: list[Ended], arm: str) -> list[Ended]:
+    return [r for r in results if r.config.stage == "generate" and r.config.arm == arm]
 
 
 def test_head_ct_is_scored_on_groups_that_nothing_has_seen(run: Run) -> None:
@@ -81,20 +81,23 @@ def test_head_ct_is_scored_on_groups_that_nothing_has_seen(run: Run) -> None:
     assert all(row.replicates == row.expected == 2 for row in board.rows)
     # Both arms share their generators, and only one of them the real rows.
     assert not generated(results, "synthetic_only")
-    makers, scored = generated(results, "dcgan"), [r for r in results if r["stage"] == "classify"]
+    makers, scored = (
+        generated(results, "dcgan"),
+        [r for r in results if r.config.stage == "classify"],
+    )
     assert len(makers) == 2
     for result in scored:
-        assert (result["train_rows"] == 0) == (result["labels"]["arm"] == "synthetic_only")
+        assert (result.result.train_rows == 0) == (result.config.arm == "synthetic_only")
     for maker in makers:
         assert maker["extractor"] == "random-modulus-512"
         assert {"fd", "fd_null", "rows_train", "rows_fake"} <= maker["scores"].keys()
         assert maker["scores"]["fd"] > maker["scores"]["fd_null"]  # one epoch is noise
     for result in scored:
-        assert result["lineage"] == "proven"
-        seen = {way: n["patients"] for way, n in result["exposure"].items()}
+        assert result.result.lineage == "proven"
+        seen = {way: n.patients for way, n in result.result.exposure}
         assert seen.pop("scored") > 0
         assert set(seen.values()) == {0}
-    assert len({result["steps"] for result in scored}) <= 2  # one number for each fold
+    assert len({result.result.steps for result in scored}) <= 2  # one number for each fold
 
 
 def test_head_ct_as_published_has_groups_on_both_sides(run: Run) -> None:
@@ -109,10 +112,10 @@ def test_head_ct_as_published_has_groups_on_both_sides(run: Run) -> None:
     train, held_out = (set(slices.split(role, 0).patients) for role in ("train", "eval"))
     both = len(train & held_out)
     assert both > 0
-    scored = {r["labels"]["arm"]: r for r in results if r["stage"] == "classify"}
+    scored = {r.config.arm: r for r in results if r.config.stage == "classify"}
     for arm, result in scored.items():
-        assert result["lineage"] == "violated as published"
-        exposure = result["exposure"]
+        assert result.result.lineage == "violated as published"
+        exposure = result.result.exposure
         assert exposure["scored"] == {"patients": len(held_out), "images": sizes["eval"]}
         assert exposure["trained_on"] == {"patients": both, "images": 0}
         by_generator = {"patients": both if arm == "dcgan" else 0, "images": 0}
@@ -126,22 +129,22 @@ def test_head_ct_as_published_has_groups_on_both_sides(run: Run) -> None:
 def test_brain_ct_gives_all_arms_the_same_steps(run: Run) -> None:
     board, results, _ = run("brain_ct", "ct_ich", C | HONEST, {"none", "times4"})
     assert {row.title for row in board.rows} == {"none", "times4 +90"}
-    assert {r["lineage"] for r in results if r["stage"] == "classify"} == {"proven"}
+    assert {r.result.lineage for r in results if r.config.stage == "classify"} == {"proven"}
     assert all("optimiser steps" not in said(row) for row in board.rows)
-    assert {r["extractor"] for r in generated(results, "times4")} == {None}  # no synthetic rows
+    assert {r.result.extractor for r in generated(results, "times4")} == {None}  # no synthetic rows
 
 
 def test_brain_ct_as_published_steps_more_and_chooses_on_its_test_images(run: Run) -> None:
     settings = C | {"sweep.train_rows": [30]}
     board, results, slices = run("brain_ct_as_published", "ct_ich", settings, {"none", "times4"})
     assert len(slices.split("val", 0)) == 0
-    scored = {r["labels"]["arm"]: r for r in results if r["stage"] == "classify"}
-    assert {result["train_rows"] for result in scored.values()} == {30}
+    scored = {r.config.arm: r for r in results if r.config.stage == "classify"}
+    assert {result.result.train_rows for result in scored.values()} == {30}
     # 120 rows in batches of 32 against 30
     assert scored["times4"]["steps"] == 3 * scored["none"]["steps"]
     for result in scored.values():
-        assert result["exposure"]["chose"] == result["exposure"]["scored"]
-        assert len(result["predictions"]["probability"][0]) == 2  # the third neuron is left out
+        assert result.result.exposure.chose == result.result.exposure.scored
+        assert result.result.predictions.probability.shape[1] == 2  # the third neuron is left out
     assert all("chose epoch and threshold" in said(row) for row in board.rows)
 
 
@@ -152,9 +155,9 @@ def test_chest_xray_has_the_row_that_the_paper_lacks(run: Run) -> None:
     )
     titles = {"none of 16", "flip +24 of 16", "dcgan +24 of 16"}
     assert {row.title for row in board.rows} == titles
-    scored = [r for r in results if r["stage"] == "classify"]
-    assert {r["lineage"] for r in scored} == {"proven"}
-    assert all(16 <= r["train_rows"] < 30 for r in scored)  # whole patients
+    scored = [r for r in results if r.config.stage == "classify"]
+    assert {r.result.lineage for r in scored} == {"proven"}
+    assert all(16 <= r.result.train_rows < 30 for r in scored)  # whole patients
 
 
 def test_chest_xray_as_published_shows_its_gan_test_images(run: Run) -> None:
@@ -164,7 +167,7 @@ def test_chest_xray_as_published_shows_its_gan_test_images(run: Run) -> None:
     held_out = slices.split("eval", 0)
     parts = slices.manifest["extra"]["parts"]
     shown = sum("train" in parts[unit] for unit in held_out.units.tolist())
-    scored = {r["labels"]["arm"]: r for r in results if r["stage"] == "classify"}
+    scored = {r.config.arm: r for r in results if r.config.stage == "classify"}
     exposure = scored["dcgan"]["exposure"]
     assert exposure["seen_by_generator"]["images"] == shown > len(held_out) / 2
     assert scored["flip"]["exposure"]["seen_by_generator"] == {"patients": 0, "images": 0}

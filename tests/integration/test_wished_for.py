@@ -60,11 +60,11 @@ def test_what_the_paper_wished_for_is_one_setting_away(
     arms = {name: arm for name, arm in study.arms.items() if name in ("none", *GANS)}
     board, results, _ = run_here(study.model_copy(update={"arms": arms}))
     assert {row.title for row in board.rows} == {"none", *(f"{arm} +16" for arm in GANS)}
-    made = [result for result in results if result["stage"] == "generate"]
-    assert {result["labels"]["arm"] for result in made} == set(GANS)
+    made = [result for result in results if result.config.stage == "generate"]
+    assert {result.config.arm for result in made} == set(GANS)
     for result in made:
-        rows = Artifacts(tmp_path).open_store(result["output"])
+        rows = Artifacts(tmp_path).open_store(result.result.output)
         assert rows.schema.shape == shape
         assert torch.isfinite(rows.read().x.float()).all()
-        assert result["extractor"] == "gap+gmp"
-    assert {r["lineage"] for r in results if r["stage"] == "classify"} == {"proven"}
+        assert result.result.extractor == "gap+gmp"
+    assert {r.result.lineage for r in results if r.config.stage == "classify"} == {"proven"}

@@ -76,9 +76,9 @@ def test_seconds_grow_with_rows_epochs_and_what_is_generated() -> None:
     small = small_of(whole)
     plan = plan_study(whole, SLICES, PRETRAIN)
     assert trial_seconds(plan.segment[0], KIND, small, whole, 200) == 2 + 10 * (2 + 0.5) + 3
-    acgan = next(t for t in plan.generate if t.labels["arm"] == "acgan")
+    acgan = next(t for t in plan.generate if t.arm == "acgan")
     assert trial_seconds(acgan, KIND, small, whole, 200) == 2 + 20 * (2 + 0.5) + 3 * 300 / 150
-    classical = next(t for t in plan.generate if t.labels["arm"] == "classical")
+    classical = next(t for t in plan.generate if t.arm == "classical")
     assert trial_seconds(classical, KIND, small, whole, 200) == 2 + 1 * (2 + 0.5) + 3 * 300 / 150
     assert trial_seconds(plan.classify[0], KIND, small, whole, 200) == 2 + 8 * (2 + 0.5) + 3 * 2
     fixed = study(arms={"none": {}, "acgan": {"epochs": 20, "steps_per_epoch": 5}})
@@ -124,7 +124,7 @@ def test_trials_are_rehearsed_until_one_comes_to_a_slot_that_is_warm() -> None:
     ]  # fmt: skip
     classify = _few(plan.classify)
     assert len(classify) == 6
-    assert all(trial.settings["n_synthetic"] for trial in classify)
+    assert all(trial.n_synthetic for trial in classify)
 
 
 def test_a_trial_is_taken_apart(tmp_path: Path) -> None:
@@ -166,9 +166,7 @@ def test_an_arm_with_more_rows_takes_more_steps_only_as_published() -> None:
     published = study(protocol="as_published", split={"scheme": "published", "val_fraction": 0.2})
     trials = plan_study(published, SLICES, PRETRAIN).classify
     small = small_of(published)
-    taken = {
-        t.settings["n_synthetic"]: trial_seconds(t, KIND, small, published, 100) for t in trials
-    }
+    taken = {t.n_synthetic: trial_seconds(t, KIND, small, published, 100) for t in trials}
     training = 100 * 0.8 * 0.8
     assert taken[0] == pytest.approx(2 + 8 * (training / (training + 150) + 0.5) + 3)
     share = (training + 300) / (training + 150)

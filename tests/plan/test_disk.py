@@ -10,6 +10,7 @@ from medaug.errors import EnvironmentFault
 from medaug.experiment import ARM_CONFIGS
 from medaug.plan.disk import KEPT, bytes_to_write
 from medaug.spec import StudySpec, TrialConfig, build_study
+from medaug.spec.trial import parse_trial
 from medaug.sweep.runner import check_storage
 
 IMAGES = {
@@ -28,8 +29,18 @@ def study(settings: dict[str, object], storage: Path) -> StudySpec:
     return build_study(settings | {"storage": str(storage)}, ARM_CONFIGS)
 
 
-def trial(stage: str, fold: int = 0, **settings: int) -> TrialConfig:
-    return TrialConfig(stage=stage, settings=settings, fold=fold)  # type: ignore[arg-type]
+def trial(stage: str, fold: int = 0, n: int = 0) -> TrialConfig:
+    arm = {"arm": "x", "maker": {"kind": "noise"}, "n": n}
+    own: dict[str, dict[str, object]] = {
+        "segment": {"segmenter": {}, "slices": "none"},
+        "extract": {"features": {}, "slices": "none", "unet": "none"},
+        "generate": {"features": "none", **arm},
+        "classify": {
+            **{"features": "none", "classifier": {}, "arm": "x", "kind": "noise"},
+            **{"synthetic": True, "n_synthetic": n},
+        },
+    }
+    return parse_trial({"stage": stage, "fold": fold, **own[stage]})
 
 
 def test_stores_take_what_their_rows_take(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from medaug.storage import artifacts, bucket
+from medaug.storage import artifacts as artifacts
+from medaug.storage import bucket
 from medaug.storage.uri import COPIES_ENV, local
 
 SECRET = "this-is-the-secret-of-the-tests"

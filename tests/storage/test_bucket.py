@@ -21,6 +21,7 @@ from medaug.errors import EnvironmentFault, UserError
 from medaug.ownership.lease import Lease
 from medaug.storage import bucket
 from medaug.storage.artifacts import Artifacts
+from medaug.storage.results import ExtractResult
 from medaug.storage.run_folder import refresh_run, share_run
 from medaug.storage.trial_folder import TrialFolder, write_json
 from medaug.storage.uri import local
@@ -32,6 +33,8 @@ from tests.sweep.toy_trials import config
 from tests.train.checkpoints import KEY, checkpoint
 
 TRIAL = config("x")
+
+DONE = ExtractResult(output="none", rows=0, shape=())
 
 
 def ledger(storage: Path) -> Ledger:
@@ -102,7 +105,7 @@ def test_what_a_trial_leaves_is_seen_elsewhere(node: Node) -> None:
 
     theirs.reopen()
     theirs.log_epoch({"epoch": 2})
-    theirs.finish({"status": "done"})
+    theirs.finish(DONE)
     mine = trial_in(node("one"))
     mine.refresh()
     assert mine.failure() is None
@@ -116,7 +119,7 @@ def test_what_never_reached_the_bucket_has_not_happened(node: Node) -> None:
     folder.log_epoch({"epoch": 1})
     with open(folder.path / "epochs.jsonl", "a") as file:  # killed before it was sent
         file.write('{"epoch": 2}\n')
-    (folder.path / "result.json").write_text('{"status": "done"}')
+    (folder.path / "result.json").write_text(DONE.model_dump_json())
     folder.refresh()
     assert folder.epoch() == 1
     assert folder.result() is None
@@ -356,7 +359,7 @@ def test_a_trial_that_another_run_has_finished_is_taken_over_with_its_checkpoint
     theirs.claim(TRIAL)
     theirs.log_epoch({"epoch": 1})
     Ledger(theirs.path).commit(checkpoint(1), fingerprint=TRIAL.key)
-    theirs.finish({"status": "done"})
+    theirs.finish(DONE)
 
     storage = node("two")
     refresh_run(storage / "run")

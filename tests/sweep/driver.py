@@ -27,12 +27,12 @@ class Announcer:
         print("wave", n, reused, flush=True)
 
     def on_trial_start(self, config: TrialConfig) -> None:
-        print("start", config.settings["name"], flush=True)
+        print("start", config.title, flush=True)
 
     def on_place(self, config: TrialConfig, device: str) -> None: ...
 
     def on_epoch(self, config: TrialConfig, epoch: int, metrics: Mapping[str, float]) -> None:
-        print("epoch", config.settings["name"], epoch, flush=True)
+        print("epoch", config.title, epoch, flush=True)
 
     def on_trial_end(self, outcome: Outcome) -> None:
         print("end", outcome.key, outcome.status, flush=True)

@@ -7,13 +7,22 @@ import io
 import pytest
 from rich.console import Console
 
-from medaug.spec import TrialConfig
+from medaug.spec import ClassifyTrial, GenerateTrial, NetworkSpec, WrittenArm
 from medaug.sweep.display import Display, Row
 from medaug.sweep.events import Listeners, Outcome
 
 
-def trial(arm: str) -> TrialConfig:
-    return TrialConfig(stage="generate", settings={"arm": arm}, fold=1, seed=2, labels={"arm": arm})
+def trial(arm: str) -> GenerateTrial:
+    maker = WrittenArm.model_validate({"kind": "noise", "name": arm})
+    return GenerateTrial(arm=arm, maker=maker, n=1, features="none", fold=1, seed=2)
+
+
+def classifier(epochs: int, fold: int = 0) -> ClassifyTrial:
+    spec = NetworkSpec(epochs=epochs)
+    about = {"arm": "none", "kind": "none", "synthetic": False, "n_synthetic": 0}
+    return ClassifyTrial.model_validate(
+        {"classifier": spec, "features": "none", "fold": fold, **about}
+    )
 
 
 def run(display: Display) -> None:
@@ -26,7 +35,7 @@ def run(display: Display) -> None:
         display.on_epoch(done, epoch, {"train/loss": 1.0, "val/fd": 9.0 - epoch})
     display.on_place(running, "cuda:3 @ 10.0.0.7")
     display.on_epoch(running, 1, {"val/fd": 2.0})
-    display.on_trial_end(Outcome(done.key, "done", 4, {}, None, 75.0))
+    display.on_trial_end(Outcome(done.key, "done", 4, None, None, 75.0))
     display.on_trial_end(Outcome(bad.key, "failed", 0, None, "hang: [rank 1]; look", 3.0))
 
 
@@ -174,7 +183,7 @@ def test_a_better_metric_takes_the_place_of_a_lesser_one() -> None:
 def test_epochs_that_are_left_are_known_from_the_configuration(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    config = TrialConfig(stage="classify", settings={"classifier": {"epochs": 30}}, fold=0)
+    config = classifier(epochs=30)
     row = Row(config)
     for epoch, now in ((1, 100.0), (3, 104.0)):
         monkeypatch.setattr("time.monotonic", lambda now=now: now)
@@ -201,14 +210,11 @@ def test_what_is_left_counts_waiting_trials_and_the_rest_of_running_ones(
 ) -> None:
     display = Display(Console(file=io.StringIO(), width=100))
     display.on_wave_start("classify", 6, 0)
-    settings = {"classifier": {"epochs": 10}}
-    done, half, new = (
-        TrialConfig(stage="classify", settings=settings, fold=fold) for fold in range(3)
-    )
+    done, half, new = (classifier(10, fold) for fold in range(3))
     for config in (done, half, new):
         display.on_trial_start(config)
     assert "ETA" not in display._title().plain
-    display.on_trial_end(Outcome(done.key, "done", 10, {}, None, 20.0))
+    display.on_trial_end(Outcome(done.key, "done", 10, None, None, 20.0))
     for epoch, now in ((1, 100.0), (5, 108.0)):
         monkeypatch.setattr("time.monotonic", lambda now=now: now)
         display.on_epoch(half, epoch, {})

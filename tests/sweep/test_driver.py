@@ -62,7 +62,7 @@ def test_sigterm_then_sigkill_then_to_the_end(
         assert len(epochs) <= EPOCHS + 1, "more than one epoch was done twice"
         result = TrialFolder(tmp_path / "experiment", trial(name).key).result()
         assert result is not None
-        assert result["scores"] == {"total": expected_total(EPOCHS, 1)}
+        assert result.scores["total"] == expected_total(EPOCHS, 1)
     last.await_no_leftovers()
 
 

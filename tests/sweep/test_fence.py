@@ -11,6 +11,7 @@ import torch
 from toy_trials import config
 
 from medaug.spec import TrialConfig
+from medaug.storage.results import ExtractResult
 from medaug.storage.trial_folder import TrialFolder
 from medaug.sweep.trial.failures import Failure, triage
 from medaug.sweep.trial.fence import Fence, Superseded, newest_turn, next_turn
@@ -32,6 +33,8 @@ print(rank.begin(config("x"), storage / "experiment", storage, "toy_trials:count
 while not rank.advance().finished:
     pass
 """
+
+DONE = ExtractResult(output="none", rows=0, shape=())
 
 
 @pytest.fixture
@@ -85,10 +88,10 @@ def test_nothing_of_an_old_writer_arrives(folder: TrialFolder) -> None:
     with pytest.raises(Superseded):
         old.save()
     with pytest.raises(Superseded):
-        old.record(progress(2, result={"status": "done"}), seconds=1.0)
+        old.record(progress(2, result=DONE), seconds=1.0)
     assert content(folder) == before
-    new.record(progress(2, result={"status": "done"}), seconds=1.0)
-    assert folder.result() == {"status": "done"}
+    new.record(progress(2, result=DONE), seconds=1.0)
+    assert folder.result() == DONE
 
 
 def test_a_checkpoint_that_was_being_written_meanwhile_gets_no_name(

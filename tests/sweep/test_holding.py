@@ -12,7 +12,8 @@ from click.testing import CliRunner
 
 from medaug.cli import main
 from medaug.ownership.status import runs_in, state_of, stop
-from medaug.spec import TrialConfig
+from medaug.spec import GenerateTrial, WrittenArm
+from medaug.storage.results import ExtractResult
 from medaug.storage.trial_folder import TrialFolder
 
 DRIVER = """
@@ -35,13 +36,15 @@ def a_run(storage: Path) -> Path:
     folder.mkdir()
     (folder / "study.json").write_text("{}")
     for seed, end in enumerate(["done", "stopped early", "failed", "begun", "waiting"]):
-        config = TrialConfig(stage="generate", settings={}, fold=0, seed=seed)
+        config = GenerateTrial(
+            arm="x", maker=WrittenArm(kind="noise"), n=1, features="none", fold=0, seed=seed
+        )
         trial = TrialFolder(folder, config.key)
         trial.claim(config)
         if end != "waiting":
             trial.log_epoch({"epoch": 1, "metrics": {}})
         if end == "done":
-            trial.finish({"status": "done"})
+            trial.finish(ExtractResult(output="none", rows=0, shape=()))
         if end == "stopped early":
             trial.stop(1, {})
         if end == "failed":

@@ -13,6 +13,7 @@ import torch
 from toy_trials import config
 
 from medaug.spec import TrialConfig
+from medaug.storage.results import DivergedResult
 from medaug.storage.trial_folder import TrialFolder
 from medaug.sweep.trial.failures import Failure
 from medaug.sweep.trial.rank import Epoch, Rank, interface_of
@@ -65,7 +66,7 @@ def test_it_goes_on_from_the_ledger_and_can_leave_at_any_epoch(rank: Rank, tmp_p
     assert [row["epoch"] for row in folder.epochs()] == [1, 2, 3]
     result = folder.result()
     assert result is not None
-    assert result["scores"] == {"total": 6.0}
+    assert result.scores["total"] == 6.0
 
 
 def test_leaving_a_trial_saves_its_last_epoch(rank: Rank, tmp_path: Path) -> None:
@@ -81,7 +82,7 @@ def test_leaving_a_trial_saves_its_last_epoch(rank: Rank, tmp_path: Path) -> Non
     assert [rank.advance().epoch for _ in range(2)] == [3, 4]  # type: ignore[union-attr]
     result = folder.result()
     assert result is not None
-    assert result["scores"] == {"total": 10.0}
+    assert result.scores["total"] == 10.0
 
 
 def test_failures_come_back_as_values(rank: Rank, tmp_path: Path) -> None:
@@ -103,7 +104,7 @@ def test_a_result_alone_is_no_epoch(rank: Rank, tmp_path: Path) -> None:
     assert rank.advance() == Epoch(1, {"val/score": 1.0}, finished=False)
     assert rank.advance() == Epoch(1, {}, finished=True)
     assert [row["epoch"] for row in folder.epochs()] == [1]
-    assert folder.result() == {"status": "diverged"}
+    assert folder.result() == DivergedResult(why="no reason")
 
 
 def test_the_pulse_stands_still_in_a_thread_that_waits(rank: Rank) -> None:

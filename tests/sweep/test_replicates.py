@@ -9,8 +9,9 @@ import pytest
 
 from medaug.experiment import run_trial
 from medaug.spec import StudySpec
+from medaug.storage.results import ExtractResult, GenerateResult
 from medaug.storage.trial_folder import TrialFolder
-from medaug.sweep.trial.replicates import AT_ONCE, LABEL, folded, run_replicates
+from medaug.sweep.trial.replicates import AT_ONCE, folded, run_replicates
 from medaug.train.checkpoint import Ledger
 from medaug.train.world import World
 
@@ -29,17 +30,17 @@ def test_groups_are_configurations_and_leave_finished_trials_out(tmp_path: Path)
     single = [trial(ACGAN | {"ngf": 9})]
     done = TrialFolder(tmp_path / "study", first[0].key)
     done.claim(first[0])
-    done.finish({"status": "done"})
+    done.finish(ExtractResult(output="none", rows=0, shape=()))
 
     firsts = folded([*first, *second, *alone, *single], tmp_path / "study")
 
     # Nineteen of the first configuration are left: sixteen and three.
-    assert [len(each.labels[LABEL]) for each in firsts] == [AT_ONCE, 3, 2]
+    assert [len(each.together_with) for each in firsts] == [AT_ONCE, 3, 2]
     assert [each.key for each in firsts] == [first[1].key, first[17].key, second[0].key]
-    assert all(each.labels[LABEL][0] == "study" for each in firsts)
+    assert all(each.together_with[0] == "study" for each in firsts)
     other = TrialFolder(tmp_path / "study", second[1].key)
     assert other.config() == second[1]
-    assert LABEL not in firsts[0].title
+    assert "study" not in firsts[0].title
 
 
 def _epochs(folder: TrialFolder) -> list[int]:
@@ -61,13 +62,13 @@ def test_each_replicate_has_its_ledger_and_result_and_goes_on_from_there(
 
     *_, last = run_replicates(first, ALONE, storage, begun.checkpoint)
     assert last.result is not None
-    assert last.result["status"] == "done"
+    assert last.result.status == "done"
     for folder, config in zip(folders, trials[1:], strict=True):
         assert _epochs(folder) == [1, 2, 3]
         result = folder.result()
-        assert result is not None
-        assert result["n"] == 20
-        assert Ledger(folder.path).latest(config.key) is None  # what it made is an artefact
+        assert isinstance(result, GenerateResult)
+        assert result.n == 20
+        assert Ledger(folder.path).latest(config.key) is None  # what it made is on the artifacts
 
 
 def test_what_is_left_of_a_replicate_runs_by_itself(storage: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 import pytest
-from toy_trials import config, count, expected_total
+from toy_trials import config, count, expected_total, settings_of
 
 from medaug.errors import EnvironmentFault
 from medaug.spec import AshaSpec, ResourceSpec, TrialConfig
@@ -41,7 +41,7 @@ class Diary:
         self.devices[config.key] = device
 
     def on_epoch(self, config: TrialConfig, epoch: int, metrics: Mapping[str, float]) -> None:
-        assert metrics["val/score"] == config.settings.get("score", 0.0) + epoch
+        assert metrics["val/score"] == settings_of(config).get("score", 0.0) + epoch
         self.epochs.setdefault(config.key, []).append(epoch)
 
     def on_trial_end(self, outcome: Outcome) -> None:
@@ -84,11 +84,11 @@ def test_two_waves_of_mixed_trials_reuse_ranks_and_results(tmp_path: Path) -> No
     assert [outcome.key for outcome in first] == [trial.key for trial in trials]
     for trial, outcome in zip(trials, first, strict=True):
         assert outcome.result is not None
-        assert outcome.result["scores"] == {"total": expected_total(3, trial.ranks)}
+        assert outcome.result.scores["total"] == expected_total(3, trial.ranks)
         assert outcome.epoch == 3
         assert diary.epochs[trial.key] == [1, 2, 3]
         assert TrialFolder(tmp_path / "experiment", trial.key).config() == trial
-    processes = {outcome.result["pid"] for outcome in first if outcome.result}
+    processes = {outcome.result.scores["pid"] for outcome in first if outcome.result}
     assert len(processes) < 8, "every trial started processes of its own"
     assert statuses(second) == ["reused"] * 8 + ["done"]
     assert second[0].result == first[0].result
@@ -131,7 +131,7 @@ def test_failures_lose_no_finished_epoch_and_leave_siblings_alone(tmp_path: Path
     for trial, outcome in zip(trials, outcomes, strict=True):
         if trial is not wrong:
             assert outcome.result is not None
-            assert outcome.result["scores"] == {"total": expected_total(3, trial.ranks)}
+            assert outcome.result.scores["total"] == expected_total(3, trial.ranks)
             assert logged(tmp_path, trial) == [1, 2, 3], "an epoch was lost, or done twice"
     failed = outcomes[2]
     assert failed.epoch == 1
@@ -186,7 +186,7 @@ def test_a_killed_rank_costs_the_epochs_since_the_last_save_and_changes_nothing(
     with sweep(tmp_path, diary, checkpoint_every_s=3600) as running:
         (outcome,) = running.run([trial], work=count)
     assert outcome.result is not None
-    assert outcome.result["scores"] == {"total": expected_total(4, 2)}
+    assert outcome.result.scores["total"] == expected_total(4, 2)
     assert logged(tmp_path, trial) == [1, 2, 1, 2, 3, 4]
     assert diary.epochs[trial.key] == [1, 2, 3, 4], "an epoch was told twice"
 

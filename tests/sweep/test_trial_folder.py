@@ -9,8 +9,11 @@ import pytest
 from toy_trials import config
 
 from medaug.errors import EnvironmentFault, IntegrityError
+from medaug.storage.results import ExtractResult
 from medaug.storage.trial_folder import TrialFolder, write_json
 from medaug.sweep.runner import check_storage
+
+DONE = ExtractResult(output="none", rows=0, shape=())
 
 
 def test_the_configuration_comes_back_with_the_same_key(folder: TrialFolder) -> None:
@@ -31,11 +34,11 @@ def test_epochs_survive_a_torn_line(folder: TrialFolder) -> None:
 def test_reopening_forgets_failures_and_stops_but_not_results(folder: TrialFolder) -> None:
     folder.stop(3, {"val/score": 1.0})
     folder.fail({"error": "x"})
-    folder.finish({"status": "done"})
+    folder.finish(DONE)
     folder.reopen()
     assert folder.stopped() is None
     assert not (folder.path / "failure.json").exists()
-    assert folder.result() == {"status": "done"}
+    assert folder.result() == DONE
 
 
 def test_files_are_private_and_whole(folder: TrialFolder, tmp_path: Path) -> None:
@@ -52,6 +55,31 @@ def test_a_result_that_is_not_json_is_an_integrity_error(folder: TrialFolder) ->
     (folder.path / "result.json").write_text('{"status": "do')
     with pytest.raises(IntegrityError, match=r"result\.json.*delete it"):
         folder.result()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("result.json", "{}", "output: Field required"),
+        ("result.json", '{"stage": "extract", "output": "x", "shape": []}', "rows: Field required"),
+        ("result.json", '{"threshold": 0.5}', "predictions is missing"),
+        ("config.json", '{"stage": "extract", "fold": 0}', "extract.slices: Field required"),
+        ("config.json", '{"stage": "extract", "settings": {}}', "features is missing"),
+    ],
+)
+def test_a_file_that_does_not_parse_is_damage_with_a_name(
+    folder: TrialFolder, name: str, content: str, said: str
+) -> None:
+    path = folder.path / name
+    path.write_text(content)
+    with pytest.raises(IntegrityError) as caught:
+        folder.result() if name == "result.json" else folder.config()
+    assert caught.value.exit_code == 5
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert said in message
+    assert "resume the run" in message
+    assert "\n" not in message
 
 
 def test_storage_is_checked_for_writing_and_for_room(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,28 @@ import psutil
 import torch
 
 from medaug.errors import UserError
-from medaug.spec import TrialConfig
+from medaug.spec import GenerateTrial, TrialConfig, WrittenArm
+from medaug.storage.results import DivergedResult, GenerateResult
 from medaug.train.checkpoint import Checkpoint, Progress
 from medaug.train.loop import Guard
 from medaug.train.world import World, distribute
 
 
-def config(name: str, *, ranks: int = 1, **settings: Any) -> TrialConfig:
+def config(name: str, *, ranks: int = 1, **settings: Any) -> GenerateTrial:
     """A trial of :func:`count`, told apart by its name."""
-    return TrialConfig(stage="generate", settings={"name": name, **settings}, fold=0, ranks=ranks)
+    maker = WrittenArm.model_validate({"kind": "toy", "name": name, **settings})
+    return GenerateTrial(arm=name, maker=maker, n=1, features="none", fold=0, ranks=ranks)
+
+
+def settings_of(config: TrialConfig) -> Mapping[str, Any]:
+    """What :func:`config` was given."""
+    assert isinstance(config, GenerateTrial)
+    return config.maker.model_extra or {}
+
+
+def result_of(**scores: float) -> GenerateResult:
+    """A result that has nothing but scores."""
+    return GenerateResult(output="none", generator="none", n=0, scores=scores)
 
 
 def count(
@@ -31,7 +44,7 @@ def count(
 ) -> Iterator[Progress]:
     """Add up the epochs' numbers over all ranks; ``settings`` say what goes wrong, when and
     how often."""
-    settings = config.settings
+    settings = settings_of(config)
     total = resume.tensors["total"].clone() if resume else torch.zeros(())
     epochs = settings.get("epochs", 3)
     for epoch in range(resume.epoch + 1 if resume else 1, epochs + 1):
@@ -46,7 +59,7 @@ def count(
         total += world.reduce_sum(torch.tensor(float(epoch)))
         result = None
         if epoch == epochs:
-            result = {"status": "done", "scores": {"total": total.item()}, "pid": os.getpid()}
+            result = result_of(total=total.item(), pid=os.getpid())
         yield Progress(
             epoch,
             {"val/score": settings.get("score", 0.0) + epoch},
@@ -84,12 +97,12 @@ def small_steps(
     optimizer, guard = torch.optim.SGD(network.parameters(), lr=1e-3), Guard(world)
     for epoch in range(1, 4):
         for _ in range(15):
-            time.sleep(config.settings["seconds"] if world.rank == 1 else 0.0)
+            time.sleep(settings_of(config)["seconds"] if world.rank == 1 else 0.0)
             optimizer.zero_grad()
             network(torch.ones(2, 4)).sum().backward()
             guard.step(optimizer)
         state = Checkpoint(epoch, 15 * epoch, {"weight": torch.zeros(())})
-        result = {"status": "done", "scores": {}} if epoch == 3 else None
+        result = result_of() if epoch == 3 else None
         yield Progress(epoch, {"val/score": float(epoch)}, state, result)
 
 
@@ -110,7 +123,7 @@ def diverges(
     config: TrialConfig, world: World, storage: Path, resume: Checkpoint | None
 ) -> Iterator[Progress]:
     yield Progress(1, {"val/score": 1.0})
-    yield Progress(1, {}, result={"status": "diverged"})
+    yield Progress(1, {}, result=DivergedResult(why="no reason"))
 
 
 def _break(fault: str, tries: Path) -> None:

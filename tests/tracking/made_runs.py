@@ -15,8 +15,9 @@ from medaug.experiment import ARM_CONFIGS, generator_name, output_name
 from medaug.models.unet import UNet
 from medaug.plan.trials import Plan, plan_study
 from medaug.seeding import numpy_generator
-from medaug.spec import StudySpec, TrialConfig, build_study
+from medaug.spec import ClassifyTrial, StudySpec, TrialConfig, build_study
 from medaug.storage.artifacts import Artifacts
+from medaug.storage.trial_folder import TrialFolder
 from medaug.store import Provenance, Splits, Store, StoreSchema, StoreWriter
 
 SIZE, SHAPE = 32, (16, 6, 6)
@@ -24,8 +25,8 @@ SLICES = "slices-0123456789ab"
 STARTED = 1_760_000_000.0
 
 Effect = Callable[[Mapping[str, Any], int], float]
-"""(labels of a configuration, seed) -> how far its logits are shifted towards the truth."""
-Edit = Callable[[TrialConfig, dict[str, Any]], "dict[str, Any] | None"]
+"""(:func:`labels_of` a configuration, seed) -> how far its logits are shifted towards the truth."""
+Edit = Callable[[ClassifyTrial, dict[str, Any]], "dict[str, Any] | None"]
 """Changes a result before it is written; None: the trial has none."""
 
 
@@ -102,13 +103,27 @@ def write_trial(
         (trial / "result.json").write_text(json.dumps({"status": "done", **result}))
 
 
-def classified(study: StudySpec, config: TrialConfig, effect: Effect) -> dict[str, Any]:
+def labels_of(config: ClassifyTrial) -> dict[str, Any]:
+    """What a row of the leaderboard is about, by name."""
+    names = ("arm", "kind", "synthetic", "n_synthetic")
+    labels = {name: getattr(config, name) for name in names} | dict(config.point)
+    return labels | ({} if config.train_rows is None else {"train_rows": config.train_rows})
+
+
+def config_in(trial: Path) -> ClassifyTrial:
+    """Of the classifier whose own folder this is."""
+    config = TrialFolder(trial.parents[1], trial.name).config()
+    assert isinstance(config, ClassifyTrial)
+    return config
+
+
+def classified(study: StudySpec, config: ClassifyTrial, effect: Effect) -> dict[str, Any]:
     """Predictions of one classifier: a patient's evidence is shared by all configurations, the
     rest of the noise is a replicate's own."""
     patients, labels, splits = cohort(study)
     held_out = np.flatnonzero(np.isin(patients, splits.folds[config.fold].eval))
     own = numpy_generator(
-        "own", *(str(item) for item in sorted(config.labels.items())), config.seed
+        "own", *(str(item) for item in sorted(labels_of(config).items())), config.seed
     )
     rows: dict[str, list[Any]] = {"patient": [], "slice": [], "label": [], "probability": []}
     for patient in held_out.tolist():
@@ -117,7 +132,7 @@ def classified(study: StudySpec, config: TrialConfig, effect: Effect) -> dict[st
         evidence = sign * 0.6 + shared.normal() + 0.2 * own.normal()
         for number in range(8):
             noise = shared.normal() + 0.3 * own.normal()
-            logit = evidence + noise + sign * effect(config.labels, config.seed)
+            logit = evidence + noise + sign * effect(labels_of(config), config.seed)
             positive = round(float(1 / (1 + np.exp(-logit))), 6)
             rows["patient"].append(patients[patient].item())
             rows["slice"].append(number)
@@ -160,14 +175,19 @@ def made_run(
         write_trial(folder, config, {**scores, "history": history}, history)
     for config in plan.extract:
         write_rows(artifacts, output_name(config), slices, SHAPE, synthetic=False, seed=config.fold)
-        write_trial(folder, config, {"output": output_name(config), "rows": len(slices)}, begun=30)
+        write_trial(
+            folder,
+            config,
+            {"output": output_name(config), "rows": len(slices), "shape": SHAPE},
+            begun=30,
+        )
     for config in plan.generate:
-        synthetic = config.settings["arm"]["kind"] != "classical"
+        synthetic = config.maker.kind != "classical"
         shape = SHAPE if study.features else slices.schema.shape
         write_rows(
             artifacts, output_name(config), slices, shape, synthetic=synthetic, seed=config.seed
         )
-        history = gan_history() if config.settings["arm"]["kind"] == "acgan" else []
+        history = gan_history() if config.maker.kind == "acgan" else []
         quality = {"fd": 60.0, "fd_null": 25.0, "near_copy_rate": 0.01, "tstr": 0.6}
         result = {
             "output": output_name(config),

@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from medaug.spec import StudySpec, TrialConfig
+from medaug.storage.results import ClassifyResult, DivergedResult, HeldOut
 from medaug.storage.trial_folder import TrialFolder
 from medaug.sweep.events import Outcome, Status
 from medaug.tracking.tracker import Tracker
@@ -54,9 +56,10 @@ class Played:
 
     def end(self, tracker: Tracker, config: TrialConfig, status: Status = "done") -> None:
         trial = TrialFolder(self.folder, config.key)
-        result = {"scores": {"accuracy": 0.75}, "threshold": 0.5, "lineage": "proven"}
-        if status in ("done", "diverged"):
-            trial.finish({"status": status, **result})
+        if status == "diverged":
+            trial.finish(DivergedResult(scores={"accuracy": 0.75}, why="no end in sight"))
+        elif status == "done":
+            trial.finish(played_result())
         elif status == "stopped":
             trial.stop(trial.epoch(), {})
         elif status == "failed":
@@ -79,6 +82,21 @@ class Played:
     def nearly_slowest_s(self) -> float:
         """What 99 of 100 events did not exceed; the last one may have waited for a busy machine."""
         return sorted(self.slowest_s)[int(len(self.slowest_s) * 0.99) - 1]
+
+
+def played_result() -> ClassifyResult:
+    """A result with a number and a word in it, for a trial of any stage."""
+    return ClassifyResult(
+        scores={"accuracy": 0.75},
+        threshold=0.5,
+        best_epoch=1,
+        predictions=HeldOut.of([], [], [], np.empty((0, 2))),
+        steps=100,
+        train_rows=10,
+        train_patients=5,
+        split="none",
+        lineage="proven",
+    )
 
 
 def wait_until(condition: Callable[[], Any], patience_s: float = 60.0) -> None:

@@ -23,8 +23,8 @@ from medaug.results.leaderboard import (
     leaderboard_of,
 )
 from medaug.results.published import published
-from medaug.spec import TrialConfig
-from tests.tracking.made_runs import made_scores, start, study, write_trial
+from medaug.spec import ClassifyTrial
+from tests.tracking.made_runs import config_in, made_scores, start, study, write_trial
 
 Result = dict[str, Any]
 
@@ -54,7 +54,7 @@ def edited(folder: Path, tmp_path: Path, edit: Any) -> Leaderboard:
     copy = tmp_path / folder.name
     shutil.copytree(folder, copy)
     for trial in (copy / "trials").iterdir():
-        config = TrialConfig.model_validate_json((trial / "config.json").read_text())
+        config = config_in(trial)
         result = edit(config, json.loads((trial / "result.json").read_text()))
         if result is None:
             (trial / "result.json").unlink()
@@ -98,8 +98,8 @@ def test_no_effect_at_all_is_called_that(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("status", ["diverged", "failed", "unfinished", "stopped"])
 def test_a_replicate_that_is_missing_makes_its_row_unrankable(status: str, tmp_path: Path) -> None:
-    def lose_one(config: TrialConfig, result: Result) -> Result | None:
-        lost = config.labels["arm"] == "acgan" and (config.seed, config.fold) == (1, 2)
+    def lose_one(config: ClassifyTrial, result: Result) -> Result | None:
+        lost = config.arm == "acgan" and (config.seed, config.fold) == (1, 2)
         if not lost:
             return result
         return (
@@ -123,8 +123,8 @@ def test_a_replicate_that_is_missing_makes_its_row_unrankable(status: str, tmp_p
 
 
 def test_a_synthetic_row_needs_its_complete_controls(planted: Path, tmp_path: Path) -> None:
-    def break_controls(config: TrialConfig, result: Result) -> Result | None:
-        labels = (config.labels["arm"], config.labels["n_synthetic"], config.seed)
+    def break_controls(config: ClassifyTrial, result: Result) -> Result | None:
+        labels = (config.arm, config.n_synthetic, config.seed)
         return None if labels == ("duplicate", 300, 0) else result
 
     board = edited(planted, tmp_path, break_controls)
@@ -142,8 +142,8 @@ def test_a_synthetic_row_needs_its_complete_controls(planted: Path, tmp_path: Pa
 
 
 def test_rows_that_trained_longer_are_not_ranked(planted: Path, tmp_path: Path) -> None:
-    def longer(config: TrialConfig, result: Result) -> Result:
-        return result | {"steps": 480} if config.labels["n_synthetic"] == 300 else result
+    def longer(config: ClassifyTrial, result: Result) -> Result:
+        return result | {"steps": 480} if config.n_synthetic == 300 else result
 
     board = edited(planted, tmp_path, longer)
     assert "optimiser steps" in reasons(row_of(board, "acgan +300"))
@@ -151,15 +151,15 @@ def test_rows_that_trained_longer_are_not_ranked(planted: Path, tmp_path: Path) 
 
 
 def test_unproven_lineage_and_another_split_are_not_ranked(planted: Path, tmp_path: Path) -> None:
-    def unproven(config: TrialConfig, result: Result) -> Result:
-        return result | {"lineage": "unknown"} if config.labels["arm"] == "acgan" else result
+    def unproven(config: ClassifyTrial, result: Result) -> Result:
+        return result | {"lineage": "unknown"} if config.arm == "acgan" else result
 
     board = edited(planted, tmp_path / "lineage", unproven)
     assert "lineage not proven" in reasons(row_of(board, "acgan +300"))
     assert row_of(board, "gaussian +300").rank is not None
 
-    def other_split(config: TrialConfig, result: Result) -> Result:
-        return result | {"split": "another"} if config.labels["arm"] == "acgan" else result
+    def other_split(config: ClassifyTrial, result: Result) -> Result:
+        return result | {"split": "another"} if config.arm == "acgan" else result
 
     board = edited(planted, tmp_path / "split", other_split)
     assert all("not the same split" in reasons(row) for row in board.rows)
@@ -175,8 +175,8 @@ def test_few_seeds_and_the_published_protocol_are_not_ranked(tmp_path: Path) -> 
     exposure = {"scored": {"patients": 18, "images": 144}, "chose": {"patients": 18, "images": 144},
                 "trained_on": nobody, "seen_by_generator": {"patients": 16, "images": 90}}  # fmt: skip
 
-    def seen(config: TrialConfig, result: Result) -> Result:
-        lineage = "violated as published" if config.labels["synthetic"] else "proven"
+    def seen(config: ClassifyTrial, result: Result) -> Result:
+        lineage = "violated as published" if config.synthetic else "proven"
         return result | {"exposure": exposure, "lineage": lineage}
 
     board = leaderboard_of(made_scores(as_published, acgan_helps, seen))
@@ -191,12 +191,12 @@ def test_few_seeds_and_the_published_protocol_are_not_ranked(tmp_path: Path) -> 
 
 
 def test_chance_and_collapse_are_named_and_rank_last(planted: Path, tmp_path: Path) -> None:
-    def spoil(config: TrialConfig, result: Result) -> Result:
+    def spoil(config: ClassifyTrial, result: Result) -> Result:
         rows = result["predictions"]
-        if config.labels["arm"] == "acgan":
+        if config.arm == "acgan":
             constant = [[0.1, 0.9]] * len(rows["label"])
             return result | {"predictions": rows | {"probability": constant}}
-        if config.labels["arm"] == "gaussian":
+        if config.arm == "gaussian":
             rng = np.random.default_rng(config.seed)
             noise = [[1 - p, p] for p in rng.uniform(size=len(rows["label"])).tolist()]
             return result | {"predictions": rows | {"probability": noise}}
@@ -215,13 +215,13 @@ def test_chance_and_collapse_are_named_and_rank_last(planted: Path, tmp_path: Pa
 def test_ties_go_to_less_data(planted: Path, tmp_path: Path) -> None:
     same: dict[tuple[int, int], Any] = {}
     for trial in sorted((planted / "trials").iterdir()):
-        config = TrialConfig.model_validate_json((trial / "config.json").read_text())
-        if (config.labels["arm"], config.labels["n_synthetic"]) == ("acgan", 300):
+        config = config_in(trial)
+        if (config.arm, config.n_synthetic) == ("acgan", 300):
             result = json.loads((trial / "result.json").read_text())
             same[config.seed, config.fold] = result["predictions"]
 
-    def equal(config: TrialConfig, result: Result) -> Result:
-        if config.labels["synthetic"]:
+    def equal(config: ClassifyTrial, result: Result) -> Result:
+        if config.synthetic:
             return result | {"predictions": same[config.seed, config.fold]}
         return result
 
@@ -236,9 +236,10 @@ def test_after_the_data_changed_only_the_later_trials_count(tmp_path: Path) -> N
     old = leaderboard_of(folder)
     newer = made_scores(study(tmp_path, name="newer", sweep=spec.sweep.canonical()))
     for trial in (newer / "trials").iterdir():
-        config = TrialConfig.model_validate_json((trial / "config.json").read_text())
-        inputs = {**config.inputs, "features": "features-of-other-data"}
-        moved = TrialConfig(**{**config.model_dump(), "inputs": inputs})
+        config = config_in(trial)
+        moved = ClassifyTrial.model_validate(
+            config.model_dump() | {"features": "features-of-other-data"}
+        )
         result = json.loads((trial / "result.json").read_text())
         write_trial(folder, moved, result, begun=1e6)
     board, expected = leaderboard_of(folder), leaderboard_of(newer)

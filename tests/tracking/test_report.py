@@ -18,7 +18,8 @@ from medaug.results.report.answer import answer
 from medaug.results.report.document import write_report
 from medaug.results.report.evidence import Evidence
 from medaug.results.report.facts import Table, without_paths
-from medaug.spec import StudySpec, TrialConfig
+from medaug.spec import StudySpec
+from medaug.storage.trial_folder import TrialFolder
 from tests.tracking.made_runs import made_run, made_scores, start, study
 from tests.tracking.test_leaderboard import acgan_helps
 
@@ -361,6 +362,6 @@ def test_tables_are_rectangular(run: Path) -> None:
 
 def _trials(folder: Path, stage: str) -> Iterator[Path]:
     for trial in (folder / "trials").iterdir():
-        config = TrialConfig.model_validate_json((trial / "config.json").read_text())
+        config = TrialFolder(trial.parents[1], trial.name).config()
         if config.stage == stage:
             yield trial

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from medaug.errors import Interrupted
-from medaug.spec import TrialConfig
+from medaug.spec import SegmentTrial
 from medaug.spec.study import PretrainSpec
 from medaug.sweep.events import Status
 from medaug.tracking.params import PRIVATE, as_text, flatten, private_names, safe_name
@@ -70,7 +70,7 @@ def test_a_sweep_is_one_run_and_its_trials_are_nested_in_it(play: Callable[..., 
             "lineage": "proven",
         }
         assert tags.items() <= run.data.tags.items()
-        assert run.data.tags.get("arm") == config.labels.get("arm")
+        assert run.data.tags.get("arm") == getattr(config, "arm", None)
         assert run.data.metrics["score/accuracy"] == 0.75
         assert run.data.metrics["result/threshold"] == 0.5
         assert steps(client, run, "seconds") == [1, 2, 3]
@@ -79,8 +79,8 @@ def test_a_sweep_is_one_run_and_its_trials_are_nested_in_it(play: Callable[..., 
 def test_parameters_have_the_spec_s_names_and_values(play: Callable[..., Played]) -> None:
     played = play(sweep={"n_synthetic": [100], "grid": {"acgan.ngf": [8, 16]}})
     spec = {safe_name(k): as_text(v) for k, v in flatten(played.study.canonical()).items()}
-    generate = next(t for t in played.plan.generate if t.labels.get("ngf") == 16)
-    classify = next(t for t in played.plan.classify if t.labels["arm"] == "duplicate")
+    generate = next(t for t in played.plan.generate if t.point.get("ngf") == 16)
+    classify = next(t for t in played.plan.classify if t.arm == "duplicate")
     with played.tracker() as tracker:
         played.play(tracker, [played.plan.segment[0], generate, classify])
     client = client_of(played.study)
@@ -244,8 +244,8 @@ def test_nothing_private_reaches_mlflow(
         "storage",
         "tracking.uri",
     }
-    settings = {"segmenter": played.study.canonical()["segmenter"]}
-    segment = TrialConfig(stage="segment", settings=settings, fold=0)
+    assert played.study.segmenter is not None
+    segment = SegmentTrial(segmenter=played.study.segmenter, slices="none", fold=0)
     with played.tracker() as tracker:
         played.begin(tracker, segment)
         played.epoch(tracker, segment, 1)

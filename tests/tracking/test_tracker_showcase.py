@@ -76,7 +76,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> 
     maker = next(
         trial
         for trial in plan_study(spec, SLICES).generate
-        if (trial.labels["arm"], trial.fold, trial.seed) == ("acgan", 0, 0)
+        if (trial.arm, trial.fold, trial.seed) == ("acgan", 0, 0)
     )
     write_trial(folder, maker, {"generator": generator_name(maker), "scores": {"fd": 3.0}})
     publish_generator(spec, maker)
@@ -92,7 +92,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> 
 
 def publish_generator(spec: StudySpec, maker: TrialConfig) -> None:
     """An untrained ACGAN where a trial would have left a trained one."""
-    arm = AcganArm(AcganSpec(**maker.settings["arm"]))
+    arm = AcganArm(AcganSpec.model_validate(maker.maker.canonical()))
     arm.n_classes, arm.shape = 2, SHAPE
     torch.manual_seed(0)
     arm.gan = Gan(*arm.networks(), FeatureScale(torch.zeros(3), torch.ones(3), 0.0))

@@ -11,7 +11,7 @@ from medaug.plan.forecast.kinds import Kind, kind_of
 from medaug.plan.forecast.rehearsal import Miniature
 from medaug.plan.forecast.schedule import schedule
 from medaug.plan.trials import Plan
-from medaug.spec import StudySpec, TrialConfig
+from medaug.spec import ClassifyTrial, GenerateTrial, SegmentTrial, StudySpec, TrialConfig
 from medaug.train.feed import KEPT_BYTES
 
 
@@ -144,29 +144,29 @@ def trial_seconds(
     the end takes as long as it is much.
     """
     share = rows / small.rows
-    if (kept := trial.labels.get("train_rows")) is not None:
+    kept = trial.train_rows if isinstance(trial, GenerateTrial | ClassifyTrial) else None
+    if kept is not None:
         share *= min(1.0, kept / (rows * _training_share(study)))
-    settings = trial.settings
     last_s = kind.last_s
-    if trial.stage == "generate":
-        arm = settings["arm"]
+    if isinstance(trial, GenerateTrial):
+        arm = trial.maker
         epochs = int(arm.get("epochs") or kind.epochs)
         if arm.get("steps_per_epoch"):
             share = 1.0
-        last_s *= settings["n"] / small.n_synthetic
+        last_s *= trial.n / small.n_synthetic
         if every := arm.get("eval_every"):
             last_s += -(-epochs // every) * kind.judge_s
-    elif trial.stage == "classify":
-        epochs = int(settings["classifier"].get("epochs", 1))
+    elif isinstance(trial, ClassifyTrial):
+        epochs = getattr(trial.classifier, "epochs", 1)
         last_s *= rows / small.rows
-        if settings["protocol"] != "honest":  # an arm with more rows takes more steps
+        if trial.protocol != "honest":  # an arm with more rows takes more steps
             real = _training_share(study)
-            kept = rows * real * min(1.0, share * small.rows / rows)
+            own = rows * real * min(1.0, share * small.rows / rows)
             adds = any(arm.kind != "none" for arm in study.arms.values())
             rehearsed = small.rows * real + (small.n_synthetic if adds else 0)
-            share = (kept + settings["n_synthetic"]) / rehearsed
+            share = (own + trial.n_synthetic) / rehearsed
     else:
-        epochs = int(settings["segmenter"]["epochs"]) if trial.stage == "segment" else kind.epochs
+        epochs = trial.segmenter.epochs if isinstance(trial, SegmentTrial) else kind.epochs
     trained_s = epochs * kind.epoch_s * share
     every_s = study.resources.checkpoint_every_s
     saves = min(epochs, 1 + trained_s / every_s) if every_s else epochs
@@ -180,9 +180,9 @@ def trial_bytes(
     made = float(kind.output_bytes)
     if trial.stage == "extract":
         made *= rows / small.rows
-    if trial.stage == "generate":
+    if isinstance(trial, GenerateTrial):
         row = row_bytes(study)
-        made = max(0.0, made - small.n_synthetic * row) + trial.settings["n"] * row
+        made = max(0.0, made - small.n_synthetic * row) + trial.n * row
     return int(kind.folder_bytes + made)
 
 
@@ -197,7 +197,7 @@ def stores_bytes(study: StudySpec, plan: Plan, rows: int, masks: bool) -> Mappin
     return {
         "slices": slices_bytes(study, rows, masks),
         "extract": len(plan.extract) * rows * row,
-        "generate": sum(trial.settings["n"] for trial in plan.generate) * row,
+        "generate": sum(trial.n for trial in plan.generate) * row,
     }
 
 

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from medaug.plan.forecast.measured import CPU_S, RAM, VRAM
-from medaug.spec import TrialConfig
+from medaug.spec import GenerateTrial, SegmentTrial, TrialConfig
 from medaug.storage.artifacts import Artifacts
 from medaug.storage.trial_folder import TrialFolder
 
@@ -45,10 +45,9 @@ class Kind:
 
 def kind_of(trial: TrialConfig) -> tuple[str, str]:
     """Trials of one kind differ in fold, seed and number of rows only."""
-    if trial.stage == "classify":
-        return "classify", ""
-    labels = {k: v for k, v in trial.labels.items() if k not in ("n_synthetic", "train_rows")}
-    return trial.stage, " ".join(map(str, labels.values()))
+    if isinstance(trial, GenerateTrial):
+        return trial.stage, " ".join(map(str, (trial.arm, *trial.point.values())))
+    return trial.stage, (trial.purpose or "") if isinstance(trial, SegmentTrial) else ""
 
 
 def measure(
@@ -74,12 +73,9 @@ def measure(
         first = max(0.0, seconds[0] - usual)
         last = max(0.0, seconds[-1] - usual) if trial.stage == "classify" else 0.0
     saves = [line["save_seconds"] for line in lines if line["save_seconds"] > 0]
-    path = TrialFolder(folder, trial.key).path
-    result = TrialFolder(folder, trial.key).result() or {}
-    output = str(result.get("output", ""))
-    made = [artifacts.store_path(output), artifacts.model_path(output)] if output else []
-    if generator := result.get("generator"):
-        made.append(artifacts.model_path(str(generator)))
+    result = TrialFolder(folder, trial.key).result()
+    names = result.made if result else ()
+    made = [path(name) for name in names for path in (artifacts.store_path, artifacts.model_path)]
     return Kind(
         epochs=len(seconds),
         first_s=first,
@@ -90,7 +86,7 @@ def measure(
         cpu_share=sum(m[CPU_S] for m in metrics) / wall if wall else 1.0,
         ram_bytes=int(max(m[RAM] for m in metrics)),
         vram_bytes=int(max(m.get(VRAM, 0) for m in metrics)),
-        folder_bytes=bytes_in(path),
+        folder_bytes=bytes_in(TrialFolder(folder, trial.key).path),
         output_bytes=sum(bytes_in(each) for each in made),
     )
 

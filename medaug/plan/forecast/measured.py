@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medaug.spec import TrialConfig
+from medaug.spec import GenerateTrial, TrialConfig
 
 if TYPE_CHECKING:
     from medaug.train.checkpoint import Checkpoint, Progress
@@ -55,5 +55,4 @@ def run_measured(
 
 def code_of(trial: TrialConfig) -> tuple[str, str]:
     """Trials for which this is the same need the same libraries and kernels."""
-    arm = trial.settings.get("arm", {}) if trial.stage == "generate" else {}
-    return trial.stage, str(arm.get("kind", ""))
+    return trial.stage, trial.maker.kind if isinstance(trial, GenerateTrial) else ""

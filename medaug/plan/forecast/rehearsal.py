@@ -22,7 +22,7 @@ from medaug.plan.forecast.standin import Patients, fewer, rows_of, write_stand_i
 from medaug.plan.trials import ArmVariant, plan_study
 from medaug.results.leaderboard import leaderboard_of
 from medaug.results.report.document import write_report
-from medaug.spec import StudySpec, TrackingSpec, TrialConfig
+from medaug.spec import ClassifyTrial, StudySpec, TrackingSpec, TrialConfig
 from medaug.storage.artifacts import Artifacts
 from medaug.storage.trial_folder import TrialFolder, write_json
 from medaug.sweep.display import Display
@@ -115,7 +115,7 @@ def rehearse(
             write_json(folder / "study.json", small.canonical())
             with tracker:
                 for title, trials in plan.waves():
-                    chosen = [t for t in _few(trials) if all(map(artifacts.has, t.inputs.values()))]
+                    chosen = [t for t in _few(trials) if all(map(artifacts.has, t.inputs))]
                     began = time.monotonic()
                     outcomes = sweep.run(chosen, work=run_measured)
                     wall_s = time.monotonic() - began
@@ -196,11 +196,11 @@ def _few(trials: Sequence[TrialConfig]) -> list[TrialConfig]:
     """Those of a wave to rehearse: one of each kind, then some again for slots that are warm."""
     trials = [trial for trial in trials if trial.fold == 0]
     seeds = list(dict.fromkeys(trial.seed for trial in trials))
-    if trials[0].stage == "classify":
+    if classify := [trial for trial in trials if isinstance(trial, ClassifyTrial)]:
         # With added rows, by which an epoch as_published is longer; those who need no generator
         # can be had with any seed.
-        order = sorted(trials, key=lambda t: (not t.settings["n_synthetic"], seeds.index(t.seed)))
-        return order[:CLASSIFIERS]
+        order = sorted(classify, key=lambda t: (not t.n_synthetic, seeds.index(t.seed)))
+        return [*order[:CLASSIFIERS]]
     kinds: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for trial in trials:
         kinds.setdefault(code_of(trial), []).append(kind_of(trial))
@@ -298,7 +298,7 @@ def _measured(
 def _cannot(study: StudySpec, trial: TrialConfig, error: str) -> EnvironmentFault:
     """What a failed trial of the miniature says about the study."""
     batch = {"segment": "segmenter", "extract": "features", "classify": "classifier"}
-    section = batch.get(trial.stage, f"arms.{trial.labels.get('arm', '')}")
+    section = batch.get(trial.stage, f"arms.{getattr(trial, 'arm', '')}")
     advice = "run `medaug doctor`"
     if "memory" in error:
         advice = f"lower {section}.batch_size or data.image_size, or give a rank a larger device"

@@ -3,12 +3,12 @@ and, as important, those that it cannot."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from medaug.results.report.evidence import Evidence
 from medaug.results.report.facts import plural, versions
+from medaug.spec import ClassifierSpec, LinearSpec, NetworkSpec, StudySpec
 
 Status = Literal["filled", "in part", "to be written"]
 
@@ -38,24 +38,24 @@ def checklist(run: Evidence) -> list[Item]:
 
 def _data(run: Evidence) -> list[Item]:
     study, slices = run.study, run.slices
-    data, split = study["data"], study["split"]
+    data, split = study.data, study.split
     report = slices.manifest["extra"].get("ingest", {}) if slices else {}
     rejects, free_text = len(report.get("rejects", ())), report.get("free_text", 0)
-    phantom = data["layout"] == "phantom"
+    phantom = data.layout == "phantom"
     source = (
         "Simulated cohort; its settings and seed are below."
         if phantom
-        else f"A folder in the layout '{data['layout']}'. Sites, scanners and dates: not on record."
+        else f"A folder in the layout '{data.layout}'. Sites, scanners and dates: not on record."
     )
-    step = "" if data["slice_step"] == 1 else f", every {data['slice_step']}th slice"
-    policy = "all slices" if data["slice_policy"] == "all" else "slices with a tumour"
+    step = "" if data.slice_step == 1 else f", every {data.slice_step}th slice"
+    policy = "all slices" if data.slice_policy == "all" else "slices with a tumour"
     disjoint = (
         "By patient: no patient is in two parts of a fold."
-        if split.get("unit", "patient") == "patient"
+        if split.unit == "patient"
         else "By image, as published: patients are on both sides of the split."
     )
-    sealed = f", {split['test_fraction']:.0%} sealed" if split["test_fraction"] else ""
-    folds = f"{split['folds']} folds" if split["folds"] > 1 else "one cut"
+    sealed = f", {split.test_fraction:.0%} sealed" if split.test_fraction else ""
+    folds = f"{split.folds} folds" if split.folds > 1 else "one cut"
     return [
         Item("7", "5a", "Data source", "filled" if phantom else "in part", source),
         Item(
@@ -65,7 +65,7 @@ def _data(run: Evidence) -> list[Item]:
         ),
         Item(
             *("9", "7", "Preparation", "filled"),
-            f"{policy.capitalize()}{step}, {data['image_size']} pixels square, normalised by mean"
+            f"{policy.capitalize()}{step}, {data.image_size} pixels square, normalised by mean"
             " and deviation of the training patients of each fold.",
         ),
         Item(
@@ -86,7 +86,7 @@ def _data(run: Evidence) -> list[Item]:
         ),
         Item(
             *("20", "12a", "Partitions", "filled"),
-            f"{folds.capitalize()}, classes in proportion, seed {split['seed']}{sealed}; counts in"
+            f"{folds.capitalize()}, classes in proportion, seed {split.seed}{sealed}; counts in"
             " the data section.",
         ),
         Item("21", "12a", "Level of disjointness", "filled", disjoint),
@@ -106,23 +106,23 @@ _WEIGHTING = {
 }
 
 
-def _model(study: Mapping[str, Any]) -> list[Item]:
-    classifier, segmenter = study["classifier"], study["segmenter"]
+def _model(study: StudySpec) -> list[Item]:
+    classifier, segmenter = study.classifier, study.segmenter
     first = "No network before the classifier."
-    chosen = "validation rows" if study["split"]["val_fraction"] else "the rows that are scored"
+    chosen = "validation rows" if study.split.val_fraction else "the rows that are scored"
     start, training, selection = _fitting(classifier, chosen)
-    if segmenter is not None:
-        first = f"U-Net, base width {segmenter['base']}, block {study['features']['tap']}."
-        pretrain = segmenter["pretrain"]
+    if segmenter is not None and study.features is not None:
+        first = f"U-Net, base width {segmenter.base}, block {study.features.tap}."
+        pretrain = segmenter.pretrain
         begun = "from random weights" if pretrain is None else "pre-trained"
-        start = f"U-Net: {segmenter['init']} initialisation, {begun}. {start}"
-    imbalance = ["Balanced accuracy", _WEIGHTING[classifier["weighting"]]]
-    if classifier.get("balanced_sampler"):
+        start = f"U-Net: {segmenter.init} initialisation, {begun}. {start}"
+    imbalance = ["Balanced accuracy", _WEIGHTING[classifier.weighting]]
+    if isinstance(classifier, NetworkSpec) and classifier.balanced_sampler:
         imbalance.append("balanced batches")
     return [
         Item(
             *("22", "12c", "Model", "filled"),
-            f"{first} Classifier {classifier['kind']}; every setting is in the appendix.",
+            f"{first} Classifier {classifier.kind}; every setting is in the appendix.",
         ),
         Item("23", "18f", "Software", "filled", f"{versions()}."),
         Item("24", "", "Initialisation", "filled", start),
@@ -132,28 +132,29 @@ def _model(study: Mapping[str, Any]) -> list[Item]:
     ]
 
 
-def _fitting(classifier: Mapping[str, Any], chosen: str) -> tuple[str, str, str]:
+def _fitting(classifier: ClassifierSpec, chosen: str) -> tuple[str, str, str]:
     """How the classifier starts, is trained, and what is chosen by the rows that choose."""
-    threshold = f"threshold: {classifier['threshold']}"
-    if "epochs" not in classifier:
-        what = "penalty" if classifier["kind"] == "probe" else "temperature"
-        space = classifier["components"] or "all"
+    threshold = f"threshold: {classifier.threshold}"
+    if isinstance(classifier, LinearSpec):
+        what = "penalty" if classifier.kind == "probe" else "temperature"
+        space = classifier.components or "all"
         return (
             "Classifier: none, it is solved.",
             f"Classifier: linear, {space} components, fitted to convergence.",
             f"The {what} with the lowest loss on {chosen}; {threshold}.",
         )
-    begun_as = _INITIALISATION.get(classifier["kind"], "PyTorch's defaults")
+    assert isinstance(classifier, NetworkSpec)
+    begun_as = _INITIALISATION.get(classifier.kind, "PyTorch's defaults")
     return (
         f"Classifier: {begun_as}.",
-        f"Classifier: {classifier['optimizer']}, learning rate {classifier['lr']:g}, batches of"
-        f" {classifier['batch_size']}, at most {classifier['epochs']} epochs.",
+        f"Classifier: {classifier.optimizer}, learning rate {classifier.lr:g}, batches of"
+        f" {classifier.batch_size}, at most {classifier.epochs} epochs.",
         f"The epoch with the lowest loss on {chosen}; {threshold}.",
     )
 
 
 def _evaluation(run: Evidence) -> list[Item]:
-    seeds = len(run.study["sweep"]["seeds"])
+    seeds = len(run.study.sweep.seeds)
     scored: Status = "filled" if any(row.replicates for row in run.board.rows) else "to be written"
     return [
         Item(

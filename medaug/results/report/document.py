@@ -20,7 +20,7 @@ from medaug.results.report.facts import Table
 from medaug.results.report.gallery import Drawn, draw_all
 from medaug.results.report.versus import versus
 from medaug.results.table import UNRANKABLE, explanation, share, spoken, with_interval
-from medaug.spec import signature
+from medaug.spec.trial import configuration_title
 from medaug.store.files import write_whole
 from medaug.units import duration
 
@@ -73,7 +73,7 @@ def render_page(run: Evidence) -> str:
     return environment.get_template("report.html").render(
         name=run.folder.name,
         study=run.study,
-        signature=signature(run.study),
+        signature=run.study.signature(),
         versions=facts.versions(),
         ended=facts.ended(run),
         question=facts.question(run.study),
@@ -92,7 +92,7 @@ def render_page(run: Evidence) -> str:
         protocol=_protocol(run),
         times=facts.time_spent(run),
         checklist=checklist(run),
-        settings=yaml.safe_dump(facts.public(run.study), sort_keys=False, width=96),
+        settings=yaml.safe_dump(facts.public(run.study.canonical()), sort_keys=False, width=96),
     )
 
 
@@ -134,8 +134,7 @@ def _quality(board: Leaderboard) -> Table | None:
         return None
     rows = []
     for row in makers.values():
-        point = [f"{key}={value}" for key, value in row.point.items()]
-        name = " ".join([row.arm, *point, *([f"of {row.train_rows}"] if row.train_rows else [])])
+        name = configuration_title(row.arm, row.point, train_rows=row.train_rows)
         rows.append((name, *(_beside(row, key) for key in keys)))
     return Table(("generator", *(QUALITY[key] for key in keys)), tuple(rows))
 
@@ -156,11 +155,11 @@ def _short(value: float) -> str:
 def _protocol(run: Evidence) -> Sequence[str]:
     """The rules of the comparison, with this run's numbers."""
     study = run.study
-    budgets = {(t.config.fold, (t.result or {})["steps"]) for t in run.done("classify")}
+    budgets = {(t.config.fold, t.classified.steps) for t in run.done("classify")}
     steps = sorted({n for _, n in budgets})
     real = [row.arm for row in run.board.rows if row.replicates and not row.synthetic]
     controls = list(dict.fromkeys(real))
-    if study["protocol"] == "honest":
+    if study.protocol == "honest":
         rules = [
             "Validation patients inside each training fold choose epoch, threshold and filter; the"
             " scored patients choose nothing.",
@@ -168,7 +167,7 @@ def _protocol(run: Evidence) -> Sequence[str]:
         ]
     else:
         rules = ["Protocol as_published: an arm with more rows takes more optimiser steps."]
-        if not study["split"]["val_fraction"]:
+        if not study.split.val_fraction:
             rules.append(
                 "Protocol as_published: the scored patients also choose epoch and threshold, as in"
                 " the paper. Its scores are too high for that alone."
@@ -181,9 +180,9 @@ def _protocol(run: Evidence) -> Sequence[str]:
         same = ", the same for all arms of a fold" if alike else ", not the same for all arms"
         rules.append(f"Optimiser steps of each classifier: {taken}{same}.")
     rules.append(f"Arms without synthetic data that were scored: {', '.join(controls) or 'none'}.")
-    seeds = ", ".join(map(str, study["sweep"]["seeds"]))
+    seeds = ", ".join(map(str, study.sweep.seeds))
     rules.append(
-        f"Replicates: seeds {seeds}, each on all {study['split']['folds']} folds. Seeds are never"
+        f"Replicates: seeds {seeds}, each on all {study.split.folds} folds. Seeds are never"
         " taken for patients: intervals resample both."
     )
     rules.append(

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from medaug.metrics.predictions import Predictions
 from medaug.results.leaderboard import REFERENCE, Leaderboard, Row, leaderboard_of
 from medaug.results.records import TrialRecord, predictions_of, read_study, read_trials
-from medaug.spec import Stage
+from medaug.spec import Stage, StudySpec
 from medaug.storage.artifacts import Artifacts
 from medaug.store import Store
 
@@ -23,7 +22,7 @@ class Evidence:
     """A run, finished or not; made by :meth:`of`."""
 
     folder: Path
-    study: Mapping[str, Any]
+    study: StudySpec
     board: Leaderboard
     trials: Mapping[str, TrialRecord]
     """By key."""
@@ -49,7 +48,7 @@ class Evidence:
             trial
             for trial in self.trials.values()
             if trial.config.stage == stage
-            and (trial.config.labels.get("purpose") == PRETRAINING) == pretraining
+            and (getattr(trial.config, "purpose", None) == PRETRAINING) == pretraining
         ]
         return sorted(found, key=lambda t: (t.config.fold, t.config.seed, t.config.key))
 
@@ -61,10 +60,9 @@ class Evidence:
         """The study's own slices; None when nothing that is left names them."""
         for stage in ("segment", "extract", "generate", "classify"):
             for trial in self.of_stage(stage):
-                inputs = trial.config.inputs
-                name = inputs.get("slices", inputs.get("features", ""))
-                if name.startswith("slices-") and self.artifacts.has_store(name):
-                    return self.artifacts.open_store(name)
+                for name in trial.config.inputs:
+                    if name.startswith("slices-") and self.artifacts.has_store(name):
+                        return self.artifacts.open_store(name)
         return None
 
     @property
@@ -89,6 +87,6 @@ class Evidence:
 
     def maker(self, row: Row) -> TrialRecord | None:
         """The first finished generator (by fold and seed) of a configuration's rows."""
-        inputs = [self.trials[key].config.inputs.get("rows", "") for key in row.trials]
-        keys = {name.removeprefix("rows-") for name in inputs}
+        stores = [self.trials[key].classify.rows or "" for key in row.trials]
+        keys = {name.removeprefix("rows-") for name in stores}
         return next((t for t in self.done("generate") if t.config.key in keys), None)

@@ -20,7 +20,7 @@ from medaug.results.goodput import Spent, elapsed, spent_by
 from medaug.results.published import TITLES
 from medaug.results.report.evidence import Evidence
 from medaug.results.table import with_interval
-from medaug.spec import Stage
+from medaug.spec import Stage, StudySpec
 from medaug.store import Store
 from medaug.units import duration
 
@@ -49,26 +49,26 @@ class Table:
     """Whether all columns but the first hold numbers."""
 
 
-def question(study: Mapping[str, Any]) -> str:
+def question(study: StudySpec) -> str:
     """The study in a sentence."""
-    data, sweep, features = study["data"], study["sweep"], study["features"]
-    *others, last = reversed(data["classes"])
-    what = f"images of {data['image_size']} x {data['image_size']} pixels"
+    data, sweep, features = study.data, study.sweep, study.features
+    *others, last = reversed(data.classes)
+    what = f"images of {data.image_size} x {data.image_size} pixels"
     if features is not None:
-        what = f"U-Net features (block {features['tap']})"
-    synthetic = ", ".join(study["arms"])
-    counts = ", ".join(f"{n:,}" for n in sweep["n_synthetic"])
+        what = f"U-Net features (block {features.tap})"
+    synthetic = ", ".join(study.arms)
+    counts = ", ".join(f"{n:,}" for n in sweep.n_synthetic)
     text = (
         f"Does adding rows to the real training rows help a classifier"
-        f" ({study['classifier']['kind']}) tell {', '.join(others)} from {last} on {what}?"
+        f" ({study.classifier.kind}) tell {', '.join(others)} from {last} on {what}?"
         f" Compared are the arms {synthetic}, with {counts} added rows, under"
-        f" {len(sweep['seeds'])} seeds and {study['split']['folds']} folds."
+        f" {len(sweep.seeds)} seeds and {study.split.folds} folds."
     )
-    if sweep["train_rows"]:
-        sizes = ", ".join(f"{n:,}" for n in sweep["train_rows"])
+    if sweep.train_rows:
+        sizes = ", ".join(f"{n:,}" for n in sweep.train_rows)
         text += f" The number of real training rows is varied too: {sizes}."
-    if study["paper"]:
-        text += f" It rebuilds study {study['paper']} ({TITLES[study['paper']]})."
+    if study.paper:
+        text += f" It rebuilds study {study.paper} ({TITLES[study.paper]})."
     return text
 
 
@@ -131,7 +131,7 @@ def about_data(run: Evidence, slices: Store) -> list[str]:
 def lineage(run: Evidence) -> str:
     """Whether anything behind a classifier has seen the patients that it is scored on."""
     done = run.done("classify")
-    proven = sum(trial.result is not None and trial.result["lineage"] == "proven" for trial in done)
+    proven = sum(trial.classified.lineage == "proven" for trial in done)
     text = (
         f"Lineage is proven for {proven} of {len(done)} finished classifiers: every store carries"
         " the patients that any model behind it was fitted on, and none of those is scored."
@@ -167,11 +167,11 @@ def leakage(run: Evidence) -> str:
     return f"{text[0].upper()}{text[1:]}.{advice}"
 
 
-def ceiling(study: Mapping[str, Any]) -> str | None:
+def ceiling(study: StudySpec) -> str | None:
     """The best that anything can reach on a phantom cohort; None for real data."""
-    if study["data"]["layout"] != "phantom":
+    if study.data.layout != "phantom":
         return None
-    d_prime = study["data"]["phantom"]["d_prime"]
+    d_prime = study.data.phantom.d_prime
     text = "These patients are simulated (phantoms). "
     if d_prime == 0:
         return text + "d′ is 0, the null control: the true balanced accuracy of everything is 0.5."
@@ -225,7 +225,7 @@ def state(run: Evidence) -> Table | None:
 def failures(run: Evidence) -> list[str]:
     """What ended trials that failed or diverged, the commonest first."""
     errors = Counter(
-        f"{trial.config.title}: {trial.error or (trial.result or {}).get('why', '')}"
+        f"{trial.config.title}: {trial.error or getattr(trial.result, 'why', '')}"
         for trial in run.trials.values()
         if trial.status in ("failed", "diverged")
     )
@@ -268,8 +268,8 @@ def without_paths(text: str) -> str:
     return _PLACE.sub("(place)", text)
 
 
-def _stages_of(study: Mapping[str, Any]) -> Sequence[str]:
-    return STAGES if study["segmenter"] is not None else ("generate", "classify")
+def _stages_of(study: StudySpec) -> Sequence[str]:
+    return STAGES if study.segmenter is not None else ("generate", "classify")
 
 
 def _time_row(name: str, spent: Spent, wall: float) -> tuple[str, ...]:

@@ -162,7 +162,7 @@ def _unets(run: Evidence) -> Iterator[Drawn]:
 
 def _montage(run: Evidence) -> Iterator[Drawn]:
     shown = "Images spread over the rows."
-    if run.study["features"] is not None:
+    if run.study.features is not None:
         shown = (
             "The 25 channels that vary most in the training row with the largest tumour, and the"
             " same channels of the first generated row of that class."

@@ -10,12 +10,14 @@ import torch
 from matplotlib.figure import Figure
 
 from medaug.errors import MedaugError
+from medaug.experiment import output_name
 from medaug.experiment.segment import load_unet
 from medaug.results.records import TrialRecord
 from medaug.results.report.curves import gan_curves, segmenter_curves
 from medaug.results.report.evidence import Evidence
 from medaug.results.report.pictures import TILES, Overlay, montage, overlays, strongest
 from medaug.results.report.style import png
+from medaug.spec import SegmentTrial
 from medaug.store import Store
 from medaug.store.files import private_folder, write_whole
 from medaug.train.segment import normalise
@@ -47,7 +49,8 @@ def _unet_curves(run: Evidence, trial: TrialRecord) -> Figure | None:
 
 def _trial_montage(run: Evidence, trial: TrialRecord) -> Figure | None:
     """Real training rows beside those that the trial made."""
-    names = trial.config.inputs["features"], trial.result["output"] if trial.result else ""
+    config = trial.generate
+    names = config.features, output_name(config)
     if not all(map(run.artifacts.has_store, names)):
         return None
     features, made = map(run.artifacts.open_store, names)
@@ -61,7 +64,7 @@ def _trial_montage(run: Evidence, trial: TrialRecord) -> Figure | None:
         for label, name in enumerate(real.classes)
         if (real.labels == label).any() and (made.labels == label).any()
     }
-    arm = trial.config.labels["arm"]
+    arm = config.arm
     return montage(pairs, ("real", arm), images=images) if pairs else None
 
 
@@ -87,8 +90,8 @@ def _image_tiles(real: Store, made: Store, label: int) -> tuple[np.ndarray, np.n
 
 def _trial_overlays(run: Evidence, trial: TrialRecord) -> Figure | None:
     """Of the first patients that it was not trained on, the slice with the largest tumour."""
-    name = trial.config.inputs["slices"]
-    output = trial.result["output"] if trial.result else ""
+    assert isinstance(trial.config, SegmentTrial)
+    name, output = trial.config.slices, output_name(trial.config)
     if not (run.artifacts.has_store(name) and run.artifacts.has_model(output)):
         return None
     slices, fold = run.artifacts.open_store(name), trial.config.fold

@@ -34,7 +34,7 @@ class Versus:
 def versus(run: Evidence) -> Versus | None:
     """The paper's table beside this run's, and beside the latest run in the same storage that
     rebuilds the same paper under the other protocol. None where the study rebuilds no paper."""
-    paper = run.study["paper"]
+    paper = run.study.paper
     if paper is None:
         return None
     boards = [run.board]
@@ -68,9 +68,9 @@ def _is_counterpart(folder: Path, run: Evidence) -> bool:
         theirs, ours = read_study(folder), run.study
     except MedaugError:
         return False  # a damaged neighbour is no reason to fail
-    same_data = all(theirs["data"][key] == ours["data"][key] for key in ("layout", "classes"))
-    other_protocol = theirs["protocol"] != ours["protocol"]
-    return other_protocol and same_data and theirs["paper"] == ours["paper"]
+    same_data = (theirs.data.layout, theirs.data.classes) == (ours.data.layout, ours.data.classes)
+    other_protocol = theirs.protocol != ours.protocol
+    return other_protocol and same_data and theirs.paper == ours.paper
 
 
 def _age(folder: Path) -> float:

@@ -43,7 +43,7 @@ class Recorder:
         started, save_seconds = time.perf_counter(), 0.0
         self._unsaved = progress.checkpoint or self._unsaved
         result = progress.result
-        needed = result is None or (progress.keep and "output" not in result)
+        needed = result is None or (progress.keep and not result.made)
         if not needed:
             self._unsaved = None
         due = time.monotonic() - self._saved_at >= self._every_s

@@ -13,9 +13,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
-from medaug.spec import TrialConfig, signature
+from medaug.spec import GenerateTrial, TrialConfig, signature
 from medaug.storage.trial_folder import TrialFolder
 from medaug.sweep.trial.fence import Fence, newest_turn, next_turn
 from medaug.sweep.trial.recorder import Recorder
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from medaug.sweep.runner import Sweep
     from medaug.train.checkpoint import Checkpoint, Progress
     from medaug.train.world import World
-
-LABEL = "shares_passes_with"
-"""Keys of the trials that a trial trains along with itself, after the name of their experiment."""
 
 AT_ONCE = 16
 """Replicates in one pass, at most: from there on a device is busy, and memory is what runs out."""
@@ -47,15 +44,16 @@ def share_passes(sweep: Sweep, trials: Sequence[TrialConfig], experiment: Path) 
             TrialFolder(experiment, trial.key).claim(trial)
 
 
-def folded(trials: Iterable[TrialConfig], experiment: Path) -> list[TrialConfig]:
+def folded(trials: Iterable[TrialConfig], experiment: Path) -> list[GenerateTrial]:
     """One trial for each group of unfinished ones that can share passes; it trains them all.
 
     Claims the folders of the others. Trials without such peers are left out.
     """
-    groups: dict[str, list[TrialConfig]] = defaultdict(list)
+    groups: dict[str, list[GenerateTrial]] = defaultdict(list)
     for trial in trials:
         if trains_a_gan(trial) and TrialFolder(experiment, trial.key).result() is None:
-            groups[signature({"settings": trial.settings, "inputs": [*trial.inputs]})].append(trial)
+            apart = {"fold", "seed", "features", "slices", "unet", *GenerateTrial.FOR_PEOPLE}
+            groups[signature(trial.model_dump(mode="json", exclude=apart))].append(trial)
     firsts = []
     for group in groups.values():
         for i in range(0, len(group), AT_ONCE):
@@ -65,17 +63,16 @@ def folded(trials: Iterable[TrialConfig], experiment: Path) -> list[TrialConfig]
             for other in others:
                 TrialFolder(experiment, other.key).claim(other)
             shared = [experiment.name, *(other.key for other in others)]
-            labels = {**first.labels, LABEL: shared}
-            firsts.append(first.model_copy(update={"labels": labels}))
+            firsts.append(first.model_copy(update={"together_with": tuple(shared)}))
     return firsts
 
 
-def trains_a_gan(trial: TrialConfig) -> bool:
+def trains_a_gan(trial: TrialConfig) -> TypeGuard[GenerateTrial]:
     """Whether ``trial`` has passes to share."""
     from medaug.arms import ARMS
     from medaug.arms.adversarial import GanArm
 
-    return trial.stage == "generate" and issubclass(ARMS[trial.settings["arm"]["kind"]], GanArm)
+    return isinstance(trial, GenerateTrial) and issubclass(ARMS[trial.maker.kind], GanArm)
 
 
 def run_replicates(
@@ -89,7 +86,8 @@ def run_replicates(
     from medaug import experiment
     from medaug.train.checkpoint import Ledger
 
-    name, *keys = config.labels[LABEL]
+    assert isinstance(config, GenerateTrial)
+    name, *keys = config.together_with
     folders = [TrialFolder(storage / name, key) for key in keys]
     for folder in folders:
         folder.refresh()

@@ -208,7 +208,7 @@ class Record(tune.Callback):
         stopped = folder.stopped()
         status: Status
         if result is not None:
-            status = "diverged" if result.get("status") == "diverged" else "done"
+            status = result.status
         else:
             status = "failed" if error else "stopped" if stopped else "interrupted"
         self._told.pop(key, None)
