@@ -26,9 +26,10 @@ from medaug.experiment.sealed import load_classifier, sealed_rows
 from medaug.metrics.board import Board
 from medaug.metrics.predictions import Predictions
 from medaug.metrics.uncertainty import Interval, gain, interval
-from medaug.results.leaderboard import Leaderboard, Row, leaderboard_of
+from medaug.results.leaderboard import leaderboard_of
 from medaug.results.records import TrialRecord, read_study, read_trial, read_trials
-from medaug.results.table import UNRANKABLE, with_interval
+from medaug.results.rows import UNRANKABLE, Leaderboard, Row
+from medaug.results.table import with_interval
 from medaug.storage.bucket import synced_write
 from medaug.store import Store
 from medaug.store.files import write_whole

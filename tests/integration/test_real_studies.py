@@ -12,7 +12,7 @@ import torch
 
 from medaug.data.privacy import KEY_ENV
 from medaug.experiment import ARM_CONFIGS
-from medaug.results.leaderboard import Leaderboard, Row
+from medaug.results.rows import Leaderboard, Row
 from medaug.spec import load_study
 from medaug.store import Store
 from tests.integration.in_process import Ended, run_here

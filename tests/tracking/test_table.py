@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from medaug.results.leaderboard import CHANCE, COLLAPSE, NO_GAIN, REFERENCE, Leaderboard, Row
+from medaug.results.rows import CHANCE, COLLAPSE, NO_GAIN, REFERENCE, Leaderboard, Row
 from medaug.results.table import explanation, render, render_published, spoken, with_interval
 
 ROW = Row(

@@ -12,7 +12,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from medaug.results.leaderboard import CHANCE, COLLAPSE, REFERENCE, Leaderboard, Row
 from medaug.results.report.roc import GRID, Roc
 from medaug.results.report.style import (
     BLACK,
@@ -27,6 +26,7 @@ from medaug.results.report.style import (
     styled,
     whole_ticks,
 )
+from medaug.results.rows import CHANCE, COLLAPSE, REFERENCE, Leaderboard, Row
 
 MOST_ROWS = 40
 MOST_BANDS = 3
