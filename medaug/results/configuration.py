@@ -64,17 +64,12 @@ class Configuration:
             return set()
         return {(trial.config.fold, trial.classified.steps) for trial in self.done}
 
-    def expected(self, study: StudySpec) -> int:
+    def expected(self, study: StudySpec, draws: int) -> int:
         """Replicates that the study plans: one seed is enough where there is no chance."""
         seeds = len(study.sweep.seeds)
         if self.without_chance:
             seeds = min(seeds, len({trial.config.seed for trial in self.trials}))
-        return study.split.folds * seeds * draws_of(study, self.about.train_rows)
-
-
-def draws_of(study: StudySpec, train_rows: int | None) -> int:
-    """Draws of a training set of so many rows; there is one draw of all rows."""
-    return getattr(study.sweep, "draws", 1) if train_rows is not None else 1
+        return study.split.folds * seeds * draws
 
 
 def by_configuration(trials: Iterable[TrialRecord], n_classes: int) -> list[Configuration]:
@@ -85,7 +80,19 @@ def by_configuration(trials: Iterable[TrialRecord], n_classes: int) -> list[Conf
     return [Configuration.of(group, n_classes) for group in groups.values()]
 
 
-def row_of(found: Configuration, study: StudySpec, makers: Mapping[str, TrialRecord]) -> Row:
+def draws_by_size(found: Iterable[Configuration]) -> dict[int | None, int]:
+    """Draws of the training set of each size, as many as any configuration was begun with."""
+    draws: dict[int | None, set[int]] = {}
+    for each in found:
+        draws.setdefault(each.about.train_rows, set()).update(
+            trial.classify.draw for trial in each.trials
+        )
+    return {size: len(names) for size, names in draws.items()}
+
+
+def row_of(
+    found: Configuration, study: StudySpec, makers: Mapping[str, TrialRecord], draws: int
+) -> Row:
     """The row of a configuration without its interval; ``makers``: generators by their rows."""
     about, classes = found.about, study.data.classes
     names = sorted({trial.classify.rows or "" for trial in found.done})
@@ -108,10 +115,10 @@ def row_of(found: Configuration, study: StudySpec, makers: Mapping[str, TrialRec
         classifier=about.classifier_name,
         linear=about.linear,
         control=about.control,
-        draws=draws_of(study, about.train_rows),
+        draws=draws,
         real_rows=_real_rows(found),
         replicates=len(found.done),
-        expected=found.expected(study),
+        expected=found.expected(study, draws),
         patients=len(found.hits.patients) if found.hits else 0,
         mean=float(found.hits.totals.mean()) if found.hits else math.nan,
         low=math.nan,

@@ -62,7 +62,7 @@ def _of_candidates(candidates: Sequence[Row], board: Leaderboard) -> tuple[str, 
     if all(row.conclusion is not None and row.conclusion.end == "no gain" for row in seen):
         headline = f"Synthetic data bring no gain above +{board.margin:g} here."
         return headline, _of_no_gain(candidates, board)
-    headline = "No gain from synthetic data is shown, and none is ruled out."
+    headline = "No gain from synthetic data is shown, nor ruled out."
     return headline, _of_no_gain(candidates, board)
 
 
