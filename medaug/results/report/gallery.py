@@ -97,9 +97,10 @@ def _worth(run: Evidence) -> Iterator[Drawn]:
         "learning_curve",
         worth(run.board),
         "What synthetic rows are worth",
-        "The curve is the reference's classifier on real rows alone. Each arm's best row stands"
-        " above the real rows that it used; the dotted line ends at the real rows to which its gain"
-        " is worth coming. Bars and band are 95 % intervals of single rows.",
+        "The curve is what further real rows bring to the reference's classifier without synthetic"
+        " data. Each arm's best row stands at its gain, and at the real rows that bring as much:"
+        " upright bars are the bounds of the leaderboard, level ones the 95 % interval of the"
+        " exchange rate.",
         "Learning curve of real training rows with the best row of each arm and its exchange rate.",
     )
 
