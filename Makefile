@@ -47,7 +47,7 @@ lock: $(VENV)/.installed-dev
 	{ echo "# The image's packages with their hashes; 'make lock' writes this file. Not torch, nor what"; \
 	  echo "# its CUDA builds want: their wheels differ by index, so the Dockerfile pins a version only."; \
 	  echo "setuptools>=77" | $(BIN)/uv pip compile --quiet --no-header --no-annotate \
-	  --generate-hashes --constraint constraints.txt --extra server --extra dicom --extra s3 \
+	  --generate-hashes --constraint constraints.txt --extra server --extra dicom --extra s3 --extra encoders \
 	  --python-version 3.11 --python-platform linux pyproject.toml - \
 	  | awk '/^[a-z]/ { ours = !/^(torch=|triton=|cuda-|nvidia-)/ } ours'; } > docker/requirements.txt.new
 	mv docker/requirements.txt.new docker/requirements.txt
@@ -61,7 +61,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	  { echo "error: $(PYTHON) is older than 3.11; run 'make PYTHON=python3.12 …'"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-warn-script-location --constraint constraints.txt $(TORCH)
-	$(BIN)/python -m pip install --quiet --no-warn-script-location --constraint constraints.txt --editable .
+	$(BIN)/python -m pip install --quiet --no-warn-script-location --constraint constraints.txt --editable '.[encoders]'
 	@touch $@
 
 # The last two without what they require: torchvision has no CPU build for this torch, and what they

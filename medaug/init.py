@@ -153,7 +153,7 @@ _IMAGES = [
     "    augment: {vflip: 0, elastic_alpha: 0, rotation_deg: 10, shift: 0.05, shear: 0}",
     "  smote: {}",
     "  dcgan: {networks: dcgan32, epochs: 500}",
-    "classifier: {kind: resnet50, epochs: 30, lr: 1.0e-3, batch_size: 32, early_stop: 5}",
+    "classifier: {kind: resnet50, epochs: 30, lr: 1.0e-3, batch_size: 32}",
 ]
 
 

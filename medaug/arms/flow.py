@@ -101,7 +101,7 @@ class FlowArm(PcaArm):
             adam.zero_grad(set_to_none=True)
             loss.backward()
             tally.add({"train/loss": loss}, len(x1), training.guard.step(adam))
-            follow(self.field, learner, self.config.ema)
+            follow([self.field], [learner], self.config.ema)
             training.step += 1
         metrics = tally.means()
         due = (epoch + 1) % self.config.eval_every == 0 or epoch + 1 == self.config.epochs

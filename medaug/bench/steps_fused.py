@@ -13,7 +13,7 @@ from medaug.bench.result import Figure
 from medaug.bench.steps_gan import BATCH, Ours, acgan_pair, random_rows
 from medaug.bench.workbench import Bench
 from medaug.models.fused import fuse
-from medaug.train.objective import JointPass
+from medaug.models.layers import JointPass
 
 REPLICATES = (1, 4, 16)
 EQUAL = 1e-10

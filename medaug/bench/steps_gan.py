@@ -20,8 +20,8 @@ from medaug.models.dcgan import DCGANS
 from medaug.models.layers import Dropout
 from medaug.models.products import Conv2d, ConvTranspose2d
 from medaug.spec.gan import GanSpec
-from medaug.train.gan_run import GanTask, Run
-from medaug.train.gan_step import Step
+from medaug.train.gan_run import GanTask, Replicate
+from medaug.train.gan_step import GanBatch, GanStep
 from medaug.train.rows import MemoryRows
 from medaug.train.world import World
 
@@ -54,28 +54,37 @@ class Ours:
     ) -> None:
         pairs = zip(rows, seeds, strict=True)
         tasks = [GanTask(spec, build, each, seed) for each, seed in pairs]
-        self.runs = [Run(task, world) for task in tasks]
-        self.step = Step(spec, self.runs, world, fused=len(rows) > 1)
-        for run in self.runs:
-            run.begin()
+        self.replicates = [Replicate(task, world) for task in tasks]
+        spec, n_classes = self.replicates[0].task.spec, self.replicates[0].n_classes
+        self.step = GanStep(spec, self.replicates, n_classes, world, fused=len(rows) > 1)
+        for replicate in self.replicates:
+            replicate.begin_epoch()
 
     def __call__(self) -> None:
-        deals = []
-        for run in self.runs:
-            if (deal := run.deal()) is None:
-                run.begin()
-                deal = run.deal()
-            assert deal is not None
-            deals.append(deal)
-        for run, moved in zip(self.runs, self.step.take(deals), strict=True):
-            run.note(moved)
+        self.take([self._next(replicate) for replicate in self.replicates])
+
+    def take(self, batches: Sequence[GanBatch]) -> None:
+        """One step from these rows."""
+        rows = self.step.make_rows(batches)
+        self.step.discriminator_step(rows)
+        if self.step.generator_is_due:
+            self.step.generator_step(rows)
+        self.step.count(rows)
+
+    def _next(self, replicate: Replicate) -> GanBatch:
+        batch = replicate.next_batch()
+        if batch is None:
+            replicate.begin_epoch()
+            batch = replicate.next_batch()
+        assert batch is not None
+        return batch
 
     def weights(self) -> list[Tensor]:
-        """All parameters, run by run."""
+        """All parameters, replicate by replicate."""
         return [
             parameter.detach()
-            for run in self.runs
-            for network in (run.generator, run.discriminator)
+            for replicate in self.replicates
+            for network in (replicate.generator, replicate.discriminator)
             for parameter in network.parameters()
         ]
 

@@ -150,10 +150,10 @@ def stop(name: str, storage: Path | None, address: str | None) -> None:
         click.echo(_go_on(job, address))
         return
     from medaug.ownership.status import stop as stop_here
-    from medaug.results.records import read_study
+    from medaug.results.records import study_data
 
     folder = run_in(storage, name)
-    read_study(folder)  # a name that was mistyped is an error
+    study_data(folder)  # a name that was mistyped is an error
     if (holder := stop_here(folder)) is None:
         click.echo(f"{name} is not running")
         return

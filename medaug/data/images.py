@@ -1,9 +1,11 @@
-"""PNG and JPEG images from files that nobody vouches for.
+"""Images from files that nobody vouches for: PNG, JPEG, TIFF, BMP and WebP.
 
-An image is a plain 8-bit greyscale or RGB raster or it is refused: 16-bit, palette, transparent,
-animated and rotated files all have more than one reading, and two readers would give two data
-sets. Size is judged from the header. Only pixels leave this module, no text chunk and no EXIF.
-Memory and time are bounded by whoever calls (:mod:`medaug.data.sandbox`).
+The content says which format a file has, its name does not. What has one reading is read: 8 and 16
+bit, palettes, alpha channels that hide nothing, EXIF rotation. What has several (CMYK, transparent
+pixels, several pictures in one file, floating point) is refused with what to do, since two readers
+would give two data sets. What was done to the pixels is in :attr:`Picture.notes`. Size is judged
+from the header. Only pixels leave this module, no text chunk and no EXIF. Memory and time are
+bounded by whoever calls (:mod:`medaug.data.sandbox`).
 """
 
 from __future__ import annotations
@@ -18,26 +20,34 @@ from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from medaug.data.files import BadFile, open_regular
 
-FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
-"""File name ending (in lower case) -> the only format that it may hold."""
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+"""File name endings, in lower case, of what is taken for an image."""
 
-_MAGIC = {"PNG": b"\x89PNG\r\n\x1a\n", "JPEG": b"\xff\xd8\xff"}
-_OTHERS = {
-    b"SIMPLE  =": "FITS",
+_MAGIC = {
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"\xff\xd8\xff": "JPEG",
     b"II*\x00": "TIFF",
     b"MM\x00*": "TIFF",
-    b"GIF8": "GIF",
     b"BM": "BMP",
-    b"RIFF": "WebP",
-    **{magic: name for name, magic in _MAGIC.items()},
 }
-_PNG_COLOUR = {3: "a palette", 4: "an alpha channel", 6: "an alpha channel"}
+_OTHERS = {
+    b"SIMPLE  =": "FITS",
+    b"GIF8": "GIF",
+    b"II+\x00": "BigTIFF",
+    b"MM\x00+": "BigTIFF",
+    b"\x00\x00\x00\x0cjP": "JPEG 2000",
+    b"8BPS": "Photoshop",
+    b"%PDF": "PDF",
+}
+_NAMED = {".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}
+_DAMAGE = (
+    OSError, SyntaxError, ValueError, EOFError, KeyError, TypeError, struct.error, zlib.error,
+)  # fmt: skip
 _ORIENTATION = 0x0112  # EXIF tag
-_UNROTATED = (None, 1)
 
 
 @dataclass(frozen=True)
@@ -45,38 +55,98 @@ class ImageLimits:
     max_pixels: int = 40_000_000
     """Pillow itself warns above 89 million and refuses above 179 million."""
     max_ratio: float = 1100.0
-    """Raster bytes per byte of a PNG; deflate cannot exceed 1032."""
+    """Raster bytes per byte of a PNG or TIFF; deflate cannot exceed 1032."""
 
 
 DEFAULT_IMAGE_LIMITS = ImageLimits()
 
 
+@dataclass(frozen=True)
+class Picture:
+    """What is in an image file."""
+
+    raster: NDArray[np.uint8] | NDArray[np.uint16]
+    """(H, W), or (H, W, 3) where it is RGB."""
+    notes: tuple[str, ...] = ()
+    """What was done to read it, each in a few words that fit many files."""
+
+    @property
+    def has_colour(self) -> bool:
+        """Whether any pixel is not grey."""
+        return self.raster.ndim == 3 and bool((self.raster != self.raster[..., :1]).any())
+
+    def channels(self, n: int) -> NDArray[np.float32]:
+        """(n, H, W) float32 in [0, 1]: for one channel the luma (ITU-R 601) of what is coloured,
+        for three the colours, or grey three times."""
+        assert n in (1, 3)
+        scale = np.float32(np.iinfo(self.raster.dtype).max)
+        if n == 1:
+            return (self._grey().astype(np.float32) / scale)[None]
+        rgb = self.raster if self.raster.ndim == 3 else np.stack([self.raster] * 3, axis=-1)
+        return np.ascontiguousarray((rgb.astype(np.float32) / scale).transpose(2, 0, 1))
+
+    def _grey(self) -> NDArray[np.uint8] | NDArray[np.uint16]:
+        if self.raster.ndim == 2:
+            return self.raster
+        return np.asarray(Image.fromarray(self.raster, "RGB").convert("L"))
+
+
 def is_image(path: Path) -> bool:
-    """Whether the name is one of an image that :func:`read_image` may read."""
-    return path.suffix.lower() in FORMATS
+    """Whether the name is one of an image that :func:`read_picture` may read."""
+    return path.suffix.lower() in SUFFIXES
+
+
+def read_picture(path: Path, limits: ImageLimits = DEFAULT_IMAGE_LIMITS) -> Picture:
+    """Read an image file.
+
+    Raises:
+        BadFile: the file is not a regular file, no image, too large, damaged, or has more than one
+            reading (see above).
+    """
+    if not is_image(path):
+        raise BadFile(f"is no image by its name; use {', '.join(SUFFIXES)}")
+    with open_regular(path) as file:
+        head = file.read(33)
+        file.seek(0)
+        found = _format_of(head)
+        notes = []
+        named = _NAMED.get(path.suffix.lower(), path.suffix[1:].upper())
+        if found != named:
+            notes.append(f"is {found} and named as {named}: read by its content")
+        if found == "PNG":
+            _check_png_header(head, os.fstat(file.fileno()).st_size, limits)
+        try:
+            raster, more = _decode(file, found, limits)
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+            raise BadFile(f"more than {limits.max_pixels} pixels; crop or shrink it") from None
+        # What Pillow raises on damaged files; its texts may quote the file.
+        except _DAMAGE as error:
+            kind = "truncated" if "truncated" in str(error) else "damaged"
+            raise BadFile(f"{kind} {found} data; copy the file again") from None
+    return Picture(raster, (*notes, *more))
 
 
 def read_image(path: Path, limits: ImageLimits = DEFAULT_IMAGE_LIMITS) -> NDArray[np.float32]:
-    """Read a PNG or JPEG as greyscale (H, W) float32 in [0, 1]; RGB by its luma (ITU-R 601).
+    """Read an image file as greyscale (H, W) float32 in [0, 1]; colours by their luma.
 
     Raises:
-        BadFile: the file is not a regular file, not what its name says, too large, damaged, or
-            has more than one reading (see above).
+        BadFile: as :func:`read_picture`.
     """
-    return _read(path, limits).astype(np.float32) / np.float32(255)
+    return read_picture(path, limits).channels(1)[0]
 
 
 def read_image_mask(
     path: Path, shape: tuple[int, ...], limits: ImageLimits = DEFAULT_IMAGE_LIMITS
 ) -> NDArray[np.uint8]:
-    """Read a two-valued PNG as a mask (H, W) of 0 and 1, for an image of ``shape``.
+    """Read a two-valued image as a mask (H, W) of 0 and 1, for an image of ``shape``.
 
     Raises:
-        BadFile: as :func:`read_image`, or the mask is not one of such an image.
+        BadFile: as :func:`read_picture`, or the mask is not one of such an image.
     """
-    if FORMATS.get(path.suffix.lower()) == "JPEG":
-        raise BadFile("a mask in JPEG, which blurs its border; store masks as PNG")
-    raster = _read(path, limits)
+    picture = read_picture(path, limits)
+    if picture.has_colour:
+        raise BadFile("a mask in colour; store 0 outside and one other grey value inside")
+    raster = picture.raster if picture.raster.ndim == 2 else picture.raster[..., 0]
     if raster.shape != shape:
         raise BadFile(
             f"mask is {raster.shape[1]}x{raster.shape[0]}, its image {shape[1]}x{shape[0]}; "
@@ -84,49 +154,37 @@ def read_image_mask(
         )
     values = np.unique(raster)
     if len(values) > 2 or (len(values) == 2 and values[0] != 0):
+        with path.open("rb") as file:
+            lossy = _format_of(file.read(33)) == "JPEG"
+        if lossy:
+            raise BadFile("a mask in JPEG, which blurs its border; store masks as PNG")
         raise BadFile(f"mask has {len(values)} grey values; want 0 and one other")
     return (raster > 0).astype(np.uint8)
 
 
-def _read(path: Path, limits: ImageLimits) -> NDArray[np.uint8]:
-    wanted = FORMATS.get(path.suffix.lower())
-    if wanted is None:
-        raise BadFile(f"is no image by its name; use {', '.join(FORMATS)}")
-    with open_regular(path) as file:
-        head = file.read(33)
-        file.seek(0)
-        _check_magic(head, wanted)
-        if wanted == "PNG":
-            _check_png_header(head, os.fstat(file.fileno()).st_size, limits)
-        try:
-            return _decode(file, wanted, limits)
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-            raise BadFile(f"more than {limits.max_pixels} pixels; crop or shrink it") from None
-        # What Pillow raises on damaged files; its texts may quote the file.
-        except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
-            kind = "truncated" if "truncated" in str(error) else "damaged"
-            raise BadFile(f"{kind} {wanted} data; copy the file again") from None
-
-
-def _check_magic(head: bytes, wanted: str) -> None:
-    if head.startswith(_MAGIC[wanted]):
-        return
-    found = next((name for magic, name in _OTHERS.items() if head.startswith(magic)), None)
-    starts = f"is {found}" if found else f"starts {head[:4].hex(' ')}"
-    raise BadFile(f"not {wanted} as its name says ({starts}); convert it to {wanted}")
+def _format_of(head: bytes) -> str:
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WEBP"
+    if found := next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None):
+        return found
+    other = next((name for magic, name in _OTHERS.items() if head.startswith(magic)), None)
+    starts = f"is {other}" if other else f"starts {head[:4].hex(' ')}"
+    raise BadFile(f"no image that is read here ({starts}); convert it to PNG")
 
 
 def _check_png_header(head: bytes, file_bytes: int, limits: ImageLimits) -> None:
-    """Judge the IHDR chunk. Pillow reads 16-bit RGB as 8-bit in silence, so it is done here."""
+    """Judge the IHDR chunk. Pillow reads 16-bit colours as 8-bit in silence, so it is done here."""
     if len(head) < 33 or head[12:16] != b"IHDR":
         raise BadFile("truncated PNG data; copy the file again")
     width, height, depth, colour = struct.unpack(">IIBB", head[16:26])
     _check_size(width, height, limits)
-    if colour in _PNG_COLOUR:
-        raise BadFile(f"has {_PNG_COLOUR[colour]}; convert it to 8-bit greyscale")
-    if depth > 8:
-        raise BadFile(f"{depth}-bit; choose a window and convert it to 8-bit greyscale")
-    raster_bytes = width * height * (3 if colour == 2 else 1) * depth / 8
+    if depth > 8 and colour in (2, 4, 6):
+        raise BadFile(f"{depth}-bit colour; convert it to 8 bit, or to 16-bit greyscale")
+    bands = {2: 3, 4: 2, 6: 4}.get(colour, 1)
+    _check_ratio(width * height * bands * depth / 8, file_bytes, limits)
+
+
+def _check_ratio(raster_bytes: float, file_bytes: int, limits: ImageLimits) -> None:
     if raster_bytes > limits.max_ratio * file_bytes:
         raise BadFile(
             f"header promises {raster_bytes:.0f} bytes, the file has {file_bytes}: more than "
@@ -141,21 +199,69 @@ def _check_size(width: int, height: int, limits: ImageLimits) -> None:
         )
 
 
-def _decode(file: BinaryIO, wanted: str, limits: ImageLimits) -> NDArray[np.uint8]:
+def _decode(
+    file: BinaryIO, found: str, limits: ImageLimits
+) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], list[str]]:
+    """The raster, (H, W) or (H, W, 3), and what was done to it."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        image = Image.open(file, formats=(wanted,))
+        image = Image.open(file, formats=(found,))
     with image:
         _check_size(*image.size, limits)
+        if found == "TIFF":  # other lossless formats are bounded by their size alone
+            bands = len(image.getbands()) * (2 if "16" in image.mode else 1)
+            file_bytes = os.fstat(file.fileno()).st_size
+            _check_ratio(image.size[0] * image.size[1] * bands, file_bytes, limits)
         # A JPEG with several pictures in it opens as another format, an animated PNG as this one.
-        if image.format != wanted or image.get_format_mimetype() == "image/apng":
+        if image.format != found or getattr(image, "n_frames", 1) > 1:
             raise BadFile("holds several pictures; export one picture per file")
-        if image.mode not in ("1", "L", "RGB"):
-            raise BadFile(f"colour mode {image.mode}; convert it to 8-bit greyscale")
+        if image.format == "PNG" and image.get_format_mimetype() == "image/apng":
+            raise BadFile("holds several pictures; export one picture per file")
         image.load()
-        if "transparency" in image.info:
-            raise BadFile("has a transparent colour; convert it to 8-bit greyscale")
-        orientation = image.getexif().get(_ORIENTATION)
-        if orientation not in _UNROTATED:
-            raise BadFile("is stored rotated or mirrored (EXIF); export it upright")
-        return np.asarray(image.convert("L"))
+        upright, notes = _upright(image)
+        return _raster(upright, notes)
+
+
+def _upright(image: Image.Image) -> tuple[Image.Image, list[str]]:
+    if image.getexif().get(_ORIENTATION) in (None, 1):
+        return image, []
+    turned = ImageOps.exif_transpose(image)
+    return turned, ["was stored rotated or mirrored (EXIF): turned upright"]
+
+
+def _raster(
+    image: Image.Image, notes: list[str]
+) -> tuple[NDArray[np.uint8] | NDArray[np.uint16], list[str]]:
+    mode = image.mode
+    if mode == "P" or "transparency" in image.info:
+        notes = [*notes, "has a palette or a transparent colour: applied"]
+        image = image.convert("RGBA" if mode in ("P", "RGB") else "LA")
+    if image.mode in ("LA", "RGBA", "La", "RGBa"):
+        alpha = np.asarray(image.getchannel(image.getbands()[-1]))
+        if (alpha != 255).any():
+            raise BadFile(
+                "has transparent pixels (alpha channel), which look different on every "
+                "background; flatten it onto the one that is meant"
+            )
+        if mode not in ("P",) and "transparency" not in image.info:
+            notes = [*notes, "has an alpha channel that hides nothing: dropped"]
+        image = image.convert("L" if image.mode.startswith("L") else "RGB")
+    if image.mode in ("I;16", "I;16B", "I;16L", "I"):
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > np.iinfo(np.uint16).max:
+            raise BadFile("holds more than 16 bits a pixel; convert it to 16-bit greyscale")
+        return values.astype(np.uint16), [*notes, "is 16-bit: read from 0 to 65535"]
+    if image.mode == "1":
+        image = image.convert("L")
+    if image.mode in ("L", "RGB"):
+        raster = np.asarray(image)
+        if raster.ndim == 3 and not (raster != raster[..., :1]).any():
+            return np.ascontiguousarray(raster[..., 0]), notes
+        return raster, notes
+    advice = {
+        "CMYK": "CMYK, made for print; convert it to RGB with the profile that it was made with",
+        "YCbCr": "YCbCr; convert it to RGB",
+        "LAB": "LAB; convert it to RGB",
+        "F": "floating point; choose a range and convert it to 16-bit greyscale",
+    }
+    raise BadFile(f"colour mode {advice.get(image.mode, image.mode + '; convert it to RGB')}")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from medaug.models.layers import KERAS_EPS, KERAS_MOMENTUM, init_keras
-from medaug.models.resnet import ResNet50
+from medaug.models.resnet import ResNet
 
 Shape = tuple[int, ...]
 
@@ -66,9 +66,9 @@ def linear(shape: Shape, n_out: int = 2, dropout: float = 0.5) -> nn.Sequential:
     )
 
 
-def resnet50(shape: Shape, n_out: int = 2, dropout: float = 0.4) -> ResNet50:
+def resnet50(shape: Shape, n_out: int = 2, dropout: float = 0.4) -> ResNet:
     """Study B's classifier (He et al. 2016), dropout before the last layer."""
-    return ResNet50(shape[0], n_out, dropout)
+    return ResNet(50, shape[0], n_out, dropout)
 
 
 def cnn12(shape: Shape, n_out: int = 2, dropout: float = 0.5) -> nn.Sequential:

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
+from medaug.models.foreach import add_, copy_
 from medaug.models.layers import PartedBatchNorm2d
 
 T = TypeVar("T")
@@ -99,8 +100,7 @@ def _spectrally_normal(weight: Tensor, norms: Sequence[Any]) -> Tensor:
             for _ in range(first.n_power_iterations):
                 u = F.normalize((matrix @ v[..., None])[..., 0], dim=1, eps=first.eps)
                 v = F.normalize((u[:, None] @ matrix)[:, 0], dim=1, eps=first.eps)
-        torch._foreach_copy_([norm._u for norm in norms], list(u))
-        torch._foreach_copy_([norm._v for norm in norms], list(v))
+        copy_([norm._u for norm in norms] + [norm._v for norm in norms], [*u, *v])
     sigma = torch.einsum("ko,koi,ki->k", u, matrix, v)
     return weight / sigma.view(-1, *[1] * (weight.ndim - 1))
 
@@ -158,9 +158,9 @@ class _BatchNorm(_Fused):
             self.fold(x), mean, variance, *affine, use_batch, one.momentum or 0.0, one.eps
         )
         if one.training and mean is not None and variance is not None:
-            for name, moved in (("running_mean", mean), ("running_var", variance)):
-                torch._foreach_copy_([getattr(n, name) for n in self.layers], moved.chunk(k))
-            torch._foreach_add_([norm.num_batches_tracked for norm in self.layers], 1)
+            kept = [n.running_mean for n in self.layers] + [n.running_var for n in self.layers]
+            copy_(kept, [*mean.chunk(k), *variance.chunk(k)])
+            add_([norm.num_batches_tracked for norm in self.layers], 1)
         return self.unfold(y)
 
 

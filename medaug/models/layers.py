@@ -53,6 +53,34 @@ class PartedSequential(nn.Sequential):
         return input
 
 
+class JointPass(nn.Module):
+    """A discriminator on real and then generated rows in one call, each half its own batch.
+
+    One call means one forward pass of the DDP module per backward pass; two of them raise on CUDA
+    where buffers change in place (pytorch #175024). Batch norm must not mix the halves: layers
+    that can tell them apart do so (:class:`PartedBatchNorm2d`), for others (those converted to
+    span ranks) the halves pass one after the other inside the call.
+    """
+
+    def __init__(self, discriminator: nn.Module) -> None:
+        super().__init__()
+        self.discriminator = discriminator
+        self.one_by_one = any(
+            isinstance(layer, nn.modules.batchnorm._BatchNorm)
+            and not isinstance(layer, PartedBatchNorm2d)
+            for layer in discriminator.modules()
+        )
+
+    def forward(self, x: Tensor, label_N: Tensor, parts: int) -> DiscriminatorOut:
+        if not self.one_by_one:
+            return self.discriminator(x, label_N, parts)
+        halves = zip(x.chunk(parts), label_N.chunk(parts), strict=True)
+        outs = zip(*(self.discriminator(*half) for half in halves), strict=True)
+        adv, cls, codes = (None if head[0] is None else torch.cat(head) for head in outs)
+        assert adv is not None
+        return DiscriminatorOut(adv, cls, codes)
+
+
 class Dropout(nn.Dropout):
     """``nn.Dropout``, nine times as fast on a CPU at probability one half, the published one.
 
@@ -102,8 +130,8 @@ def conditioned(z_Nnz: Tensor, label_N: Tensor, n_classes: int) -> Tensor:
 
 
 def codes_of(z_Nnz: Tensor, n_classes: int, n_codes: int) -> Tensor:
-    """InfoGAN's continuous codes (N, n_codes): the latent's entries after the class."""
-    return z_Nnz[:, n_classes : n_classes + n_codes]
+    """InfoGAN's continuous codes (..., n_codes): the latent's entries after the class."""
+    return z_Nnz[..., n_classes : n_classes + n_codes]
 
 
 def out_activation(name: OutAct) -> nn.Module:

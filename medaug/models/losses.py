@@ -64,42 +64,42 @@ def soft_dice_loss(
 
 
 def bce_discriminator(real: Tensor, fake: Tensor, real_target: float = 1.0) -> Tensor:
-    """Sum of the two cross-entropies (Goodfellow et al. 2014) of logits (N,).
+    """Sum of the two cross-entropies (Goodfellow et al. 2014) of logits (..., N).
 
     ``real_target`` .9 is one-sided label smoothing (Salimans et al. 2016).
     """
     target = torch.full_like(real, real_target, dtype=torch.float32)
-    on_real = F.binary_cross_entropy_with_logits(real.float(), target)
-    return on_real + F.softplus(fake.float()).mean()
+    on_real = F.binary_cross_entropy_with_logits(real.float(), target, reduction="none")
+    return on_real.mean(-1) + F.softplus(fake.float()).mean(-1)
 
 
 def bce_generator(fake: Tensor) -> Tensor:
     """The non-saturating loss -log D(G(z))."""
-    return F.softplus(-fake.float()).mean()
+    return F.softplus(-fake.float()).mean(-1)
 
 
 def hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
     """Hinge loss (Lim and Ye 2017; Miyato et al. 2018): rows beyond the margin do not count."""
-    return F.relu(1 - real.float()).mean() + F.relu(1 + fake.float()).mean()
+    return F.relu(1 - real.float()).mean(-1) + F.relu(1 + fake.float()).mean(-1)
 
 
 def critic_discriminator(real: Tensor, fake: Tensor) -> Tensor:
     """Minus the Wasserstein critic's gap (Arjovsky et al. 2017)."""
-    return fake.float().mean() - real.float().mean()
+    return fake.float().mean(-1) - real.float().mean(-1)
 
 
 def critic_generator(fake: Tensor) -> Tensor:
     """Raise the critic's value of the fakes; also the generator's side of the hinge loss."""
-    return -fake.float().mean()
+    return -fake.float().mean(-1)
 
 
 class AdversarialLoss(NamedTuple):
-    """The two players' losses of discriminator outputs (N,)."""
+    """The two players' losses of discriminator outputs (..., N): a mean over the last axis."""
 
     discriminator: Callable[[Tensor, Tensor], Tensor]
-    """(real, fake) -> scalar"""
+    """(real, fake) -> (...)"""
     generator: Callable[[Tensor], Tensor]
-    """(fake) -> scalar"""
+    """(fake) -> (...)"""
 
 
 ADVERSARIAL = {
@@ -146,38 +146,40 @@ def nll_on_prob(logits: Tensor, label: Tensor) -> Tensor:
     In [-1, 0]; its gradient p (1 - p) vanishes where the network is confidently wrong. Kept to
     reproduce the paper.
     """
-    return F.nll_loss(logits.float().softmax(dim=1), label)
+    probability = logits.float().softmax(dim=-1)
+    return -probability.gather(-1, label[..., None]).squeeze(-1).mean(-1)
 
 
 def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
     """-log p_y, averaged over rows."""
-    return F.cross_entropy(logits.float(), label)
+    rows = F.cross_entropy(logits.float().flatten(0, -2), label.flatten(), reduction="none")
+    return rows.view(label.shape).mean(-1)
 
 
 AUXILIARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "ce": cross_entropy,
     "nll_on_prob": nll_on_prob,
 }
-"""Losses of the ACGAN's class head: (logits (N, K), label (N,)) -> scalar."""
+"""Losses of the ACGAN's class head: (logits (..., N, K), label (..., N)) -> (...)."""
 
 
 def adc_discriminator(real: Tensor, real_label: Tensor, fake: Tensor, fake_label: Tensor) -> Tensor:
-    """ADC-GAN's class loss (Hou et al. 2022) of (N, 2K) logits: real rows of class k are k,
+    """ADC-GAN's class loss (Hou et al. 2022) of (..., N, 2K) logits: real rows of class k are k,
     fake ones K + k."""
-    n_classes = real.shape[1] // 2
+    n_classes = real.shape[-1] // 2
     return cross_entropy(real, real_label) + cross_entropy(fake, fake_label + n_classes)
 
 
 def adc_generator(fake: Tensor, label: Tensor) -> Tensor:
     """ADC-GAN's generator side: log p(fake of y | x) - log p(real of y | x), averaged."""
-    real_of, fake_of = fake.float().chunk(2, dim=1)
-    return (fake_of - real_of).gather(1, label[:, None]).mean()
+    real_of, fake_of = fake.float().chunk(2, dim=-1)
+    return (fake_of - real_of).gather(-1, label[..., None]).squeeze(-1).mean(-1)
 
 
 def code_loss(predicted: Tensor, codes: Tensor) -> Tensor:
-    """InfoGAN's -log Q(c | x) for a unit-variance Gaussian Q, without its constant: (N, n_codes)
+    """InfoGAN's -log Q(c | x) for a unit-variance Gaussian Q, without its constant: (..., N, n)
     means against the codes drawn; summed over codes, averaged over rows (Chen et al. 2016)."""
-    return 0.5 * (predicted.float() - codes.float()).square().sum(dim=1).mean()
+    return 0.5 * (predicted.float() - codes.float()).square().sum(-1).mean(-1)
 
 
 def focal_loss(

@@ -50,8 +50,12 @@ class NetworkSpec(ClassifierSpec):
     """None: as many as there are classes."""
     focal_gamma: Annotated[float, Field(ge=0)] = 0.0
     balanced_sampler: bool = False
+    final: Literal["average", "best_epoch"] = "average"
+    """Which weights are kept: the average over the last tenth of the steps, with batch norm's
+    statistics taken anew, so that a dozen validation patients choose no epoch; or those of the
+    epoch with the lowest validation loss, as papers do."""
     early_stop: Positive | None = None
-    """Stop after this many epochs without a better validation loss."""
+    """With ``best_epoch``: stop after this many epochs without a better validation loss."""
     precision: Precision = "auto"
 
     @model_validator(mode="after")
@@ -60,6 +64,12 @@ class NetworkSpec(ClassifierSpec):
             raise ValueError(
                 f"balanced_sampler and weighting {self.weighting} balance twice: take one"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _stops_for_the_best(self) -> NetworkSpec:
+        if self.early_stop is not None and self.final != "best_epoch":
+            raise ValueError("early_stop waits for a better epoch: set final to best_epoch")
         return self
 
     def at_most(self, epochs: int) -> NetworkSpec:

@@ -178,12 +178,12 @@ def new_points(record: TrialRecord, run: Run) -> tuple[list[Point], list[str]]:
 def _result_metrics(record: TrialRecord) -> dict[str, Any]:
     if record.result is None:
         return {}
-    parts = {"score": record.scores, "result": record.result.model_dump(exclude=_LONG)}
+    parts = {"score": record.scores, "result": record.result.model_dump(exclude=_TOLD_OTHERWISE)}
     named = {f"{part}/{name}": value for part, all in parts.items() for name, value in all.items()}
     return named | seconds_by_bucket(spent_by([record]))
 
 
-_LONG = {"predictions", "history", "scores"}
+_TOLD_OTHERWISE = {"predictions", "history", "scores", "stage", "status"}
 
 
 def seconds_by_bucket(time: Spent) -> dict[str, float]:
@@ -193,7 +193,7 @@ def seconds_by_bucket(time: Spent) -> dict[str, float]:
 
 def facts(record: TrialRecord) -> dict[str, str]:
     """What a trial's end says in words. Of a failure only its class: messages quote file names."""
-    told = record.result.model_dump(exclude=_LONG) if record.result else {}
+    told = record.result.model_dump(exclude=_TOLD_OTHERWISE) if record.result else {}
     words = {k: v for k, v in told.items() if isinstance(v, str)}
     if record.error is not None:
         words["failure"] = record.error.partition(":")[0]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from medaug.errors import UserError
+from medaug.tracking.gate import APP, TOKEN_ENV
 from medaug.tracking.uri import (
     PREFIX,
     artifact_folder,
@@ -36,9 +38,11 @@ def serve(storage: Path, port: int) -> None:
     prepare_client()
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
-    print(f"MLflow starts at http://{HOST}:{port} (Ctrl-C ends it)")
+    os.environ[TOKEN_ENV] = token = secrets.token_urlsafe(24)
+    start = f"http://{HOST}:{port}/?token={token}"
+    print(f"MLflow starts at {start} (for you alone; Ctrl-C ends it)")
     for name, page in pages(storage):
-        print(f"  {name}: http://{HOST}:{port}/{page}")
+        print(f"  {name}: {start}{page}")
     sys.stdout.flush()
     os.execv(sys.executable, command(storage, port))
 
@@ -62,6 +66,7 @@ def command(storage: Path, port: int) -> list[str]:
         "--host": HOST,
         "--port": str(port),
         "--workers": "1",
+        "--app-name": APP,
     }
     words = [word for option in options.items() for word in option]
     return [sys.executable, "-m", "mlflow", "server", *words]

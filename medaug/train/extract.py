@@ -1,4 +1,4 @@
-"""Running a trained U-Net over slices and storing one of its blocks as the feature."""
+"""Running a network over slices and storing what it makes of each as the feature."""
 
 from __future__ import annotations
 
@@ -62,21 +62,50 @@ def extract_features(
     extra: dict[str, Any] | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> Iterator[Progress]:
-    """Write the feature store ``out``, row for row of ``slices``; :data:`REPORTS` times a Progress.
-
-    Each rank streams its contiguous part of the rows, so memory does not grow with the cohort.
-    Killed anywhere, the next call with as many ranks goes on after each rank's last whole shard,
-    and the store is the same to the byte. Labels, patients, volumes, slice numbers, tumour sizes,
-    classes and splits are those of ``slices``; ``provenance`` says whose data the U-Net has seen.
-    The result of the last Progress is ``out``. Metrics: ``rows``, done on all ranks.
+    """Write block ``spec.tap`` of the U-Net for each of ``slices`` (see :func:`write_features`).
 
     Raises:
         UserError: a feature does not fit ``spec.dtype`` (fp16 ends at 65,504).
         EnvironmentFault: storage cannot take it.
     """
-    image_size = slices.schema.shape[-1]
-    schema = StoreSchema(tap_shape(spec.tap, _base(unet), image_size), spec.dtype)
-    encode = encoder(unet, spec, normalisation, world)
+    return write_features(
+        encoder(unet, spec, normalisation, world),
+        StoreSchema(tap_shape(spec.tap, _base(unet), slices.schema.shape[-1]), spec.dtype),
+        slices,
+        out,
+        world,
+        batch_size=spec.batch_size,
+        provenance=provenance,
+        extra=extra,
+        shard_bytes=shard_bytes,
+    )
+
+
+def write_features(
+    encode: Callable[[torch.Tensor], torch.Tensor],
+    schema: StoreSchema,
+    slices: Store,
+    out: Path,
+    world: World,
+    *,
+    batch_size: int,
+    provenance: Provenance,
+    extra: dict[str, Any] | None = None,
+    shard_bytes: int = SHARD_BYTES,
+) -> Iterator[Progress]:
+    """Write the feature store ``out``, row for row of ``slices``; :data:`REPORTS` times a Progress.
+
+    ``encode`` takes raw images (N, C, S, S) of at most ``batch_size`` rows to (N, *schema.shape).
+    Each rank streams its contiguous part of the rows, so memory does not grow with the cohort.
+    Killed anywhere, the next call with as many ranks goes on after each rank's last whole shard,
+    and the store is the same to the byte. Labels, patients, volumes, slice numbers, tumour sizes,
+    classes and splits are those of ``slices``; ``provenance`` says whose data ``encode`` has seen.
+    The result of the last Progress is ``out``. Metrics: ``rows``, done on all ranks.
+
+    Raises:
+        UserError: a feature does not fit the schema's dtype.
+        EnvironmentFault: storage cannot take it.
+    """
     part = f"part-{world.rank:03d}*"
     about: dict[str, Any] = {
         "provenance": provenance,
@@ -89,7 +118,7 @@ def extract_features(
     mine = np.arange(len(slices))[world.share(len(slices))]
     # Batches begin at fixed rows, whatever is done already: a row's value could depend, in its
     # last bit, on its place in a batch.
-    n_batches = -(-len(mine) // spec.batch_size)
+    n_batches = -(-len(mine) // batch_size)
     bucket.fetch_new(out, part)  # what another node has done of it
     with StoreWriter(out, schema, part=world.rank, **about) as writer:
         done = writer.rows_done
@@ -98,8 +127,8 @@ def extract_features(
                 bucket.send_new(out, part, content_named=True)
                 yield Progress(report, {"rows": float(len(slices) * report // REPORTS)})
             for i in range(n_batches * report // REPORTS, n_batches * (report + 1) // REPORTS):
-                start = i * spec.batch_size
-                rows = mine[start : start + spec.batch_size]
+                start = i * batch_size
+                rows = mine[start : start + batch_size]
                 if start + len(rows) > done:
                     features = encode(slices.read(rows).x)
                     skip = max(0, done - start)

@@ -1,22 +1,23 @@
 """Training a GAN: rows in, a generator that makes more of them out.
 
-What one step does is in :mod:`medaug.train.gan_step`. Replicates of one configuration (its seeds
-and folds) may share their steps' passes through the networks (:func:`train_gans`); all else, from
-the order of rows to the checkpoint, is each one's own.
+The way from here to a loss: an epoch (:meth:`_Together.train_epoch`) takes steps, a step moves the
+discriminator and the generator (:mod:`medaug.train.gan_step`), and what they minimise is there too.
+
+Replicates of one configuration (its seeds and folds) may share their steps' passes through the
+networks (:func:`train_gans`); all else, from the order of rows to the checkpoint, is each one's.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import Any
 
 from medaug.errors import UserError
 from medaug.train.checkpoint import Progress
-from medaug.train.gan_run import Gan, GanTask, Quality, Run
-from medaug.train.gan_step import Deal, Step
-from medaug.train.loop import run_epochs
+from medaug.train.gan_run import Gan, GanTask, Quality, Replicate
+from medaug.train.gan_step import GanBatch, GanStep
+from medaug.train.loop import Epochs
 from medaug.train.world import World
 
 __all__ = ["Gan", "GanTask", "Quality", "train_gan", "train_gans"]
@@ -37,8 +38,8 @@ def train_gan(task: GanTask, world: World) -> Iterator[Progress]:
         UserError: rows without a label, or too few rows in a batch for its ranks and parts.
         Diverged: see :class:`medaug.train.loop.Guard`.
     """
-    (alone,) = train_gans([task], world)
-    yield from alone
+    (epochs,) = train_gans([task], world)
+    return epochs
 
 
 def train_gans(tasks: Sequence[GanTask], world: World) -> list[Iterator[Progress]]:
@@ -53,70 +54,80 @@ def train_gans(tasks: Sequence[GanTask], world: World) -> list[Iterator[Progress
     """
     if len(tasks) > 1:
         _check_alike(tasks, world)
-    runs = [Run(task, world) for task in tasks]
-    together = _Together(runs, world)
-    return [together.epochs_of(run) for run in runs]
+    replicates = [Replicate(task, world) for task in tasks]
+    together = _Together(replicates, world)
+    return [together.epochs_of(replicate) for replicate in replicates]
 
 
 class _Together:
-    """Runs whose epochs are trained side by side, step by step."""
+    """Replicates whose epochs are trained side by side, step by step."""
 
-    def __init__(self, runs: Sequence[Run], world: World) -> None:
-        self._runs, self._world = list(runs), world
-        self._fused = len(runs) > 1
-        self._ahead: dict[Run, dict[str, float]] = {}
-        """Metrics of an epoch that a run has trained with others, until it is asked for them."""
-        self._steps: dict[tuple[Run, ...], Step] = {}
+    def __init__(self, replicates: Sequence[Replicate], world: World) -> None:
+        self._open, self._world = list(replicates), world
+        self._fused = len(replicates) > 1
+        self._ahead: dict[Replicate, dict[str, float]] = {}
+        """Metrics of an epoch that one has trained with others, until it is asked for them."""
+        self._steps: dict[tuple[Replicate, ...], GanStep] = {}
         self._failed = False
 
-    def epochs_of(self, run: Run) -> Iterator[Progress]:
-        spec, seed = run.task.spec, run.task.seed
-        one_epoch = partial(self._one_epoch, run)
+    def epochs_of(self, me: Replicate) -> Iterator[Progress]:
+        spec, seed = me.task.spec, me.task.seed
+        epochs = Epochs(me.training, self._world, seed, spec.epochs, me.finish)
         try:
-            yield from run_epochs(
-                run.training, self._world, seed, spec.epochs, one_epoch, run.finish
-            )
+            if epochs.finished:
+                yield epochs.nothing_left()
+            while not epochs.finished:
+                if me not in self._ahead:
+                    epochs.begin()
+                    self.train_epoch(
+                        [each for each in self._open if each is me or self._waits(each)]
+                    )
+                if (progress := epochs.end(self._ahead.pop(me))) is not None:
+                    yield progress
         finally:
-            self._runs.remove(run)
+            self._open.remove(me)
 
-    def _one_epoch(self, run: Run, epoch: int) -> dict[str, float]:
+    def train_epoch(self, replicates: Sequence[Replicate]) -> None:
+        """One epoch of each of ``replicates``, side by side."""
         if self._failed:
             raise RuntimeError(
                 "a replicate that shares its passes failed in the middle of an epoch"
             )
-        if run not in self._ahead:
-            self._failed = True
-            self._train([other for other in self._runs if other is run or self._waits(other)])
-            self._failed = False
-        return self._ahead.pop(run)
+        self._failed = True
+        for each in replicates:
+            each.begin_epoch()
+        for step in self._steps.values():
+            step.begin_epoch()
+        while drawn := [(r, batch) for r in replicates if (batch := r.next_batch()) is not None]:
+            for step, batches in self._in_phase(drawn):
+                rows = step.make_rows(batches)
+                step.discriminator_step(rows)
+                if step.generator_is_due:
+                    step.generator_step(rows)
+                step.count(rows)
+        for each in replicates:
+            steps = [step for step in self._steps.values() if each in step.replicates]
+            self._ahead[each] = each.end_epoch(steps)
+        self._failed = False
 
-    def _waits(self, run: Run) -> bool:
-        """Whether a run stands between two epochs: its last was accepted, and there is another."""
-        training, epochs = run.training, run.task.spec.epochs
-        return run not in self._ahead and run.trained < training.epoch < epochs
+    def _waits(self, replicate: Replicate) -> bool:
+        """Whether one stands between two epochs: its last was accepted, and there is another."""
+        training, epochs = replicate.training, replicate.task.spec.epochs
+        return replicate not in self._ahead and replicate.trained < training.epoch < epochs
 
-    def _train(self, runs: Sequence[Run]) -> None:
-        for run in runs:
-            run.begin()
-        while True:
-            dealt = [(run, deal) for run in runs if (deal := run.deal()) is not None]
-            if not dealt:
-                break
-            # Resumed apart, replicates may be at different points of n_critic.
-            rounds: dict[int, list[tuple[Run, Deal]]] = defaultdict(list)
-            for run, deal in dealt:
-                rounds[run.point].append((run, deal))
-            for some, deals in (zip(*each, strict=True) for each in rounds.values()):
-                for run, moved in zip(some, self._step(some).take(deals), strict=True):
-                    run.note(moved)
-        for run in runs:
-            self._ahead[run] = run.end()
-
-    def _step(self, runs: tuple[Run, ...]) -> Step:
-        if runs not in self._steps:
-            spec = runs[0].task.spec
-            self._steps[runs] = Step(spec, runs, self._world, fused=self._fused)
-        return self._steps[runs]
+    def _in_phase(
+        self, drawn: Sequence[tuple[Replicate, GanBatch]]
+    ) -> Iterator[tuple[GanStep, list[GanBatch]]]:
+        """Resumed apart, replicates may be at different points of ``n_critic``."""
+        phases: dict[int, list[tuple[Replicate, GanBatch]]] = defaultdict(list)
+        for replicate, batch in drawn:
+            phases[replicate.phase].append((replicate, batch))
+        for phase in phases.values():
+            group = tuple(replicate for replicate, _ in phase)
+            if group not in self._steps:
+                spec, n_classes = group[0].task.spec, group[0].n_classes
+                self._steps[group] = GanStep(spec, group, n_classes, self._world, fused=self._fused)
+            yield self._steps[group], [batch for _, batch in phase]
 
 
 def _check_alike(tasks: Sequence[GanTask], world: World) -> None:

@@ -1,10 +1,10 @@
-"""One GAN in training: its networks, its rows, its statistics. How it moves is in ``gan_step``."""
+"""One GAN in training: its networks, its rows, its checkpoint. How it moves is in ``gan_step``."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
@@ -18,11 +18,10 @@ from medaug.seeding import generator, seed_of
 from medaug.spec.gan import GanSpec
 from medaug.store import Batch, balanced_weights
 from medaug.train.adam import FusedAdam
-from medaug.train.average import follow
 from medaug.train.checkpoint import Checkpoint
-from medaug.train.gan_step import Deal, Moved
+from medaug.train.draws import Draws
+from medaug.train.gan_step import GanBatch, GanStep
 from medaug.train.loop import Guard, Training, compile_for, dropout_seed
-from medaug.train.objective import Draws, Objective
 from medaug.train.precision import settle
 from medaug.train.rows import RowSource
 from medaug.train.scaling import FeatureScale, channels_last
@@ -95,7 +94,7 @@ class GanTask:
 
     ``build()`` makes a fresh (generator, discriminator); weights are drawn from torch's global
     generator, which is seeded before. ``quality`` is asked every ``eval_every`` epochs;
-    ``teacher``: see :class:`Objective`.
+    ``teacher``: scaled rows -> class logits, frozen; its cross-entropy joins the generator's loss.
     """
 
     spec: GanSpec
@@ -107,8 +106,8 @@ class GanTask:
     resume: Checkpoint | None = None
 
 
-class Run:
-    """The state of one GAN's training."""
+class Replicate:
+    """One GAN in training: its networks, its rows, its checkpoint."""
 
     def __init__(self, task: GanTask, world: World) -> None:
         spec, train = task.spec, task.train
@@ -118,6 +117,7 @@ class Run:
         self.batch_size = min(spec.batch_size, len(train))
         self.weights = balanced_weights(train.labels) if spec.sampler == "balanced" else None
         self.masks = torch.Generator(world.device)
+        self.teacher = task.teacher
 
         torch.manual_seed(seed_of(task.seed, "networks"))
         self.generator, self.discriminator = (_prepared(network, world) for network in task.build())
@@ -145,7 +145,6 @@ class Run:
         self.trained = self.training.epoch - 1
         """The last epoch that was begun."""
         self._settle_precision()
-        self.objective = Objective(spec, self.discriminator, self.n_classes, task.teacher)
         compile_for(world, spec.compile, self.generator, self.discriminator)
 
     def _settle_precision(self) -> None:
@@ -169,17 +168,15 @@ class Run:
         self.task = replace(self.task, spec=spec.model_copy(update={"precision": precision}))
 
     @property
-    def point(self) -> int:
-        """Where in a round of ``n_critic`` steps the run is."""
+    def phase(self) -> int:
+        """Where in a round of ``n_critic`` steps the replicate is."""
         return self.training.step % self.task.spec.n_critic
 
-    def begin(self) -> None:
+    def begin_epoch(self) -> None:
         """Make ready for the epoch that comes next."""
         task, epoch = self.task, self.training.epoch
         self.trained = epoch
         self.masks.manual_seed(dropout_seed(task.seed, epoch, self.world))
-        self._tallies = {"discriminator": Tally(self.world), "generator": Tally(self.world)}
-        self._spread = {k: ClassSpread(self.n_classes, self.world) for k in ("real", "fake")}
         self._batches = self.task.train.batches(
             self.world,
             self.batch_size,
@@ -189,7 +186,7 @@ class Run:
             steps=task.spec.steps_per_epoch,
         )
 
-    def deal(self) -> Deal | None:
+    def next_batch(self) -> GanBatch | None:
         """The epoch's next rows on the device, with the step's latents; None at its end."""
         batch: Batch | None = next(self._batches, None)
         if batch is None:
@@ -202,25 +199,18 @@ class Run:
         real_label = batch.label.to(device)
         same = spec.adv == "wgan_gp"
         fake_label = real_label if same else draws.labels("label", self.n_classes)
-        return Deal(real, real_label, fake_label, draws.normal("latent", self.nz), draws)
+        return GanBatch(real, real_label, fake_label, draws.normal("latent", self.nz), draws)
 
-    def note(self, moved: Moved) -> None:
-        """A step is done."""
-        for player, values in moved.values.items():
-            for each in values:
-                self._tallies[player].add(*each)
-        turn = moved.turn
-        self._spread["real"].add(turn.real, turn.real_label, moved.taken)
-        self._spread["fake"].add(turn.fake, turn.fake_label, moved.taken)
-        self.training.step += 1
-
-    def end(self) -> dict[str, float]:
-        """Metrics of the epoch."""
+    def end_epoch(self, steps: Sequence[GanStep]) -> dict[str, float]:
+        """Metrics of the epoch, which ``steps`` have counted."""
         spec, epoch, quality = self.task.spec, self.training.epoch, self.task.quality
-        means = [tally.means() for tally in self._tallies.values()]
-        metrics = {f"train/{name}": value for each in means for name, value in each.items()}
-        real = max(self._spread["real"].deviation(), SMALLEST)
-        metrics["train/diversity"] = self._spread["fake"].deviation() / real
+        mine = [(step, step.replicates.index(self)) for step in steps]
+        metrics: dict[str, float] = {}
+        for player in ("discriminator", "generator"):
+            tally = Tally.of_one([(step.tallies[player], i) for step, i in mine], self.world)
+            metrics |= {f"train/{name}": value for name, value in tally.means().items()}
+        real, fake = ClassSpread.deviations([(step.spread, i) for step, i in mine], self.world)
+        metrics["train/diversity"] = fake / max(real, SMALLEST)
         metrics["collapsed"] = float(_has_collapsed(metrics, spec))
         due = (epoch + 1) % spec.eval_every == 0 or epoch + 1 == spec.epochs
         if quality is not None and due and all(map(math.isfinite, metrics.values())):
@@ -230,11 +220,6 @@ class Run:
     def finish(self) -> Gan:
         average = self.training.modules.get("average", self.generator)
         return Gan(average, self.discriminator, self.scale, self.task.spec.precision)
-
-    def averaged(self) -> None:
-        """The generator has moved: its average follows."""
-        if average := self.training.modules.get("average"):
-            follow(average, self.generator, self.task.spec.ema)
 
     def _judged(self, quality: Quality) -> dict[str, float]:
         """Scores of rows from latents that are the same at every epoch."""

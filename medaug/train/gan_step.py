@@ -1,15 +1,18 @@
-"""One step of a GAN, or of several replicates of one that share every pass.
+"""One step of a GAN, or of several replicates of one that share every pass; read it downwards.
 
 A step makes generated rows, then moves the players in turn: the discriminator, and every
 ``n_critic`` steps the generator. The generator learns from the same generated rows that the
 discriminator has just seen, as in the reference code of study A, which saves a pass.
+
+Rows of K replicates lie end to end, (K*n, …), and a loss is (K,), one number a replicate; K is 1
+but for fused replicates.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
@@ -19,31 +22,30 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils.parametrize import ParametrizationList
 
 from medaug.models.fused import drawing_from, fuse
-from medaug.models.layers import DiscriminatorOut
+from medaug.models.layers import DiscriminatorOut, JointPass, codes_of
+from medaug.models.losses import (
+    ADVERSARIAL,
+    AUXILIARY,
+    adc_discriminator,
+    adc_generator,
+    bce_discriminator,
+    code_loss,
+    cross_entropy,
+    gradient_penalty,
+    r1_penalty,
+)
 from medaug.spec.gan import GanSpec
-from medaug.train.loop import Training, autocast
-from medaug.train.objective import Draws, JointPass, Objective, Turn, Values
+from medaug.train.average import follow
+from medaug.train.draws import Draws
+from medaug.train.loop import Training, autocast, guarded_steps
+from medaug.train.tally import ClassSpread, Tally
 from medaug.train.world import World, distribute
 
 
-class Pair(Protocol):
-    """One replicate's networks and how they learn."""
-
-    generator: nn.Module
-    discriminator: nn.Module
-    objective: Objective
-    training: Training
-    masks: torch.Generator
-    """What dropout draws from where passes are shared."""
-
-    def averaged(self) -> None:
-        """The generator has moved: let its average follow."""
-        ...
-
-
 @dataclass(frozen=True)
-class Deal:
-    """This rank's real rows and latents of one step, of one replicate."""
+class GanBatch:
+    """This rank's real rows of one step of one replicate, scaled, and what generated ones are
+    made from."""
 
     real: Tensor
     real_label: Tensor
@@ -53,146 +55,295 @@ class Deal:
 
 
 @dataclass(frozen=True)
-class Moved:
-    """What a step did to one replicate."""
+class StepInput:
+    """Rows of one step of K replicates, as the networks see them: (K*n, …) each."""
 
-    turn: Turn
-    taken: Tensor
-    """Whether the guard let the last player move: a bool scalar on the device."""
-    values: dict[str, list[tuple[Values, int, Tensor]]]
-    """By player: values, the number of rows they are means of, and whether it moved."""
+    real: Tensor
+    real_label: Tensor
+    fake: Tensor
+    """Off the generator's graph; it wants a gradient where the generator learns in this step."""
+    fake_label: Tensor
+    z: Tensor
+    draws: tuple[Draws, ...]
+    """Of each replicate."""
+
+    @property
+    def rows(self) -> int:
+        """n: of one replicate, on this rank."""
+        return len(self.real) // len(self.draws)
+
+    def split(self, parts: int) -> list[StepInput]:
+        """The same rows in ``parts`` inputs; their lengths differ by at most one."""
+        if parts == 1:
+            return [self]
+        n = self.rows
+        return [self._part(slice(n * i // parts, n * (i + 1) // parts)) for i in range(parts)]
+
+    def _part(self, rows: slice) -> StepInput:
+        def cut(x: Tensor) -> Tensor:
+            return joined([each[rows] for each in x.chunk(len(self.draws))])
+
+        return StepInput(
+            cut(self.real),
+            cut(self.real_label),
+            cut(self.fake),
+            cut(self.fake_label),
+            cut(self.z),
+            tuple(replace(each, part=rows) for each in self.draws),
+        )
 
 
-class Step:
-    """Moves the players of ``pairs``. Several need equal batches and one rank, and share passes."""
+class Replicate(Protocol):
+    """One GAN in training (:class:`medaug.train.gan_run.Replicate`)."""
 
-    def __init__(self, spec: GanSpec, pairs: Sequence[Pair], world: World, *, fused: bool) -> None:
-        self.spec, self.pairs, self.world, self.fused = spec, pairs, world, fused
-        self.critic = pairs[0].discriminator
-        generate = pairs[0].generator
+    generator: nn.Module
+    discriminator: nn.Module
+    training: Training
+    teacher: Callable[[Tensor], Tensor] | None
+    masks: torch.Generator
+    """What dropout draws from where passes are shared."""
+
+
+class GanStep:
+    """Moves both players of ``replicates``; several need equal batches and one rank."""
+
+    def __init__(
+        self,
+        spec: GanSpec,
+        replicates: Sequence[Replicate],
+        n_classes: int,
+        world: World,
+        *,
+        fused: bool,
+    ) -> None:
+        self.spec, self.replicates, self.n_classes = spec, tuple(replicates), n_classes
+        self.world, self.fused = world, fused
+        self.discriminators = [each.discriminator for each in replicates]
+        self.generators = [each.generator for each in replicates]
+        generate, self.discriminate = self.generators[0], self.discriminators[0]
         if fused:
             assert world.size == 1
-            masks = [pair.masks for pair in pairs]
-            self.critic = fuse([pair.discriminator for pair in pairs], masks)
-            generate = fuse([pair.generator for pair in pairs], masks)
+            masks = [each.masks for each in replicates]
+            generate = fuse(self.generators, masks)
+            self.discriminate = fuse(self.discriminators, masks)
         self.generate = distribute(generate, world)
-        self.joint = distribute(JointPass(self.critic), world)
+        self.judge_both = distribute(JointPass(self.discriminate), world)
+        self.adversarial = ADVERSARIAL[spec.adv]
+        if spec.label_smoothing:
+            smoothed = partial(bce_discriminator, real_target=1 - spec.label_smoothing)
+            self.adversarial = self.adversarial._replace(discriminator=smoothed)
+        self.begin_epoch()
 
-    def take(self, deals: Sequence[Deal]) -> list[Moved]:
-        """One step for each pair, from its deal; all pairs are at the same point of n_critic."""
-        due = (self.pairs[0].training.step + 1) % self.spec.n_critic == 0
+    def begin_epoch(self) -> None:
+        """Statistics start anew."""
+        k, world = len(self.replicates), self.world
+        self.tallies = {"discriminator": Tally(world), "generator": Tally(world)}
+        self.spread = ClassSpread(self.n_classes, k, world)
+
+    @property
+    def generator_is_due(self) -> bool:
+        """Replicates that share a step are at the same point of ``n_critic``."""
+        return (self.replicates[0].training.step + 1) % self.spec.n_critic == 0
+
+    def make_rows(self, batches: Sequence[GanBatch]) -> StepInput:
+        """Generated rows beside the real ones. The generator's graph waits for its own step: it is
+        walked once, however many parts the discriminator's batch has."""
+        columns = zip(*((b.real, b.real_label, b.fake_label, b.z) for b in batches), strict=True)
+        real, real_label, fake_label, z = map(joined, columns)
+        due = self.generator_is_due
         with torch.set_grad_enabled(due), autocast(self.world, self.spec.precision):
-            z, label = (_joined([getattr(d, k) for d in deals]) for k in ("z", "fake_label"))
-            made = self.generate(z, label).to(deals[0].real.dtype)
-        # The generator's gradient waits here: its graph is walked once, however many parts
-        # the discriminator's batch has.
-        seen = made.detach().requires_grad_(due)
-        turns = [
-            Turn(d.real, d.real_label, fake, d.fake_label, d.z, d.draws)
-            for d, fake in zip(deals, _split(seen, len(deals)), strict=True)
-        ]
-        discriminators = [pair.discriminator for pair in self.pairs]
-        values = {"discriminator": self._learn("discriminator", turns, self._told_apart)}
-        if due:
-            for network in discriminators:
-                network.requires_grad_(False)
-            values["generator"] = self._learn("generator", turns, self._believed, (made, seen))
-            for network in discriminators:
-                network.requires_grad_(True)
-            for pair in self.pairs:
-                pair.averaged()
-        last = [*values.values()][-1]
-        return [
-            Moved(turn, last[i][-1][2], {player: of[i] for player, of in values.items()})
-            for i, turn in enumerate(turns)
-        ]
+            self.made = self.generate(z, fake_label).to(real.dtype)
+        fake = self.made.detach().requires_grad_(due)
+        return StepInput(real, real_label, fake, fake_label, z, tuple(b.draws for b in batches))
 
-    def _learn(
-        self,
-        player: str,
-        turns: Sequence[Turn],
-        play: Callable[[Sequence[Turn]], list[tuple[Tensor, Values]]],
-        through: tuple[Tensor, Tensor] | None = None,
-    ) -> list[list[tuple[Values, int, Tensor]]]:
-        """Move one player of each pair by the gradient of what ``play`` gives, part by part.
+    def discriminator_step(self, rows: StepInput) -> None:
+        """The discriminators learn to tell real rows from generated ones."""
+        self._zero_gradients("discriminator")
+        seen = []
+        for part in self._parts(rows):
+            with autocast(self.world, self.spec.precision):
+                x, label = discriminator_inputs(self.spec, part)
+                out = self.judge_both(x, label, 2)
+                loss, values = self.discriminator_loss(out, part)
+            (loss * self._share(part)).sum().backward()
+            seen.append((values, part.rows))
+        self._move("discriminator", seen)
 
-        ``through``: the generated rows, on their graph and off it; their gradient is passed on.
-        """
-        optimizers = [pair.training.optimizers[player] for pair in self.pairs]
-        for optimizer in optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        batch_size = turns[0].draws.batch_size
-        parts = list(zip(*(turn.split(self.spec.accumulate) for turn in turns), strict=True))
-        values: list[list[tuple[Values, int]]] = [[] for _ in turns]
-        for part, in_silence in self._in_parts(parts):
-            with in_silence:
-                with autocast(self.world, self.spec.precision):
-                    played = play(part)
-                # DDP averages over ranks; shares of a global batch may differ by a row.
-                weights = [len(turn.real) * self.world.size / batch_size for turn in part]
-                losses = [loss * w for (loss, _), w in zip(played, weights, strict=True)]
-                torch.stack(losses).sum().backward()
-            for (_, found), turn, seen in zip(played, part, values, strict=True):
-                seen.append((found, len(turn.real)))
-        if through is not None:
-            made, detached = through
-            made.backward(detached.grad)
-        taken = [
-            pair.training.guard.step(optimizer)
-            for pair, optimizer in zip(self.pairs, optimizers, strict=True)
-        ]
-        return [[(*each, moved) for each in of] for of, moved in zip(values, taken, strict=True)]
+    def generator_step(self, rows: StepInput) -> None:
+        """The generators learn to be believed, by discriminators that stay as they are."""
+        self._zero_gradients("generator")
+        for network in self.discriminators:
+            network.requires_grad_(False)
+        seen = []
+        for part in self._parts(rows):
+            with autocast(self.world, self.spec.precision):
+                x = noisy(self.spec, part.fake, part.draws, "noise on fake")
+                out = self.discriminate(x, part.fake_label)
+                loss, values = self.generator_loss(out, part)
+            (loss * self._share(part)).sum().backward()
+            seen.append((values, part.rows))
+        self.made.backward(rows.fake.grad)
+        self._move("generator", seen)
+        for network in self.discriminators:
+            network.requires_grad_(True)
+        averages = [each.training.modules.get("average") for each in self.replicates]
+        follow([a for a in averages if a is not None], self.generators, self.spec.ema)
 
-    def _in_parts(
-        self, parts: Sequence[Sequence[Turn]]
-    ) -> Iterator[tuple[Sequence[Turn], contextlib.AbstractContextManager]]:
-        """The parts of a batch; DDP waits for the last, spectral norm estimates at the first."""
-        held: list[nn.Module] = []
-        for pair in self.pairs if len(parts) > 1 else ():
-            for module in pair.discriminator.modules():
-                if isinstance(module, ParametrizationList):
-                    held.append(module)
-        for i, part in enumerate(parts):
-            if i + 1 < len(parts) and isinstance(self.joint, DistributedDataParallel):
-                yield part, self.joint.no_sync()
+    def count(self, rows: StepInput) -> None:
+        """A step is done: its rows join the statistics of within-class spread."""
+        real, fake = (rows.real, rows.real_label), (rows.fake, rows.fake_label)
+        self.spread.add(real, fake, self.taken)
+        for each in self.replicates:
+            each.training.step += 1
+
+    def discriminator_loss(
+        self, out: DiscriminatorOut, rows: StepInput
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss (K,), and numbers worth a curve, of what discriminators said of
+        :func:`discriminator_inputs`."""
+        k, n = len(rows.draws), rows.rows
+        real_adv, fake_adv = out.adv.view(k, 2, n).unbind(1)
+        loss = adversarial = self.adversarial.discriminator(real_adv, fake_adv)
+        believed = out.adv.float().sigmoid().view(k, 2, n).mean(-1)
+        values = {
+            "d_adversarial": adversarial,
+            "d_real": believed[:, 0],
+            "d_fake": believed[:, 1],
+        }
+        if out.cls is not None:
+            real_label, fake_label = rows.real_label.view(k, n), rows.fake_label.view(k, n)
+            real_cls, fake_cls = out.cls.view(k, 2, n, -1).unbind(1)
+            if self.spec.cond == "adc":
+                of_class = adc_discriminator(real_cls, real_label, fake_cls, fake_label)
             else:
-                yield part, contextlib.nullcontext()
+                class_loss = AUXILIARY[self.spec.aux_loss]
+                of_class = class_loss(real_cls, real_label)
+                if self.spec.aux_on_fake:
+                    of_class = of_class + class_loss(fake_cls, fake_label)
+            loss = loss + self.spec.aux_weight * of_class
+            class_logits: Callable[..., Tensor] = self.discriminators[0].class_logits  # type: ignore[assignment]
+            predicted = class_logits(out).argmax(1).view(k, 2, n)
+            right = predicted == torch.stack([real_label, fake_label], 1)
+            accuracy = right.float().mean(-1)
+            values |= {"class_acc_real": accuracy[:, 0], "class_acc_fake": accuracy[:, 1]}
+        if out.codes is not None:
+            told = out.codes.view(k, 2, n, -1)[:, 1]
+            loss = loss + self.spec.info_weight * self._code_loss(told, rows)
+        if self.spec.has_penalty:
+            loss = loss + self.spec.penalty_weight * self._penalty(rows)
+        return loss, {"d_loss": loss, **values}
+
+    def generator_loss(
+        self, out: DiscriminatorOut, rows: StepInput
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss (K,) of generators whose rows discriminators said ``out`` of."""
+        k, n = len(rows.draws), rows.rows
+        label = rows.fake_label.view(k, n)
+        loss = self.adversarial.generator(out.adv.view(k, n))
+        if out.cls is not None:
+            adc = self.spec.cond == "adc"
+            class_loss = adc_generator if adc else AUXILIARY[self.spec.aux_loss]
+            loss = loss + self.spec.aux_weight * class_loss(out.cls.view(k, n, -1), label)
+        teachers = [each.teacher for each in self.replicates]
+        if teachers[0] is not None:
+            # f-CLSWGAN's frozen classifier (Xian et al. 2018, eq. 4).
+            parts = zip(teachers, rows.fake.float().chunk(k), strict=True)
+            told = torch.stack([teacher(x) for teacher, x in parts if teacher is not None])
+            loss = loss + self.spec.aux_weight * cross_entropy(told, label)
+        if out.codes is not None:
+            told = out.codes.view(k, n, -1)
+            loss = loss + self.spec.info_weight * self._code_loss(told, rows)
+        return loss, {"g_loss": loss}
+
+    def _code_loss(self, told: Tensor, rows: StepInput) -> Tensor:
+        z = rows.z.view(len(told), rows.rows, -1)
+        return code_loss(told, codes_of(z, self.n_classes, told.shape[-1]))
+
+    def _penalty(self, rows: StepInput) -> Tensor:
+        """(K,). It runs through the plain discriminators: DDP would communicate their gradients
+        for nothing, and a second derivative of a fused pass is no cheaper."""
+        k = len(rows.draws)
+        columns = (rows.real, rows.real_label, rows.fake, rows.fake_label)
+        each = zip(self.replicates, rows.draws, *(x.chunk(k) for x in columns), strict=True)
+        penalties = []
+        with torch.autocast(self.world.device.type, enabled=False):
+            for replicate, draws, *tensors in each:
+                penalty = partial(self._penalty_of, replicate.discriminator, draws, *tensors)
+                # The pair's own dropout draws once more.
+                masks = replicate.masks
+                penalties.append(drawing_from(masks, penalty) if self.fused else penalty())
+        return torch.stack(penalties)
+
+    def _penalty_of(
+        self,
+        discriminator: nn.Module,
+        draws: Draws,
+        real: Tensor,
+        real_label: Tensor,
+        fake: Tensor,
+        fake_label: Tensor,
+    ) -> Tensor:
+        if self.spec.adv == "r1":
+            return r1_penalty(lambda x: discriminator(x, real_label).adv, real.float())
+        mix = draws.uniform("mix")
+        critic = lambda x: discriminator(x, fake_label).adv  # noqa: E731
+        return gradient_penalty(critic, real.float(), fake.float(), mix)
+
+    def _zero_gradients(self, player: str) -> None:
+        for each in self.replicates:
+            each.training.optimizers[player].zero_grad(set_to_none=True)
+
+    def _move(self, player: str, seen: Sequence[tuple[dict[str, Tensor], int]]) -> None:
+        """Optimisers step where gradients are finite; what was ``seen`` joins the statistics."""
+        trainings = [each.training for each in self.replicates]
+        self.taken = guarded_steps([(t.guard, t.optimizers[player]) for t in trainings])
+        for values, n in seen:
+            self.tallies[player].add(values, n, self.taken)
+
+    def _share(self, part: StepInput) -> float:
+        """DDP averages over ranks; shares of a global batch may differ by a row."""
+        return part.rows * self.world.size / part.draws[0].batch_size
+
+    def _parts(self, rows: StepInput) -> Iterator[StepInput]:
+        """The parts of a batch; DDP waits for the last, spectral norm estimates at the first."""
+        parts = rows.split(self.spec.accumulate)
+        held: list[nn.Module] = []
+        if len(parts) > 1:
+            modules = (m for network in self.discriminators for m in network.modules())
+            held = [m for m in modules if isinstance(m, ParametrizationList)]
+        for i, part in enumerate(parts):
+            in_silence: contextlib.AbstractContextManager = contextlib.nullcontext()
+            if i + 1 < len(parts) and isinstance(self.judge_both, DistributedDataParallel):
+                in_silence = self.judge_both.no_sync()
+            with in_silence:
+                yield part
             for parametrizations in held:
                 parametrizations.eval()  # all parts of a batch see the same weights
         for parametrizations in held:
             parametrizations.train()
 
-    def _told_apart(self, turns: Sequence[Turn]) -> list[tuple[Tensor, Values]]:
-        rows = [p.objective.rows_to_tell_apart(t) for p, t in self._with(turns)]
-        x, labels = (_joined(column) for column in zip(*rows, strict=True))
-        outs = _split_out(self.joint(x, labels, 2), len(turns))
-        told = zip(self._with(turns), outs, strict=True)
-        return [self._judged(pair, out, turn) for (pair, turn), out in told]
 
-    def _judged(self, pair: Pair, out: DiscriminatorOut, turn: Turn) -> tuple[Tensor, Values]:
-        loss = partial(pair.objective.of_discriminator, out, turn)
-        # A penalty passes through the pair's own discriminator, whose dropout draws once more.
-        return drawing_from(pair.masks, loss) if self.fused and self.spec.has_penalty else loss()
-
-    def _believed(self, turns: Sequence[Turn]) -> list[tuple[Tensor, Values]]:
-        x = _joined([p.objective.rows_to_believe(t) for p, t in self._with(turns)])
-        labels = _joined([turn.fake_label for turn in turns])
-        outs = _split_out(self.critic(x, labels), len(turns))
-        told = zip(self._with(turns), outs, strict=True)
-        return [pair.objective.of_generator(out, turn) for (pair, turn), out in told]
-
-    def _with(self, turns: Sequence[Turn]) -> Iterator[tuple[Pair, Turn]]:
-        return zip(self.pairs, turns, strict=True)
+def discriminator_inputs(spec: GanSpec, rows: StepInput) -> tuple[Tensor, Tensor]:
+    """(x, label) of a discriminator's step: each replicate's real rows, then its generated ones."""
+    real = noisy(spec, rows.real, rows.draws, "noise on real")
+    fake = noisy(spec, rows.fake.detach(), rows.draws, "noise on fake")
+    k = len(rows.draws)
+    return in_turn(real, fake, k), in_turn(rows.real_label, rows.fake_label, k)
 
 
-def _joined(parts: Sequence[Tensor]) -> Tensor:
+def noisy(spec: GanSpec, x: Tensor, draws: Sequence[Draws], what: str) -> Tensor:
+    """Rows with instance noise (Sonderby et al. 2017), if the configuration wants it."""
+    if not spec.inst_noise:
+        return x
+    noise = joined([each.normal(what, *x.shape[1:]) for each in draws])
+    return x + (spec.inst_noise * noise).to(x.dtype)
+
+
+def in_turn(a: Tensor, b: Tensor, k: int) -> Tensor:
+    """Of (K*n, …) each: a's rows of the first replicate, b's of the first, a's of the second, …"""
+    return torch.cat([rows for pair in zip(a.chunk(k), b.chunk(k), strict=True) for rows in pair])
+
+
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """Rows end to end; one part as it is."""
     return parts[0] if len(parts) == 1 else torch.cat(list(parts))
-
-
-def _split(x: Tensor, n: int) -> Sequence[Tensor]:
-    return [x] if n == 1 else x.chunk(n)
-
-
-def _split_out(out: DiscriminatorOut, n: int) -> list[DiscriminatorOut]:
-    heads = [[None] * n if head is None else _split(head, n) for head in out]
-    return [DiscriminatorOut(*each) for each in zip(*heads, strict=True)]

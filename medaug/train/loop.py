@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from medaug.errors import MedaugError
+from medaug.models import foreach
 from medaug.seeding import seed_of
 from medaug.train.checkpoint import Checkpoint, Progress
 from medaug.train.pace import PACE
@@ -80,8 +81,10 @@ class Guard:
 
     def __init__(self, world: World) -> None:
         self.device = world.device
-        self._skipped = torch.zeros((), device=self.device)
-        self._last_bad = torch.zeros((), device=self.device)
+        self.skipped = torch.zeros((), device=self.device)
+        """How many steps of this epoch were not taken."""
+        self.last_bad = torch.zeros((), device=self.device)
+        """1 where the last step was not."""
         self.chances = {"halve": 1, "roll_back": 1}
 
     def step(self, optimizer: torch.optim.Optimizer) -> torch.Tensor:
@@ -89,28 +92,16 @@ class Guard:
 
         Returns whether the step was taken: a bool scalar, left on the device.
         """
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        bad = (~norm.isfinite()).float()
-        self._skipped += bad
-        self._last_bad = bad
-        if getattr(optimizer, "_step_supports_amp_scaling", False):
-            # Fused optimisers skip on the device, as under a GradScaler: no wait for it.
-            optimizer.found_inf = bad  # type: ignore[attr-defined]
-            optimizer.step()
-        elif not bad:
-            optimizer.step()
-        PACE.stepped()
-        return bad == 0
+        return guarded_steps([(self, optimizer)])[0]
 
     def verdict(self, epoch: int, lost: Sequence[str]) -> Literal["ok", "halve", "back"]:
         """What to do after ``epoch`` (0-based), at whose end what ``lost`` names was not finite.
 
         Raises Diverged when all chances are used. Resets the count of skipped steps.
         """
-        skipped, last_bad = (int(x) for x in torch.stack([self._skipped, self._last_bad]).tolist())
-        self._skipped.zero_()
-        self._last_bad = torch.zeros_like(self._last_bad)
+        skipped, last_bad = (int(x) for x in torch.stack([self.skipped, self.last_bad]).tolist())
+        self.skipped.zero_()
+        self.last_bad = torch.zeros_like(self.last_bad)
         if not (skipped or lost):
             return "ok"
         if not (last_bad or lost) and self._take("halve"):
@@ -123,6 +114,35 @@ class Guard:
     def _take(self, chance: str) -> bool:
         self.chances[chance] -= 1
         return self.chances[chance] >= 0
+
+
+def guarded_steps(pairs: Sequence[tuple[Guard, torch.optim.Optimizer]]) -> torch.Tensor:
+    """Each optimiser steps, unless one of its gradients is not finite: its guard takes note.
+
+    Returns which steps were taken: (len(pairs),) bool, left on the device. The optimisers have
+    equally many gradients.
+    """
+    gradients = [_gradients(optimizer) for _, optimizer in pairs]
+    norms = foreach.norms([g for mine in gradients for g in mine])
+    finite = torch.stack(norms).isfinite().view(len(pairs), -1).all(1)
+    bad = (~finite).float()
+    each = bad.unbind()
+    foreach.add_([guard.skipped for guard, _ in pairs], each)
+    for (guard, optimizer), mine in zip(pairs, each, strict=True):
+        guard.last_bad = mine
+        if getattr(optimizer, "_step_supports_amp_scaling", False):
+            # Fused optimisers skip on the device, as under a GradScaler: no wait for it.
+            optimizer.found_inf = mine  # type: ignore[attr-defined]
+            optimizer.step()
+        elif not mine:
+            optimizer.step()
+    PACE.stepped()
+    return finite
+
+
+def _gradients(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    parameters = (p for group in optimizer.param_groups for p in group["params"])
+    return [p.grad for p in parameters if p.grad is not None]
 
 
 @dataclass
@@ -199,6 +219,65 @@ def part(tensors: Mapping[str, torch.Tensor], name: str) -> dict[str, torch.Tens
     return {k.removeprefix(f"{name}."): t for k, t in tensors.items() if k.startswith(f"{name}.")}
 
 
+class Epochs:
+    """The epochs of one training: what precedes and what follows each, decided alike on all ranks.
+
+    The loop is the caller's::
+
+        while not epochs.finished:
+            epochs.begin()
+            ...  # train and validate epoch number training.epoch
+            if (progress := epochs.end(metrics)) is not None:
+                yield progress
+    """
+
+    def __init__(
+        self,
+        training: Training,
+        world: World,
+        seed: int,
+        epochs: int,
+        finish: Callable[[], Any],
+    ) -> None:
+        self.training, self.world, self.seed, self.epochs = training, world, seed, epochs
+        self.finish = finish
+        self._last = training.checkpoint()
+
+    @property
+    def finished(self) -> bool:
+        return self.training.epoch >= self.epochs or self.training.stopped
+
+    def begin(self) -> None:
+        """Dropout draws from here on what it draws in this epoch, however it was come to."""
+        torch.manual_seed(dropout_seed(self.seed, self.training.epoch, self.world))
+
+    def end(self, metrics: dict[str, float]) -> Progress | None:
+        """An epoch is over; None where it has to be taken again, from the last checkpoint.
+
+        Raises Diverged (see :class:`Guard`).
+        """
+        training = self.training
+        lost = [name for name, value in metrics.items() if not math.isfinite(value)]
+        verdict = training.guard.verdict(training.epoch, lost + training.lost(self.world))
+        if verdict == "back":
+            training.restore(self._last)
+        if verdict != "ok":
+            training.scale_lr(0.5)
+        if verdict == "back":
+            return None
+        training.epoch += 1
+        training.history.append(dict(metrics))
+        self._last = training.checkpoint()
+        result = self.finish() if self.finished else None
+        return Progress(training.epoch, metrics, self._last, result)
+
+    def nothing_left(self) -> Progress:
+        """What a training yields that was resumed after its last epoch."""
+        history = self.training.history
+        metrics = dict(history[-1]) if history else {}
+        return Progress(self.training.epoch, metrics, None, self.finish())
+
+
 def run_epochs(
     training: Training,
     world: World,
@@ -214,27 +293,13 @@ def run_epochs(
     The last Progress carries ``finish()``; a run resumed after its last epoch yields only that.
     Raises Diverged (see :class:`Guard`).
     """
-    last = training.checkpoint()
-    finished = training.epoch >= epochs or training.stopped
-    if finished:
-        metrics = training.history[-1] if training.history else {}
-        yield Progress(training.epoch, dict(metrics), None, finish())
-    while not finished:
-        torch.manual_seed(dropout_seed(seed, training.epoch, world))
-        metrics = one_epoch(training.epoch)
-        lost = [name for name, value in metrics.items() if not math.isfinite(value)]
-        verdict = training.guard.verdict(training.epoch, lost + training.lost(world))
-        if verdict == "back":
-            training.restore(last)
-        if verdict != "ok":
-            training.scale_lr(0.5)
-        if verdict == "back":
-            continue
-        training.epoch += 1
-        training.history.append(dict(metrics))
-        finished = training.epoch >= epochs or training.stopped
-        last = training.checkpoint()
-        yield Progress(training.epoch, metrics, last, finish() if finished else None)
+    loop = Epochs(training, world, seed, epochs, finish)
+    if loop.finished:
+        yield loop.nothing_left()
+    while not loop.finished:
+        loop.begin()
+        if (progress := loop.end(one_epoch(training.epoch))) is not None:
+            yield progress
 
 
 def dropout_seed(seed: int, epoch: int, world: World) -> int:

@@ -72,7 +72,7 @@ def fit_probe(
     """
     axes = None
     if codes.shape[1] > len(codes):
-        codes, axes = span(codes)
+        axes, codes = span(codes)
         val_codes = val_codes @ axes
     best: tuple[float, float, np.ndarray, np.ndarray] | None = None
     for c, weight, bias in _path(codes, label, row_weight, c_grid):

@@ -41,6 +41,11 @@ class MemoryRows:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def patients(self) -> np.ndarray:
+        """(n,) names: each row is a patient of its own."""
+        return np.arange(len(self)).astype(str)
+
     def read(self, rows: slice) -> Batch:
         """Rows in order, as :meth:`medaug.store.Store.read` gives them."""
         row = torch.arange(len(self))[rows]

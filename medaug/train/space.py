@@ -45,21 +45,15 @@ class FeatureSpace:
         n, d = x.shape
         if components is None or (components >= d and d <= n):
             return space, space.encode(x)
-        k = min(components, n - 1, d)
-        if min(n, d) > EXACT_ROWS and k < min(n, d) // 4:
-            axes = _randomised(space.encode(x), k)
-        elif n < d:
-            axes = _from_products(space, x, k)
+        k = max(1, min(components, n - 1, d))
+        large = min(n, d) > EXACT_ROWS and k < min(n, d) // 4
+        if n < d and not large:
+            axes, codes = _from_products(space, x, k)
         else:
             z = space.encode(x)
-            axes = _leading(z.T @ z, k)[1]
-        space = FeatureSpace(mean, spread, axes)
-        return space, space.encode(x)
-
-    @property
-    def size(self) -> int:
-        """k, how many numbers a code has."""
-        return len(self.mean) if self.axes is None else self.axes.shape[1]
+            axes = _randomised(z, k) if large else _leading(z.T @ z, k)[1]
+            codes = z @ axes
+        return FeatureSpace(mean, spread, axes), codes
 
     def encode(self, x: np.ndarray) -> np.ndarray:
         """Codes (m, k) float64 of rows (m, d)."""
@@ -100,12 +94,11 @@ class FeatureSpace:
 
 
 def span(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Codes (n, r) of ``codes`` (n, k), k > n, in the directions that they take, and these (k, r)
-    float64: r <= n."""
+    """The directions (k, r) that ``codes`` (n, k), k > n, take, and their codes there (n, r);
+    float64, r <= n."""
     values, vectors = _leading(codes @ codes.T, len(codes))
     root = np.sqrt(np.maximum(values, np.finfo(float).tiny))
-    axes = codes.T @ (vectors / root)
-    return vectors * root, axes
+    return codes.T @ (vectors / root), vectors * root
 
 
 def _moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -131,16 +124,17 @@ def _leading(products: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     return values[kept], vectors[:, kept]
 
 
-def _from_products(space: FeatureSpace, x: np.ndarray, k: int) -> np.ndarray:
-    """Principal axes (d, k) from the rows' products with each other."""
-    products = np.zeros((len(x), len(x)))
-    for _, part in space._standardised(x):
+def _from_products(space: FeatureSpace, x: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Principal axes (d, k) and codes (n, k) from the rows' products with each other."""
+    products, blocks = np.zeros((len(x), len(x))), list(space._standardised(x))
+    for _, part in blocks:
         products += part @ part.T
     values, vectors = _leading(products, k)
+    root = np.sqrt(np.maximum(values, np.finfo(float).tiny))
     axes = np.empty((x.shape[1], len(values)))
-    for columns, part in space._standardised(x):
-        axes[columns] = part.T @ vectors
-    return axes / np.sqrt(np.maximum(values, np.finfo(float).tiny))
+    for columns, part in blocks:
+        axes[columns] = part.T @ (vectors / root)
+    return axes, vectors * root
 
 
 def _randomised(z: np.ndarray, k: int) -> np.ndarray:

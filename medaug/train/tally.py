@@ -1,6 +1,12 @@
-"""Sums that stay on the device during an epoch and are reduced over ranks once, at its end."""
+"""Sums that stay on the device during an epoch and are reduced over ranks once, at its end.
+
+Values may have a leading axis of K replicates that are trained together: then they are summed side
+by side and read one by one.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -20,12 +26,24 @@ class Tally:
     def add(self, values: dict[str, Tensor], rows: int, taken: Tensor) -> None:
         """Add means over ``rows`` rows of this rank; a step that was not ``taken`` is left out.
 
-        ``values``: scalars, the same names in every call.
+        ``values``: scalars or (K,), ``taken`` likewise; the same names in every call.
         """
-        stacked = torch.stack([v.detach().double() for v in values.values()])
-        item = torch.where(taken, F.pad(stacked, (1, 0), value=1.0) * rows, 0.0)
+        stacked = torch.stack([v.detach().double() for v in values.values()], dim=-1)
+        item = torch.where(taken[..., None], F.pad(stacked, (1, 0), value=1.0) * rows, 0.0)
         self._names = list(values)
         self._sums = item if self._sums is None else self._sums + item
+
+    @staticmethod
+    def of_one(parts: Sequence[tuple[Tally, int]], world: World) -> Tally:
+        """What tallies of several groups of replicates hold of one, which is number i of each."""
+        one = Tally(world)
+        found = [(tally, i) for tally, i in parts if tally._sums is not None]
+        for tally, i in found:
+            assert tally._sums is not None
+            mine = tally._sums[i]
+            one._names = tally._names
+            one._sums = mine if one._sums is None else one._sums + mine
+        return one
 
     def means(self) -> dict[str, float]:
         """Name -> mean over all rows of all ranks; nothing if no step was taken."""
@@ -36,28 +54,36 @@ class Tally:
 
 
 class ClassSpread:
-    """Deviation of rows within their class: counts, sums and sums of squares of summaries."""
+    """Deviation within their class of K replicates' real and generated rows: counts, sums and sums
+    of squares of summaries."""
 
-    def __init__(self, n_classes: int, world: World) -> None:
-        self._n_classes, self._world = n_classes, world
+    def __init__(self, n_classes: int, replicates: int, world: World) -> None:
+        self._n_classes, self._k, self._world = n_classes, replicates, world
         self._sums: Tensor | None = None
 
     @torch.no_grad()
-    def add(self, x: Tensor, label_N: Tensor, taken: Tensor) -> None:
-        """Add rows x (N, ...) of this rank; those of a step not ``taken`` are left out."""
-        y = summary(x).double()
-        member = (label_N == torch.arange(self._n_classes, device=x.device)[:, None]).double()
-        each = torch.cat([torch.ones_like(y[:, :1]), y, y.square()], dim=1)
-        item = torch.where(taken, member @ each, 0.0)
+    def add(self, real: tuple[Tensor, Tensor], fake: tuple[Tensor, Tensor], taken: Tensor) -> None:
+        """Add rows x (K*n, ...) of this rank with labels (K*n,); those of replicates whose step was
+        not ``taken`` (K,) are left out."""
+        y = torch.stack([summary(x) for x, _ in (real, fake)]).double()
+        y = y.unflatten(1, (self._k, -1))  # (2, K, n, d)
+        label = torch.stack([real[1], fake[1]]).unflatten(1, (self._k, 1, -1))
+        classes = torch.arange(self._n_classes, device=y.device)[:, None]
+        each = torch.cat([torch.ones_like(y[..., :1]), y, y.square()], dim=-1)
+        item = torch.where(taken[:, None, None], (label == classes).double() @ each, 0.0)
         self._sums = item if self._sums is None else self._sums + item
 
-    def deviation(self) -> float:
-        """Root of the within-class variance, averaged over the summary's entries."""
-        assert self._sums is not None, "no rows"
-        sums = self._world.reduce_sum(self._sums)
-        count, (total, squares) = sums[:, :1], sums[:, 1:].chunk(2, dim=1)
-        within = (squares - total.square() / count.clamp_min(1)).sum(0) / count.sum()
-        return float(within.mean().clamp_min(0).sqrt())
+    @staticmethod
+    def deviations(parts: Sequence[tuple[ClassSpread, int]], world: World) -> tuple[float, float]:
+        """(of real rows, of generated ones): root of the within-class variance, averaged over the
+        summary's entries. ``parts``: of which replicate in each of several groups."""
+        mine = [spread._sums[:, i] for spread, i in parts if spread._sums is not None]
+        assert mine, "no rows"
+        sums = world.reduce_sum(mine[0] if len(mine) == 1 else torch.stack(mine).sum(0))
+        count, (total, squares) = sums[..., :1], sums[..., 1:].chunk(2, dim=-1)
+        within = (squares - total.square() / count.clamp_min(1)).sum(1) / count.sum(1)
+        real, fake = within.mean(-1).clamp_min(0).sqrt().tolist()
+        return real, fake
 
 
 def summary(x: Tensor) -> Tensor:

@@ -24,18 +24,17 @@ def test_the_reference_step_is_our_step_taken_slowly() -> None:
     build = acgan_pair(SHAPE, 4, "bn", "pyramid", dropout=0.0)
     spec = AcganSpec(preset="as_published", batch_size=BATCH, lr_g=2e-6, lr_d=2e-6)
     ours = Ours(spec, build, [random_rows(SHAPE, 4 * BATCH)], world)
-    (run,) = ours.runs
+    (run,) = ours.replicates
     pair = build()
     for network, own in zip(pair, (run.generator, run.discriminator), strict=True):
         network.load_state_dict(own.state_dict())
     reference = reference_step()(*pair, 2, lr=2e-6)
 
     for _ in range(3):
-        deal = run.deal()
-        assert deal is not None
-        (moved,) = ours.step.take([deal])
-        run.note(moved)
-        reference(deal.real, deal.real_label, deal.z, deal.fake_label)
+        batch = run.next_batch()
+        assert batch is not None
+        ours.take([batch])
+        reference(batch.real, batch.real_label, batch.z, batch.fake_label)
 
     for network, own in zip(pair, (run.generator, run.discriminator), strict=True):
         for (name, tensor), other in zip(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
 import pytest
@@ -45,7 +45,9 @@ class Server:
 
     def page_of(self, run: Run) -> str:
         page = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
-        return f"{self.url}/{page}?workflowType=machine_learning"
+        start = re.search(r"http://\S+token=[\w-]+", self.said)
+        assert start, self.said
+        return f"{start[0]}{page}?workflowType=machine_learning"
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +81,10 @@ def server(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 def _answers(url: str) -> bool:
     try:
-        with urlopen(f"{url}/health", timeout=5) as answer:
-            return bool(answer.status == 200)
+        with urlopen(f"{url}/health", timeout=5):
+            return True
+    except HTTPError as refusal:
+        return refusal.code == 403  # without the token
     except (URLError, OSError):
         return False
 

@@ -10,10 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from medaug.data.files import BadFile
-from medaug.data.images import ImageLimits, is_image, read_image, read_image_mask
+from medaug.data.images import (
+    ImageLimits,
+    is_image,
+    read_image,
+    read_image_mask,
+    read_picture,
+)
 
 pytestmark = pytest.mark.filterwarnings("error")  # Pillow's bomb warning would reach the user
 
@@ -60,42 +66,146 @@ def test_an_upright_exif_tag_is_accepted(tmp_path):
     read_image(save(tmp_path / "a.jpg", exif=exif))
 
 
+def bmp_bomb(path: Path) -> None:
+    small = io.BytesIO()
+    Image.fromarray(GREY).save(small, "BMP")
+    data = bytearray(small.getvalue())
+    data[18:26] = struct.pack("<ii", 60_000, 60_000)
+    path.write_bytes(data)
+
+
+def tiff_bomb(path: Path, side: int) -> None:
+    """A TIFF of one deflated strip of zeros whose header promises ``side`` x ``side`` pixels."""
+    strip = zlib.compress(bytes(1000))
+    entries = [
+        (256, 4, 1, side), (257, 4, 1, side), (258, 3, 1, 8), (259, 3, 1, 8), (262, 3, 1, 1),
+        (273, 4, 1, 200), (277, 3, 1, 1), (278, 4, 1, side), (279, 4, 1, len(strip)),
+    ]  # fmt: skip
+    head = b"II*\0" + struct.pack("<IH", 8, len(entries))
+    body = b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
+    path.write_bytes((head + body).ljust(200, b"\0") + strip)
+
+
+def webp_bomb(path: Path) -> None:
+    """A lossless WebP whose header promises 16,383 x 16,383 pixels."""
+    size = (16382 | 16382 << 14).to_bytes(4, "little")
+    body = b"VP8L" + struct.pack("<I", 10) + b"\x2f" + size + bytes(5)
+    path.write_bytes(b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body)
+
+
+def test_content_decides_whatever_the_name(tmp_path):
+    for written in ("PNG", "TIFF", "BMP", "WEBP"):
+        options = {"lossless": True} if written == "WEBP" else {}
+        for ending in ("png", "jpg", "tif", "bmp", "webp"):
+            path = tmp_path / f"{written}.{ending}"
+            Image.fromarray(GREY).save(path, written, **options)
+            picture = read_picture(path)
+            np.testing.assert_array_equal(picture.raster, GREY)
+            right = written.lower()[:3] == ending[:3]
+            assert any("read by its content" in note for note in picture.notes) != right
+
+
+def test_sixteen_bits_are_kept(tmp_path):
+    deep = np.linspace(0, 65_535, 48).astype(np.uint16).reshape(6, 8)
+    for name in ("a.png", "a.tif"):
+        Image.fromarray(deep).save(tmp_path / name)
+        picture = read_picture(tmp_path / name)
+        assert picture.raster.dtype == np.uint16
+        np.testing.assert_array_equal(picture.raster, deep)
+        np.testing.assert_allclose(picture.channels(1)[0], deep / 65_535, rtol=1e-6)
+        assert picture.channels(3).shape == (3, 6, 8)
+
+
+def test_colour_stays_colour_and_grey_in_three_channels_is_grey(tmp_path):
+    rgb = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
+    picture = read_picture(save(tmp_path / "a.png", rgb))
+    assert picture.has_colour
+    np.testing.assert_allclose(picture.channels(3), rgb.transpose(2, 0, 1) / 255, rtol=1e-6)
+    grey = read_picture(save(tmp_path / "b.png", np.stack([GREY] * 3, -1)))
+    assert not grey.has_colour
+    np.testing.assert_array_equal(grey.raster, GREY)
+
+
+def test_palettes_and_alpha_that_hides_nothing_are_read(tmp_path):
+    rgb = np.zeros((6, 8, 3), np.uint8)
+    rgb[:3] = (200, 30, 40)
+    Image.fromarray(rgb).convert("P", palette=Image.Palette.ADAPTIVE).save(tmp_path / "p.png")
+    picture = read_picture(tmp_path / "p.png")
+    np.testing.assert_allclose(picture.raster.astype(int), rgb, atol=3)
+    assert picture.notes
+    opaque = np.dstack([rgb, np.full((6, 8), 255, np.uint8)])
+    picture = read_picture(save(tmp_path / "a.png", opaque))
+    np.testing.assert_array_equal(picture.raster, rgb)
+    assert picture.notes == ("has an alpha channel that hides nothing: dropped",)
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_exif_rotation_is_applied(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture = read_picture(save(tmp_path / "a.png", exif=exif))
+    stored = Image.open(tmp_path / "a.png")
+    upright = np.asarray(ImageOps.exif_transpose(stored))
+    np.testing.assert_array_equal(picture.raster, upright)
+    assert "turned upright" in picture.notes[0]
+
+
 def bad_files() -> dict:
     """Name -> (file name, how to write it, what the message says)."""
-    rotated = Image.Exif()
-    rotated[0x0112] = 6
-    grey16 = np.full((4, 4), 40_000, np.uint16)
     alpha = np.zeros((4, 4, 4), np.uint8)
     cmyk = Image.new("CMYK", (8, 8))
-    frames = [Image.fromarray(GREY), Image.fromarray(255 - GREY)]
     whole = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)).save(
         whole, "PNG"
     )
     rgb16 = (b"\0" + b"\x12\x34" * 12) * 4
     return {
-        "16-bit grey": ("a.png", lambda p: save(p, grey16), "16-bit"),
-        "16-bit RGB": ("a.png", lambda p: p.write_bytes(png(4, 4, 16, 2, rgb16)), "16-bit"),
-        "palette": ("a.png", lambda p: Image.fromarray(GREY).convert("P").save(p), "palette"),
-        "alpha": ("a.png", lambda p: save(p, alpha), "alpha channel"),
-        "grey and alpha": ("a.png", lambda p: Image.new("LA", (4, 4)).save(p), "alpha channel"),
-        "colour key": ("a.png", lambda p: save(p, transparency=0), "transparent colour"),
+        "16-bit RGB": ("a.png", lambda p: p.write_bytes(png(4, 4, 16, 2, rgb16)), "16-bit colour"),
+        "alpha": ("a.png", lambda p: save(p, alpha), "transparent pixels"),
+        "grey and alpha": ("a.png", lambda p: Image.new("LA", (4, 4)).save(p), "transparent pix"),
+        "colour key": ("a.png", lambda p: save(p, transparency=0), "transparent pixels"),
         "animated": (
             "a.png",
-            lambda p: frames[0].save(p, save_all=True, append_images=frames[1:]),
+            lambda p: Image.fromarray(GREY).save(
+                p, save_all=True, append_images=[Image.fromarray(255 - GREY)]
+            ),
             "several pictures",
         ),
-        "rotated JPEG": ("a.jpg", lambda p: save(p, exif=rotated), "rotated"),
-        "rotated PNG": ("a.png", lambda p: save(p, exif=rotated), "rotated"),
         "CMYK": ("a.jpg", lambda p: cmyk.save(p), "CMYK"),
         "multi-picture": (
             "a.jpg",
-            lambda p: frames[0].save(p, "MPO", save_all=True, append_images=frames[1:]),
+            lambda p: Image.fromarray(GREY).save(
+                p, "MPO", save_all=True, append_images=[Image.fromarray(255 - GREY)]
+            ),
             "several pictures",
         ),
-        "TIFF": ("a.png", lambda p: save(p, format="TIFF"), "is TIFF"),
+        "two pages": (
+            "a.tif",
+            lambda p: Image.fromarray(GREY).save(
+                p, save_all=True, append_images=[Image.fromarray(255 - GREY)]
+            ),
+            "several pictures",
+        ),
+        "moving WebP": (
+            "a.webp",
+            lambda p: Image.fromarray(GREY).save(
+                p, save_all=True, append_images=[Image.fromarray(255 - GREY)], lossless=True
+            ),
+            "several pictures",
+        ),
+        "float TIFF": (
+            "a.tif",
+            lambda p: Image.fromarray(np.ones((4, 4), np.float32)).save(p),
+            "floating point",
+        ),
+        "CMYK TIFF": ("a.tif", lambda p: cmyk.save(p), "CMYK, made for print"),
+        "BMP bomb": ("a.bmp", bmp_bomb, "more than"),
+        "TIFF bomb": ("a.tif", lambda p: tiff_bomb(p, 60_000), "more than"),
+        "thin TIFF bomb": ("a.tif", lambda p: tiff_bomb(p, 6_000), "1100 to 1"),
+        "WebP bomb": ("a.webp", webp_bomb, "more than|damaged|truncated"),
+        "GIF": ("a.png", lambda p: save(p, format="GIF"), "is GIF"),
+        "PDF": ("a.jpg", lambda p: p.write_bytes(b"%PDF-1.7 " + bytes(64)), "is PDF"),
         "FITS": ("a.png", lambda p: p.write_bytes(b"SIMPLE  =" + b" " * 2871), "is FITS"),
-        "JPEG as PNG": ("a.png", lambda p: save(p, format="JPEG"), "is JPEG"),
         "text": ("a.jpg", lambda p: p.write_text("hello world"), "starts 68 65 6c 6c"),
         "empty": ("a.png", lambda p: p.touch(), "empty"),
         "other ending": ("a.gif", lambda p: save(p), "no image by its name"),
@@ -206,5 +316,7 @@ def test_masks(tmp_path):
 
 
 def test_is_image():
-    names = ("a.png", "b.JPG", "c.jpeg", "d.dcm", "png")
-    assert [name for name in names if is_image(Path(name))] == ["a.png", "b.JPG", "c.jpeg"]
+    names = ("a.png", "b.JPG", "c.jpeg", "d.dcm", "png", "e.TIFF", "f.webp")
+    assert [name for name in names if is_image(Path(name))] == [
+        *("a.png", "b.JPG", "c.jpeg", "e.TIFF", "f.webp")
+    ]

@@ -15,7 +15,7 @@ from medaug.models.classifiers import (
     resnet50,
     separable_cnn,
 )
-from medaug.models.resnet import ResNet50
+from medaug.models.resnet import ResNet
 
 
 def _count(net: nn.Module) -> int:
@@ -52,7 +52,7 @@ def test_separable_cnn_parameter_count() -> None:
 def test_resnet50_is_the_standard_one() -> None:
     """Parameters and multiply-adds at 224 x 224 are the well-known ones of ResNet-50 v1.5."""
     with torch.device("meta"):
-        net = ResNet50(3, 1000)
+        net = ResNet(50, 3, 1000)
         assert _count(net) == 25_557_032
         with FlopCounterMode(display=False) as counter:
             net(torch.empty(1, 3, 224, 224))
@@ -64,7 +64,7 @@ def test_resnet50_is_the_standard_one() -> None:
 
 
 def test_bottleneck_is_relu_of_residual_plus_shortcut() -> None:
-    block = ResNet50(1, 2).stages[0].eval()
+    block = ResNet(50, 1, 2).stages[0].eval()
     x = torch.randn(2, 64, 8, 8)
     conv1, bn1, _, conv2, bn2, _, conv3, bn3 = block.residual
     h = F.relu(bn1(conv1(x)))

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import torch
 
 from medaug.errors import UserError
 from medaug.spec import GenerateTrial, TrialConfig, WrittenArm
-from medaug.storage.results import DivergedResult, GenerateResult
+from medaug.storage.results import ClassifyResult, DivergedResult, HeldOut
 from medaug.train.checkpoint import Checkpoint, Progress
 from medaug.train.loop import Guard
 from medaug.train.world import World, distribute
@@ -34,9 +35,19 @@ def settings_of(config: TrialConfig) -> Mapping[str, Any]:
     return config.maker.model_extra or {}
 
 
-def result_of(**scores: float) -> GenerateResult:
-    """A result that has nothing but scores."""
-    return GenerateResult(output="none", generator="none", n=0, scores=scores)
+def result_of(**scores: float) -> ClassifyResult:
+    """A result that has nothing but scores, and has published nothing."""
+    return ClassifyResult(
+        scores=scores,
+        threshold=0.5,
+        best_epoch=1,
+        predictions=HeldOut.of([], [], [], np.empty((0, 2))),
+        steps=1,
+        train_rows=1,
+        train_patients=1,
+        split="none",
+        lineage="proven",
+    )
 
 
 def count(

@@ -19,6 +19,7 @@ from mlflow import MlflowClient
 
 from medaug.errors import EnvironmentFault, UserError
 from medaug.tracking import server
+from medaug.tracking.gate import TOKEN_ENV
 from medaug.tracking.spool import SPOOL, Backlog
 from medaug.tracking.tracker import sync
 from medaug.tracking.uri import diagnosis, tracking_uri, without_password
@@ -312,6 +313,7 @@ def test_the_ui_is_this_machine_s_only_and_unpickles_nothing(
             server.serve(tmp_path, taken.getsockname()[1])
         port = taken.getsockname()[1]
     became: list[Any] = []
+    monkeypatch.setenv(TOKEN_ENV, "an older one")
     monkeypatch.setattr(os, "execv", lambda path, words: became.append((path, words)))
     for name in ("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION"):
         monkeypatch.setenv(name, "true")
@@ -323,8 +325,11 @@ def test_the_ui_is_this_machine_s_only_and_unpickles_nothing(
     assert os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] == "false"
     assert os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
     said = capsys.readouterr().out.splitlines()
-    assert said[0].startswith(f"MLflow starts at http://127.0.0.1:{port} ")
-    page = f"http://127.0.0.1:{port}/#/experiments"
+    token = os.environ[TOKEN_ENV]
+    assert len(token) >= 32
+    start = f"http://127.0.0.1:{port}/?token={token}"
+    assert said[0].startswith(f"MLflow starts at {start} ")
+    page = f"{start}#/experiments"
     kind = "workflowType=machine_learning"
     assert set(said[1:]) == {
         f"  begun: {page}/{begun}/runs?{kind}",

@@ -18,7 +18,7 @@ from mlflow.entities import Run
 
 from medaug.arms import FittedArm, load_arm
 from medaug.arms.acgan import AcganArm, AcganSpec
-from medaug.experiment import generator_name
+from medaug.experiment import generator_name, output_name
 from medaug.plan.trials import plan_study
 from medaug.results.leaderboard import leaderboard_of
 from medaug.results.report.answer import answer
@@ -79,7 +79,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> 
         for trial in plan_study(spec, SLICES).generate
         if (trial.arm, trial.fold, trial.seed) == ("acgan", 0, 0)
     )
-    write_trial(folder, maker, {"generator": generator_name(maker), "scores": {"fd": 3.0}})
+    made = {"output": output_name(maker), "generator": generator_name(maker), "n": 300}
+    write_trial(folder, maker, {**made, "scores": {"fd": 3.0}})
     publish_generator(spec, maker)
     (folder / REPORT).write_text("<html>the report</html>")
     for figure in ("ratio.png", f"{maker.key}/curves.png"):

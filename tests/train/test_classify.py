@@ -16,9 +16,8 @@ from medaug.train import feed
 from medaug.train.checkpoint import Ledger, Progress
 from medaug.train.classify import train_classifier
 from medaug.train.loop import Diverged
-from medaug.train.network import NetworkClassifier
-from medaug.train.threshold import best_threshold
-from medaug.train.weighting import patient_weights
+from medaug.train.network import PROFILE, NetworkClassifier
+from medaug.train.threshold import best_threshold, chosen_threshold
 from medaug.train.world import World
 from tests.train.cohorts import features
 
@@ -72,8 +71,8 @@ def test_overfits_a_tiny_set(cohort: Paths, kind: str, optimizer: str) -> None:
     assert last.metrics["train/loss"] < 0.2
 
 
-def test_the_result_is_the_epoch_with_the_lowest_validation_loss(cohort: Paths) -> None:
-    progress = run(ALONE, cohort, spec(epochs=12, lr=1e-2))
+def test_the_result_can_be_the_epoch_with_the_lowest_validation_loss(cohort: Paths) -> None:
+    progress = run(ALONE, cohort, spec(epochs=12, lr=1e-2, final="best_epoch"))
     found = result(progress)
     losses = [p.metrics["val/loss"] for p in progress]
     assert found.best_epoch == 1 + losses.index(min(losses)) != len(losses)
@@ -86,12 +85,51 @@ def test_the_result_is_the_epoch_with_the_lowest_validation_loss(cohort: Paths) 
     assert found.scores["val/balanced_accuracy"] == pytest.approx(
         balanced_accuracy_score(val.labels, probability.argmax(1))
     )
-    weight = patient_weights(val.patients)
-    assert found.threshold == best_threshold(probability[:, 1], val.labels, weight)
+    assert found.threshold == chosen_threshold(probability[:, 1], val.labels, val.patients)
+
+
+def test_the_result_is_an_average_over_the_last_steps(cohort: Paths) -> None:
+    """In closed form: after step t, weights of step s count (s/t)^a - ((s - 1)/t)^a."""
+    real, val = Store.open(cohort[0]), Store.open(cohort[2])
+    settings = spec(kind="linear", epochs=12, lr=1e-2, batch_size=40)  # a step an epoch
+    progress = list(train_classifier(settings, real, None, val, ALONE, 5))
+    weights = [p.checkpoint.tensors for p in progress if p.checkpoint]
+    power = PROFILE + 1
+    share = np.diff([(s / 12) ** power for s in range(13)])
+    assert share.sum() == pytest.approx(1)
+    found = result(progress)
+    for name, tensor in found.weights.items():
+        each = torch.stack([w[f"network.{name}"] for w in weights])
+        expected = torch.tensordot(torch.from_numpy(share).float(), each, 1)
+        torch.testing.assert_close(tensor, expected, rtol=1e-4, atol=1e-6)
+    assert found.best_epoch == 12
+    assert found.scores == progress[-1].metrics
+    probability = found.predict(val, ALONE)
+    nll = -np.log(probability[np.arange(30), val.labels]).mean()
+    assert nll == pytest.approx(progress[-1].metrics["val/loss"], rel=1e-4)
+
+
+def test_batch_norm_is_that_of_the_averaged_weights(cohort: Paths) -> None:
+    """Its statistics are those of the training rows, however few steps there were."""
+    real, val = Store.open(cohort[0]), Store.open(cohort[2])
+    for optimizer in ("adam", "sgd"):
+        settings = spec(epochs=2, batch_size=40, dropout=0.5, optimizer=optimizer)
+        *_, last = train_classifier(settings, real, None, val, ALONE, 0)
+        found = result([last])
+        first = CLASSIFIERS["feature_cnn"](SHAPE, 2, 0.5)[0]
+        first.load_state_dict({k: found.weights[f"0.{k}"] for k in ("weight", "bias")})
+        with torch.no_grad():
+            y = first(found.scale.encode(real.read().x))
+        torch.testing.assert_close(
+            found.weights["1.running_mean"], y.mean((0, 2, 3)), rtol=1e-3, atol=1e-4
+        )
+        torch.testing.assert_close(
+            found.weights["1.running_var"], y.var((0, 2, 3)), rtol=1e-3, atol=1e-4
+        )
 
 
 def test_stops_early_and_stays_stopped(cohort: Paths) -> None:
-    settings = spec(epochs=60, lr=1e-2, early_stop=3)
+    settings = spec(epochs=60, lr=1e-2, final="best_epoch", early_stop=3)
     progress = run(ALONE, cohort, settings)
     found = result(progress)
     assert len(progress) == found.best_epoch + 3 < 60
@@ -108,7 +146,7 @@ def same(a: NetworkClassifier, b: NetworkClassifier) -> bool:
 
 
 @pytest.mark.parametrize("settings", [
-    spec(dropout=0.5), spec(kind="linear", dropout=0.5, balanced_sampler=True),
+    spec(dropout=0.5), spec(dropout=0.5, final="best_epoch"), spec(kind="linear", dropout=0.5, balanced_sampler=True),
     spec(optimizer="sgd"), spec(optimizer="rmsprop"),
 ])  # fmt: skip
 def test_resume_after_every_epoch_is_bit_for_bit(
@@ -140,6 +178,7 @@ def _outcome(
 
 @pytest.mark.parametrize(("kept_bytes", "changes"), [
     (1 << 30, {"optimizer": "sgd"}),
+    (1 << 30, {"optimizer": "sgd", "final": "best_epoch"}),
     (0, {"optimizer": "sgd", "batch_size": 7, "weighting": "class_weights", "focal_gamma": 2.0}),
     (1 << 30, {"kind": "linear", "batch_size": 7, "balanced_sampler": True}),
 ])  # fmt: skip
@@ -221,7 +260,7 @@ def test_imbalance_can_be_countered(tmp_path: Path, how: dict[str, Any]) -> None
         return float((probability.argmax(1) == 1)[val.labels == 1].mean())
 
     plain = spec(kind="linear", epochs=20, lr=1e-2)
-    assert recall(plain) < 0.5 < recall(plain.model_copy(update=how))
+    assert recall(plain) + 0.2 < recall(plain.model_copy(update=how))
 
 
 def test_more_outputs_than_classes_and_more_classes_than_two(tmp_path: Path) -> None:
@@ -323,6 +362,26 @@ def test_threshold_is_a_half_where_none_is_better(
     probability: list[float], label: list[int]
 ) -> None:
     assert best_threshold(np.array(probability), np.array(label)) == 0.5
+
+
+def test_the_chosen_threshold_is_the_mean_over_resampled_patients() -> None:
+    rng = np.random.default_rng(1)
+    patient = rng.integers(0, 12, 40).astype(str)
+    label = (rng.random(40) < 0.4).astype(int)
+    probability = np.round(0.2 + 0.1 * label + 0.4 * rng.random(40), 2)
+    found = chosen_threshold(probability, label, patient)
+    each = []
+    for _ in range(2000):
+        drawn = rng.choice(np.unique(patient), 12)
+        times = np.array([(drawn == name).sum() / (patient == name).sum() for name in patient])
+        each.append(best_threshold(probability, label, times))
+    assert found == pytest.approx(np.mean(each), abs=4 * np.std(each) / 10)
+    assert np.std(each) > 0.005
+    order = rng.permutation(40)
+    assert chosen_threshold(probability[order], label[order], patient[order]) == pytest.approx(
+        found
+    )
+    assert chosen_threshold(probability, np.zeros(40, int), patient) == 0.5
 
 
 def test_an_absurd_rate_is_a_divergence(cohort: Paths) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -12,17 +13,20 @@ from torch import nn
 
 from medaug.errors import UserError
 from medaug.models.acgan import AcganDiscriminator, AcganGenerator
-from medaug.models.layers import PartedBatchNorm2d
+from medaug.models.layers import JointPass, PartedBatchNorm2d
 from medaug.spec.gan import GanSpec
 from medaug.train.checkpoint import Checkpoint, Ledger, Progress
+from medaug.train.draws import Draws
 from medaug.train.gan import Gan, GanTask, train_gan
+from medaug.train.gan_run import Replicate
+from medaug.train.gan_step import GanStep, StepInput, discriminator_inputs
 from medaug.train.loop import Diverged
-from medaug.train.objective import Draws, JointPass, Objective, Turn
 from medaug.train.rows import MemoryRows
 from medaug.train.scaling import ChannelStatistics, FeatureScale, channels_last
 from medaug.train.world import World, convert_batchnorm
 
 SHAPE = (6, 8, 8)
+ALONE = World.single()
 
 
 class Spec(GanSpec):
@@ -83,6 +87,12 @@ def train(
     world = world or World.single()
     task = GanTask(spec, pair, data or rows(), 5, quality=MeanOf(), resume=resume)
     return train_gan(task, world)
+
+
+def step_of(spec: GanSpec, generator: nn.Module, discriminator: nn.Module) -> GanStep:
+    """The step of one replicate with these networks."""
+    replicate = Replicate(GanTask(spec, lambda: (generator, discriminator), rows(), 0), ALONE)
+    return GanStep(spec, [replicate], 2, ALONE, fused=False)
 
 
 def weights(progress: Progress) -> dict[str, torch.Tensor]:
@@ -171,11 +181,10 @@ def test_the_joint_pass_equals_separate_passes(norm: str) -> None:
     draws = Draws(0, 0, n, world)
     real, fake = draws.normal("real", *SHAPE), draws.normal("fake", *SHAPE)
     labels = draws.labels("label", 2)
-    turn = Turn(real, labels, fake, labels, draws.normal("z", 10), draws)
-    spec = Spec(preset="as_published")
-    objective = Objective(spec, discriminator, 2)
-    out = JointPass(discriminator)(*objective.rows_to_tell_apart(turn), 2)
-    loss, _ = objective.of_discriminator(out, turn)
+    given = StepInput(real, labels, fake, labels, draws.normal("z", 10), (draws,))
+    step = step_of(Spec(preset="as_published"), Pair(norm)()[0], discriminator)
+    out = JointPass(discriminator)(*discriminator_inputs(step.spec, given), 2)
+    (loss,), _ = step.discriminator_loss(out, given)
     loss.backward()
     outs = [separate(x, labels) for x in (real, fake)]
     bce = nn.functional.binary_cross_entropy_with_logits
@@ -207,8 +216,9 @@ def test_the_generator_does_not_move_the_discriminator() -> None:
     z, label = draws.normal("z", 10), draws.labels("label", 2)
     discriminator.requires_grad_(False)
     fake = generator(z, label)
-    turn = Turn(fake.detach(), label, fake, label, z, draws)
-    loss, _ = Objective(Spec(), discriminator, 2).of_generator(discriminator(fake, label), turn)
+    given = StepInput(fake.detach(), label, fake, label, z, (draws,))
+    step = step_of(Spec(), generator, discriminator)
+    (loss,), _ = step.generator_loss(discriminator(fake, label), given)
     loss.backward()
     assert all(p.grad is None for p in discriminator.parameters())
     assert all(p.grad is not None for p in generator.parameters())
@@ -339,3 +349,22 @@ def test_rows_with_channels_innermost_are_the_same_rows(
     assert y.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(channels_last(x[:, :, 1:]), x[:, :, 1:])
     assert channels_last(x[0, 0]).shape == (4, 6)
+
+
+def test_a_loss_is_four_frames_from_the_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Epochs, an epoch, a step, its loss: in the order in which one reads them, in two files."""
+    seen: dict[str, list[traceback.FrameSummary]] = {}
+    for player in ("discriminator_loss", "generator_loss"):
+        whole = getattr(GanStep, player)
+
+        def noted(self: GanStep, *given: Any, whole: Any = whole, player: str = player) -> Any:
+            seen[player] = traceback.extract_stack()[:-1]
+            return whole(self, *given)
+
+        monkeypatch.setattr(GanStep, player, noted)
+    next(train(Spec(epochs=1), Pair()))
+    for player, stack in seen.items():
+        here = max(i for i, frame in enumerate(stack) if frame.filename == __file__)
+        frames = [*((Path(f.filename).name, f.name) for f in stack[here + 1 :]), player]
+        assert len(frames) == 4, frames
+        assert {name for name, _ in frames[:-1]} == {"gan.py", "gan_step.py"}

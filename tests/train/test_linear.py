@@ -26,6 +26,7 @@ from medaug.train.linear import (
     fit_many,
     prepare,
 )
+from medaug.train.space import EXACT_ROWS, FeatureSpace
 from medaug.train.weighting import patient_weights
 from medaug.train.world import World
 from tests.train.cohorts import features
@@ -216,6 +217,21 @@ def test_logit_adjustment_is_that_of_the_used_rows() -> None:
     expected = plain.probability(val.x) / share
     expected /= expected.sum(1, keepdims=True)
     np.testing.assert_allclose(adjusted.probability(val.x), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("n", "d"), [(60, 40), (40, 60), (1600, 1700)])
+def test_components_are_scikit_learns(n: int, d: int) -> None:
+    """Few rows, few numbers, and more of both than are solved exactly."""
+    x = rows(n, d).x
+    space, codes = FeatureSpace.fit(x, 8)
+    z = StandardScaler().fit_transform(x.astype(float))
+    expected = PCA(8, svd_solver="full").fit(z)
+    assert space.axes is not None
+    np.testing.assert_allclose(space.axes.T @ space.axes, np.eye(8), atol=1e-6)
+    np.testing.assert_allclose(codes.var(0, ddof=1), expected.explained_variance_, rtol=2e-3)
+    if n < EXACT_ROWS:
+        np.testing.assert_allclose(np.abs(codes), np.abs(expected.transform(z)), atol=1e-3)
+    np.testing.assert_allclose(space.encode(x), codes, atol=1e-8 * np.abs(codes).max())
 
 
 def test_many_share_what_they_can_and_are_what_they_are_alone() -> None:

@@ -1,0 +1,34 @@
+"""Ways to make an image a vector: a frozen network from elsewhere, or principal components.
+
+Each encoder is one file and one line here. ``none`` (the image itself) and ``unet`` (study A's
+chain of ``segmenter`` and ``features``) need no encoder, so they are not among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from medaug.encoders.base import Encoder, unsealed
+from medaug.encoders.efficientnet import EfficientNetLite0Encoder
+from medaug.encoders.features import encode_store
+from medaug.encoders.pixels_pca import PixelsPcaEncoder
+from medaug.encoders.transformers import TransformersEncoder
+from medaug.encoders.weights import WeightsEncoder
+from medaug.spec.encoder import ImageEncoderSpec
+
+ENCODERS: Mapping[str, type[Encoder]] = {
+    "efficientnet_lite0": EfficientNetLite0Encoder,
+    "pixels_pca": PixelsPcaEncoder,
+    "weights": WeightsEncoder,
+    "transformers": TransformersEncoder,
+}
+"""Kind -> encoder."""
+
+
+def encoder_of(spec: ImageEncoderSpec) -> Encoder:
+    """The encoder of a configuration, not opened yet."""
+    kind: str = spec.kind  # type: ignore[attr-defined]
+    return ENCODERS[kind](spec)
+
+
+__all__ = ["ENCODERS", "Encoder", "encode_store", "encoder_of", "unsealed"]
