@@ -30,9 +30,9 @@ from medaug.results.leaderboard import leaderboard_of
 from medaug.results.records import TrialRecord, read_study, read_trial, read_trials
 from medaug.results.rows import UNRANKABLE, Leaderboard, Row
 from medaug.results.table import with_interval
-from medaug.storage.bucket import synced_write
+from medaug.storage import storage_at
+from medaug.storage.json_files import write_json
 from medaug.store import Store
-from medaug.store.files import write_whole
 from medaug.train.world import World
 
 Progress = Callable[[int, int, str], None]
@@ -76,8 +76,7 @@ def unseal(folder: Path, progress: Progress | None = None) -> Record:
         for row in chosen
     ]
     record = {"run": folder.name, **opening, **about, "rows": rows}
-    with synced_write(folder / FILE):
-        write_whole(folder / FILE, json.dumps(record, indent=1).encode())
+    write_json(folder / FILE, record)
     return record
 
 
@@ -244,12 +243,7 @@ def _log(folder: Path, board: Leaderboard) -> Record:
         "who": _user(),
         "configurations_tried": board.tried,
     }
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
-    path = folder / LOG
-    with synced_write(path), open(os.open(path, flags, 0o600), "a", encoding="utf-8") as file:
-        file.write(json.dumps(opening) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    storage_at(folder).append(folder / LOG, json.dumps(opening).encode(), durable=True)
     return opening
 
 

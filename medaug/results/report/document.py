@@ -21,7 +21,7 @@ from medaug.results.report.versus import versus
 from medaug.results.rows import UNRANKABLE, Leaderboard, Row
 from medaug.results.table import explanation, gain_of, share, spoken, with_interval
 from medaug.spec.trial import configuration_title
-from medaug.store.files import write_whole
+from medaug.storage.files import write_whole
 from medaug.units import duration
 
 REPORT = "report.html"

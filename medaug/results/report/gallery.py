@@ -19,7 +19,7 @@ from medaug.results.report.roc import roc_band
 from medaug.results.report.style import DPI
 from medaug.results.report.trial_figures import draw_trial, figure_path, keep
 from medaug.results.rows import Row
-from medaug.store.files import write_whole
+from medaug.storage.files import write_whole
 
 BAND = "Bands are 95 %, resampled over patients and seeds together."
 
