@@ -20,13 +20,14 @@ from medaug.data.digests import Digests
 from medaug.data.layouts import check_source, read_cohort
 from medaug.data.slices import ingest, ingest_signature
 from medaug.errors import IntegrityError, UserError
-from medaug.experiment import ARM_CONFIGS
 from medaug.plan.disk import bytes_to_write
 from medaug.plan.trials import ArmVariant, Plan, expand_arms, plan_study
-from medaug.results.leaderboard import Leaderboard, leaderboard_of
+from medaug.results.leaderboard import leaderboard_of
 from medaug.results.records import study_data
 from medaug.results.report.document import write_report
+from medaug.results.rows import Leaderboard
 from medaug.spec import DataSpec, SplitSpec, StudySpec, TrialConfig, build_study, signature
+from medaug.spec.arms import ARM_CONFIGS
 from medaug.storage.artifacts import Artifacts
 from medaug.storage.probe import check_storage
 from medaug.storage.results import ClassifyResult
@@ -34,6 +35,7 @@ from medaug.storage.run_folder import refresh_names, refresh_run, refresh_runs, 
 from medaug.storage.trial_folder import read_json, write_json
 from medaug.sweep.display import Display, make_display
 from medaug.sweep.events import Outcome
+from medaug.sweep.log import LogListener, run_log
 from medaug.sweep.runner import Sweep
 from medaug.sweep.trial.replicates import share_passes
 from medaug.sweep.tune.space import draw, search
@@ -78,19 +80,21 @@ def run_study(
     with ExitStack() as stack:
         display = stack.enter_context(make_display())
         tracker = Tracker(study, folder)
+        events = LogListener()
         sweep = stack.enter_context(
             Sweep(
                 folder,
                 study.storage,
                 study.resources,
                 address=address,
-                listeners=(display, tracker),
+                listeners=(display, tracker, events),
                 wait=wait,
                 allow_version_skew=allow_version_skew,
             )
         )
         refresh_run(folder)  # the last writer may have ended just now
         claim_folder(study)  # after the lease, which says who the one writer is
+        stack.enter_context(run_log(folder))
         stack.enter_context(tracker)
         slices, pretrain_slices = make_slices(study, display)
         hold_to_data(folder, slices)

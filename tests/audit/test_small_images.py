@@ -14,8 +14,8 @@ from scipy.ndimage import gaussian_filter
 from medaug.audit.leakage import leakage_of
 from medaug.audit.scan import scan
 from medaug.data.privacy import KEY_ENV
-from medaug.experiment import ARM_CONFIGS
 from medaug.spec import load_study
+from medaug.spec.arms import ARM_CONFIGS
 from medaug.storage.artifacts import Artifacts
 from medaug.study import look_for_leaks, make_slices
 from medaug.sweep.display import make_display

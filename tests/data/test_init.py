@@ -16,9 +16,9 @@ from PIL import Image
 from medaug.cli import main
 from medaug.data.layouts import read_cohort
 from medaug.data.slices import ingest
-from medaug.experiment import ARM_CONFIGS
 from medaug.plan.trials import plan_study
 from medaug.spec import StudySpec, load_study
+from medaug.spec.arms import ARM_CONFIGS
 from medaug.store import Store
 
 
