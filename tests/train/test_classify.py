@@ -14,10 +14,10 @@ from medaug.spec import NetworkSpec
 from medaug.store import Store
 from medaug.train import feed, resident
 from medaug.train.checkpoint import Ledger, Progress
+from medaug.train.choice import best_threshold, chosen_threshold, plainly_lower
 from medaug.train.classify import train_classifier
 from medaug.train.loop import Diverged
 from medaug.train.network import PROFILE, NetworkClassifier
-from medaug.train.threshold import best_threshold, chosen_threshold
 from medaug.train.world import World
 from tests.train.cohorts import features
 
@@ -91,7 +91,7 @@ def test_the_result_can_be_the_epoch_with_the_lowest_validation_loss(cohort: Pat
 def test_the_result_is_an_average_over_the_last_steps(cohort: Paths) -> None:
     """In closed form: after step t, weights of step s count (s/t)^a - ((s - 1)/t)^a."""
     real, val = Store.open(cohort[0]), Store.open(cohort[2])
-    settings = spec(kind="linear", epochs=12, lr=1e-2, batch_size=40)  # a step an epoch
+    settings = spec(kind="linear", epochs=12, lr=1e-3, batch_size=40)  # a step an epoch
     progress = list(train_classifier(settings, real, None, val, ALONE, 5))
     weights = [p.checkpoint.tensors for p in progress if p.checkpoint]
     power = PROFILE + 1
@@ -107,6 +107,34 @@ def test_the_result_is_an_average_over_the_last_steps(cohort: Paths) -> None:
     probability = found.predict(val, ALONE)
     nll = -np.log(probability[np.arange(30), val.labels]).mean()
     assert nll == pytest.approx(progress[-1].metrics["val/loss"], rel=1e-4)
+
+
+def test_an_earlier_average_is_the_result_where_it_was_plainly_better(tmp_path: Path) -> None:
+    few = features(tmp_path / "few", 12, difference=0.1)
+    val = features(tmp_path / "val", 40, seed=1, difference=0.1)
+    settings = spec(epochs=30, lr=1e-2, batch_size=4)
+    progress = list(train_classifier(settings, few, None, val, ALONE, 0))
+    found = result(progress)
+    losses = [p.metrics["val/loss"] for p in progress]
+    assert found.best_epoch < 15
+    assert losses[-1] > losses[found.best_epoch - 1] + 0.1
+    assert found.scores == progress[found.best_epoch - 1].metrics
+    shorter = spec(epochs=found.best_epoch, lr=1e-2, batch_size=4)
+    *_, last = train_classifier(shorter, few, None, val, ALONE, 0)
+    assert last.result.best_epoch == found.best_epoch
+    for name, tensor in last.result.weights.items():
+        assert torch.equal(found.weights[name], tensor), name
+    (again,) = train_classifier(settings, few, None, val, ALONE, 0, resume=progress[-1].checkpoint)
+    assert same(again.result, found)
+
+
+def test_plainly_lower_is_by_more_than_a_standard_error() -> None:
+    losses = np.array([0.5, 0.4, 0.6, 0.5])
+    differences = np.array([0.1, 0.3, -0.1, 0.1])  # mean .1, standard error .0816
+    assert plainly_lower(losses, losses + differences)
+    assert not plainly_lower(losses, losses + differences - 0.02)
+    assert not plainly_lower(losses, losses)
+    assert not plainly_lower(losses[:1], losses[:1] + 1)  # of one patient nobody knows
 
 
 def test_batch_norm_is_that_of_the_averaged_weights(cohort: Paths) -> None:
