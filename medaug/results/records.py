@@ -52,9 +52,9 @@ class TrialRecord:
         return self.result.scores if self.result else {}
 
     @property
-    def replicate(self) -> tuple[int, int]:
-        """(seed, fold)."""
-        return self.config.seed, self.config.fold
+    def replicate(self) -> tuple[int, int, int]:
+        """(seed, draw, fold)."""
+        return self.config.seed, getattr(self.config, "draw", 0), self.config.fold
 
     member: Member | None = None
     """How it ended, where it ran in a bundle; its ``folder`` does not exist then."""
@@ -176,6 +176,7 @@ def predictions_of(trials: Iterable[TrialRecord], n_classes: int) -> Predictions
             rows.label.array(),
             rows.probability.array(),
             seed=trial.config.seed,
+            draw=trial.classify.draw,
             fold=trial.config.fold,
             threshold=trial.classified.threshold,
             n_classes=n_classes,

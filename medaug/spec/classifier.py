@@ -51,9 +51,9 @@ class NetworkSpec(ClassifierSpec):
     focal_gamma: Annotated[float, Field(ge=0)] = 0.0
     balanced_sampler: bool = False
     final: Literal["average", "best_epoch"] = "average"
-    """Which weights are kept: the average over the last tenth of the steps, with batch norm's
-    statistics taken anew, so that a dozen validation patients choose no epoch; or those of the
-    epoch with the lowest validation loss, as papers do."""
+    """Which weights are kept: their average over the last tenth of the steps, with batch norm's
+    statistics taken anew, or that after an earlier epoch whose validation loss was lower by more
+    than a standard error; or those of the epoch with the lowest validation loss, as papers do."""
     early_stop: Positive | None = None
     """With ``best_epoch``: stop after this many epochs without a better validation loss."""
     precision: Precision = "auto"
@@ -118,6 +118,10 @@ LINEAR: Mapping[str, type[LinearSpec]] = {
     "cosine_mean": MeanSpec,
 }
 """Kind -> its configuration; every other kind is a :class:`NetworkSpec`."""
+
+NETWORKS = ("feature_cnn", "linear", "resnet50", "cnn12", "separable_cnn", "mlp")
+"""The kinds of :class:`NetworkSpec`: the keys of ``medaug.models.classifiers.CLASSIFIERS``, which
+loads torch."""
 
 
 def build_classifier(

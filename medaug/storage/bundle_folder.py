@@ -20,17 +20,12 @@ from typing import Any
 from medaug.errors import IntegrityError
 from medaug.spec import TrialConfig, signature
 from medaug.spec.trial import parse_trial
-from medaug.storage import bucket
+from medaug.storage import storage_at
+from medaug.storage.faults import storage_faults
+from medaug.storage.json_files import read_json, write_json
+from medaug.storage.reading import read_regular
 from medaug.storage.results import TrialResult, parse_result
-from medaug.storage.trial_folder import (
-    FILES,
-    TrialFolder,
-    complaint,
-    read_json,
-    storage_checked,
-    write_bytes,
-    write_json,
-)
+from medaug.storage.trial_folder import FILES, TrialFolder, complaint
 
 TRIALS = "trials.json"
 
@@ -65,7 +60,7 @@ class BundleFolder(TrialFolder):
 
     def refresh(self) -> None:
         here = [self.path / name for name in (*FILES, TRIALS)]
-        bucket.mirror(self.path, _is_record, here)
+        storage_at(self.path).mirror(self.path, _is_record, here)
 
     def claim_all(self, trials: Sequence[TrialConfig]) -> None:
         """Make the folder and write down what belongs to the bundle.
@@ -73,10 +68,10 @@ class BundleFolder(TrialFolder):
         Raises:
             EnvironmentFault: the storage does not take it.
         """
-        self.make()
-        self.reopen()
         values = [trial.model_dump(mode="json") for trial in trials]
-        with storage_checked(self.path):
+        with storage_faults(self.path):
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.reopen()
             write_json(self.path / TRIALS, {"trials": values}, durable=False)
 
     def reopen(self) -> None:
@@ -112,7 +107,7 @@ class BundleFolder(TrialFolder):
         }
         numbers = [_number(path) for path in self.parts()]
         path = self.path / f"part-{max(numbers, default=0) + 1:06d}.jsonl"
-        write_bytes(path, json.dumps(head).encode() + b"\n" + body)
+        storage_at(path).write(path, json.dumps(head).encode() + b"\n" + body)
 
     def parts(self) -> list[Path]:
         """The parts written so far, oldest first."""
@@ -168,7 +163,7 @@ def read_part(path: Path) -> list[Member]:
     Raises:
         IntegrityError: it is not what was written.
     """
-    head, _, body = path.read_bytes().partition(b"\n")
+    head, _, body = (read_regular(path) or b"").partition(b"\n")
     try:
         if json.loads(head)["sha256"] == hashlib.sha256(body).hexdigest():
             return [_member(json.loads(line)) for line in body.splitlines()]

@@ -22,11 +22,13 @@ from medaug.data.privacy import site_key
 from medaug.errors import MedaugError
 from medaug.plan.trials import plan_study
 from medaug.spec import ExtractTrial, FeatureSpec, ResourceSpec
+from medaug.storage.files import sha256_of
+from medaug.storage.manifest import read_sealed, sealed
+from medaug.storage.probe import check_storage
 from medaug.store import Store, StoreSchema, StoreWriter
-from medaug.store.files import read_sealed, sealed, sha256_of
 from medaug.study import check_sizes, claim_folder, forked, hold_to_data, resume_study
 from medaug.sweep.cluster.start import Cluster
-from medaug.sweep.runner import Sweep, check_storage
+from medaug.sweep.runner import Sweep
 from medaug.tracking.tracker import Tracker
 from medaug.train.world import World, check_batch_size
 from tests.audit.small_runs import SLICES, study, write_slices

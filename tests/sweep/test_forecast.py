@@ -14,9 +14,9 @@ from rich.console import Console
 from medaug.cli import main
 from medaug.cli.display import TerminalDisplay
 from medaug.errors import EnvironmentFault
-from medaug.experiment import ARM_CONFIGS
 from medaug.plan.forecast.forecast import forecast, render
 from medaug.spec import StudySpec, build_study
+from medaug.spec.arms import ARM_CONFIGS
 from medaug.sweep.cluster.start import Cluster
 
 pytestmark = pytest.mark.ray
