@@ -52,8 +52,9 @@ def run(
             f"storage {study.storage}: its parent folder does not exist; correct the path, mount "
             "the disk, or give --mkdir"
         )
+    from medaug.ownership.identity import forked
     from medaug.ownership.watchdog import StorageWatchdog
-    from medaug.study import forked, run_study
+    from medaug.study import run_study
 
     with StorageWatchdog(study.storage):
         finished = run_study(forked(study) if fork else study, address=address, wait=wait)

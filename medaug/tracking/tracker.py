@@ -226,8 +226,8 @@ def sync(folder: Path) -> int:
         EnvironmentFault: MLflow cannot be reached; says why.
     """
     from medaug.experiment import ARM_CONFIGS
-    from medaug.results.records import study_data
     from medaug.spec import build_study
+    from medaug.storage.run_folder import study_data
     from medaug.tracking.showcase import is_finished, show
 
     study = build_study(study_data(folder), ARM_CONFIGS)

@@ -20,11 +20,14 @@ from click.testing import CliRunner
 from medaug.cli import main
 from medaug.data.privacy import site_key
 from medaug.errors import MedaugError
+from medaug.ownership.identity import check_same_data, claim_folder, forked
+from medaug.plan.sizes import held_back
 from medaug.plan.trials import plan_study
 from medaug.spec import ExtractTrial, FeatureSpec, ResourceSpec
+from medaug.storage.artifacts import Artifacts
 from medaug.store import Store, StoreSchema, StoreWriter
 from medaug.store.files import read_sealed, sealed, sha256_of
-from medaug.study import check_sizes, claim_folder, forked, hold_to_data, resume_study
+from medaug.study import resume_study
 from medaug.sweep.cluster.start import Cluster
 from medaug.sweep.runner import Sweep, check_storage
 from medaug.tracking.tracker import Tracker
@@ -57,7 +60,7 @@ def planned(text: str, *overrides: str) -> Make:
 def sizes(folder: Path, _: object) -> object:
     small = study(folder, sweep={"n_synthetic": [24], "train_rows": [10**6]})
     write_slices(small)
-    return check_sizes(small, SLICES)
+    return held_back(small, Artifacts(folder).open_store(SLICES))
 
 
 def too_many_ranks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> object:
@@ -86,8 +89,8 @@ def newer_study(folder: Path, _: object) -> object:
 
 
 def other_data(folder: Path, _: object) -> object:
-    hold_to_data(folder, "slices-000000000001")
-    return hold_to_data(folder, "slices-000000000002")
+    check_same_data(folder, "slices-000000000001")
+    return check_same_data(folder, "slices-000000000002")
 
 
 def damaged(change: Callable[[Path], object]) -> Make:

@@ -17,7 +17,8 @@ from medaug.plan.forecast.kinds import Kind, kind_of, mean_of, measure
 from medaug.plan.forecast.rehearsal import PRETRAIN, SLICES, Miniature, _few, miniature, shrunk
 from medaug.plan.forecast.schedule import schedule
 from medaug.plan.forecast.standin import fewer, rows_of, write_stand_in
-from medaug.plan.trials import expand_arms, plan_study
+from medaug.plan.trials import plan_study
+from medaug.plan.variants import expand_arms
 from medaug.spec import StudySpec, build_study
 from medaug.storage.artifacts import Artifacts
 from medaug.store import Store
