@@ -26,7 +26,7 @@ from medaug.store import Store
 from medaug.train.means import fit_means
 from medaug.train.probe import LinearFit, fit_probe, unit
 from medaug.train.space import FeatureSpace
-from medaug.train.threshold import best_threshold
+from medaug.train.threshold import chosen_threshold
 from medaug.train.weighting import (
     class_counts,
     class_weights,
@@ -277,7 +277,7 @@ def fit_linear(
         probability = softmax(val_logits + shift, axis=1)
         threshold = 0.5
         if spec.threshold == "validation" and n_classes == 2:
-            threshold = best_threshold(probability[:, 1], val.label, val_weight)
+            threshold = chosen_threshold(probability[:, 1], val.label, val.patient)
         return _on_rows(spec, prepared.space, fit, shift, threshold, scores)
 
 

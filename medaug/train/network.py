@@ -32,8 +32,8 @@ from medaug.train.feed import Feed, fit_scale, split_fixed
 from medaug.train.loop import Guard, Statistics, Training, autocast, part, run_epochs
 from medaug.train.precision import settle
 from medaug.train.scaling import FeatureScale, channels_last
-from medaug.train.threshold import best_threshold
-from medaug.train.weighting import class_counts, class_weights, logit_shift, patient_weights
+from medaug.train.threshold import chosen_threshold
+from medaug.train.weighting import class_counts, class_weights, logit_shift
 from medaug.train.world import World, check_batch_size, convert_batchnorm, distribute
 
 EVAL_BATCH = 64
@@ -223,8 +223,7 @@ class Run:
         if self.spec.threshold == "half" or self.n_classes > 2:
             return 0.5
         probability = _probability(self._val_logits(), self.training.extra["shift"])[:, 1]
-        label, weight = self.val.labels.cpu().numpy(), patient_weights(self.val_patients)
-        return best_threshold(probability, label, weight)
+        return chosen_threshold(probability, self.val.labels.cpu().numpy(), self.val_patients)
 
     def _val_logits(self) -> torch.Tensor:
         n_out = _outputs(self.spec, self.n_classes)

@@ -45,7 +45,7 @@ class FeatureSpace:
         n, d = x.shape
         if components is None or (components >= d and d <= n):
             return space, space.encode(x)
-        k = min(components, n - 1, d)
+        k = max(1, min(components, n - 1, d))
         large = min(n, d) > EXACT_ROWS and k < min(n, d) // 4
         if n < d and not large:
             axes, codes = _from_products(space, x, k)

@@ -41,7 +41,13 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run(of_features(tmp_path_factory.mktemp("features")))
 
 
-@pytest.fixture(params=["images", "features"])
+@pytest.fixture(scope="module")
+def solved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    probe = {"kind": "probe", "weighting": "logit_adjust"}
+    return run(study(tmp_path_factory.mktemp("solved"), classifier=probe))
+
+
+@pytest.fixture(params=["images", "features", "solved"])
 def finished(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A run to open, which no other test sees."""
     folder: Path = request.getfixturevalue(request.param)

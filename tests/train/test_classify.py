@@ -17,8 +17,7 @@ from medaug.train.checkpoint import Ledger, Progress
 from medaug.train.classify import train_classifier
 from medaug.train.loop import Diverged
 from medaug.train.network import PROFILE, NetworkClassifier
-from medaug.train.threshold import best_threshold
-from medaug.train.weighting import patient_weights
+from medaug.train.threshold import best_threshold, chosen_threshold
 from medaug.train.world import World
 from tests.train.cohorts import features
 
@@ -86,8 +85,7 @@ def test_the_result_can_be_the_epoch_with_the_lowest_validation_loss(cohort: Pat
     assert found.scores["val/balanced_accuracy"] == pytest.approx(
         balanced_accuracy_score(val.labels, probability.argmax(1))
     )
-    weight = patient_weights(val.patients)
-    assert found.threshold == best_threshold(probability[:, 1], val.labels, weight)
+    assert found.threshold == chosen_threshold(probability[:, 1], val.labels, val.patients)
 
 
 def test_the_result_is_an_average_over_the_last_steps(cohort: Paths) -> None:
@@ -364,6 +362,26 @@ def test_threshold_is_a_half_where_none_is_better(
     probability: list[float], label: list[int]
 ) -> None:
     assert best_threshold(np.array(probability), np.array(label)) == 0.5
+
+
+def test_the_chosen_threshold_is_the_mean_over_resampled_patients() -> None:
+    rng = np.random.default_rng(1)
+    patient = rng.integers(0, 12, 40).astype(str)
+    label = (rng.random(40) < 0.4).astype(int)
+    probability = np.round(0.2 + 0.1 * label + 0.4 * rng.random(40), 2)
+    found = chosen_threshold(probability, label, patient)
+    each = []
+    for _ in range(2000):
+        drawn = rng.choice(np.unique(patient), 12)
+        times = np.array([(drawn == name).sum() / (patient == name).sum() for name in patient])
+        each.append(best_threshold(probability, label, times))
+    assert found == pytest.approx(np.mean(each), abs=4 * np.std(each) / 10)
+    assert np.std(each) > 0.005
+    order = rng.permutation(40)
+    assert chosen_threshold(probability[order], label[order], patient[order]) == pytest.approx(
+        found
+    )
+    assert chosen_threshold(probability, np.zeros(40, int), patient) == 0.5
 
 
 def test_an_absurd_rate_is_a_divergence(cohort: Paths) -> None:
