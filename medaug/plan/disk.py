@@ -30,7 +30,7 @@ def bytes_to_write(study: StudySpec, trials: Iterable[TrialConfig], rows: int) -
     artifacts = Artifacts(study.storage)
     makers = [trial for trial in trials if trial.stage != "classify"]
     new = [trial for trial in makers if not artifacts.has(output_name(trial))]
-    stores = sum(_rows_made(trial, rows) * _row_bytes(trial, study) for trial in new)
+    stores = sum(_rows_made(trial, rows) * row_bytes_of(trial, study) for trial in new)
     unets = sum(trial.stage == "segment" for trial in new)
     at_once = min(unets, study.resources.max_concurrent or os.cpu_count() or 1)
     return stores + at_once * KEPT * CHECKPOINT_BYTES * _unet_weights(study)
@@ -47,7 +47,8 @@ def row_bytes(study: StudySpec) -> int:
     return values * torch.finfo(getattr(torch, study.features.dtype)).bits // 8
 
 
-def _row_bytes(trial: TrialConfig, study: StudySpec) -> int:
+def row_bytes_of(trial: TrialConfig, study: StudySpec) -> int:
+    """Of one row that a trial makes."""
     if isinstance(trial, ExtractTrial) and trial.encoder is not None:
         return 4 * _numbers(trial.encoder)
     return row_bytes(study)

@@ -81,7 +81,7 @@ def build_study(
         own = validated(ENCODER_SPECS[encoder["kind"]], encoder, ("encoder",), sources)
         data["encoder"] = own.canonical()
     study = validated(StudySpec, data, (), sources).model_copy(update=judges)
-    if len(study.judges) < len(study.classifiers) + (study.classifier.kind in study.classifiers):
+    if study.classifier != study.classifiers.get(study.classifier.kind, study.classifier):
         raise UserError(
             f"{where(('classifiers', study.classifier.kind), sources)}: is the name of the one in "
             "classifier too; give it another"

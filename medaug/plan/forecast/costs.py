@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from medaug.experiment import is_solved
-from medaug.plan.disk import row_bytes
+from medaug.plan.disk import row_bytes, row_bytes_of
 from medaug.plan.forecast.kinds import Kind, kind_of
 from medaug.plan.forecast.rehearsal import Miniature
 from medaug.plan.forecast.schedule import schedule
@@ -199,7 +199,7 @@ def stores_bytes(study: StudySpec, plan: Plan, rows: int, masks: bool) -> Mappin
     row = row_bytes(study)
     return {
         "slices": slices_bytes(study, rows, masks),
-        "extract": len(plan.extract) * rows * row,
+        "extract": sum(rows * row_bytes_of(trial, study) for trial in plan.extract),
         "generate": sum(trial.n for trial in plan.generate) * row,
     }
 

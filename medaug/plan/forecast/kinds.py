@@ -55,9 +55,8 @@ def kind_of(trial: TrialConfig) -> tuple[str, str]:
     if isinstance(trial, GenerateTrial):
         return trial.stage, " ".join(map(str, (trial.arm, *trial.point.values())))
     if isinstance(trial, ClassifyTrial):
-        return trial.stage, "" if isinstance(
-            trial.classifier, LinearSpec
-        ) else trial.classifier.kind
+        solved = isinstance(trial.classifier, LinearSpec)
+        return trial.stage, "" if solved else trial.classifier.kind
     if isinstance(trial, ExtractTrial):
         return trial.stage, trial.encoder.kind if trial.encoder else ""
     return trial.stage, (trial.purpose or "") if isinstance(trial, SegmentTrial) else ""
