@@ -12,7 +12,8 @@ from medaug.arms import FittedArm, load_arm
 from medaug.errors import UserError
 from medaug.experiment import generator_name
 from medaug.results.leaderboard import leaderboard_of
-from medaug.storage.artifacts import MANIFEST, Artifacts, verified
+from medaug.storage.artifacts import Artifacts
+from medaug.storage.manifest import MANIFEST, verified
 from medaug.storage.run_folder import run_in
 from medaug.tracking.generators import best_generator
 

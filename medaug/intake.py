@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medaug.audit.scan import SIDE, note_leakage, scan_slices
-from medaug.data.image_layouts import IMAGE_LAYOUTS
+from medaug.audit.scan import SIDE, note_leakage, of_images, scan_slices
+from medaug.data.digests import FILE as DIGESTS
+from medaug.data.digests import Digests
 from medaug.data.layouts import read_cohort
 from medaug.data.slices import ingest, ingest_signature
 from medaug.spec import DataSpec, SplitSpec, StudySpec
@@ -23,6 +24,8 @@ def make_slices(study: StudySpec, display: Display) -> tuple[str, str | None]:
         update={
             "layout": "phantom",
             "root": None,
+            "table": None,
+            "covariates": (),
             "phantom": pretrain.phantom,
             "classes": DataSpec().classes,
             "max_patients": None,
@@ -37,7 +40,7 @@ def look_for_leaks(study: StudySpec, slices: str, folder: Path, display: Display
 
     At 32 pixels all heads are alike: images that the study makes so small are read again for this.
     """
-    if study.data.layout in IMAGE_LAYOUTS and study.data.image_size < SIDE:
+    if study.data.image_size < SIDE and of_images(Artifacts(study.storage).open_store(slices)):
         larger = study.data.model_copy(update={"image_size": SIDE})
         slices = _ingest(larger, study.split, study.storage, display, "reading them larger", False)
     with display.progress("looking for copies between patients"):
@@ -56,11 +59,15 @@ def _ingest(
     tell: bool = True,
 ) -> str:
     artifacts = Artifacts(storage)
+    digests = Digests(artifacts.store_path(DIGESTS))
     with display.progress(title) as progress:
-        cohort = read_cohort(data, progress)
-        name = f"slices-{ingest_signature(cohort, data, split)}"
+        cohort = read_cohort(data, progress, digests=digests)
+        config = ingest_signature(cohort, data, split, digests)
+        digests.save()
+        name = f"slices-{config}"
         artifacts.fetch_store(name)  # another machine may have made it
-        report = ingest(data, split, artifacts.store_path(name), progress=progress, cohort=cohort)
+        path = artifacts.store_path(name)
+        report = ingest(data, split, path, progress=progress, cohort=cohort, config=config)
         artifacts.share_store(name)
     if tell:
         display.note_ingest(report)

@@ -12,20 +12,23 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from medaug.data.cohort import folder_of
-from medaug.experiment import ARM_CONFIGS
+from medaug.data.layouts import check_source
 from medaug.intake import look_for_leaks, make_slices
 from medaug.ownership.identity import check_same_data, claim_folder, free_folder
 from medaug.plan.disk import bytes_to_write
 from medaug.plan.sizes import held_back
 from medaug.plan.trials import plan_study, rows_left_out
-from medaug.results.leaderboard import Leaderboard, leaderboard_of
+from medaug.results.leaderboard import leaderboard_of
 from medaug.results.report.document import write_report
+from medaug.results.rows import Leaderboard
 from medaug.spec import StudySpec, build_study
+from medaug.spec.arms import ARM_CONFIGS
 from medaug.storage.artifacts import Artifacts
+from medaug.storage.probe import check_storage
 from medaug.storage.run_folder import refresh_run, refresh_runs, share_run, study_data
 from medaug.sweep.display import make_display
-from medaug.sweep.runner import Sweep, check_storage
+from medaug.sweep.log import LogListener, run_log
+from medaug.sweep.runner import Sweep
 from medaug.tracking.tracker import Tracker
 from medaug.waves import choose_arms, run_waves
 
@@ -61,27 +64,28 @@ def run_study(
         EnvironmentFault: the cluster or the storage cannot take it.
         Interrupted: a signal came; ``medaug resume`` goes on.
     """
-    if study.data.layout != "phantom":
-        folder_of(study.data)  # before any device is taken
+    check_source(study.data)  # before any device is taken
     refresh_runs(study.storage)  # a trial may have been run in another one
     check_storage(study.storage)
     folder = free_folder(study)
     with ExitStack() as stack:
         display = stack.enter_context(make_display())
         tracker = Tracker(study, folder)
+        events = LogListener()
         sweep = stack.enter_context(
             Sweep(
                 folder,
                 study.storage,
                 study.resources,
                 address=address,
-                listeners=(display, tracker),
+                listeners=(display, tracker, events),
                 wait=wait,
                 allow_version_skew=allow_version_skew,
             )
         )
         refresh_run(folder)  # the last writer may have ended just now
         claim_folder(study)  # after the lease, which says who the one writer is
+        stack.enter_context(run_log(folder))
         stack.enter_context(tracker)
         slices, pretrain_slices = make_slices(study, display)
         check_same_data(folder, slices)

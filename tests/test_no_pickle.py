@@ -18,6 +18,7 @@ import pyarrow as pa
 import pytest
 import torch
 from click.testing import CliRunner
+from medaug.store.files import read_sealed, sealed, sha256_of
 from safetensors import SafetensorError
 
 import medaug
@@ -30,7 +31,6 @@ from medaug.storage.artifacts import MANIFEST as ARTIFACTS_MANIFEST
 from medaug.storage.artifacts import write_manifest
 from medaug.storage.run_folder import study_data
 from medaug.storage.trial_folder import TrialFolder
-from medaug.store.files import read_sealed, sealed, sha256_of
 from medaug.train.checkpoint import Ledger
 from tests.audit.small_runs import SLICES, run, study
 

@@ -49,9 +49,6 @@ ARMS: Mapping[str, type[Arm]] = {
 }
 """Kind -> arm."""
 
-ARM_CONFIGS = {kind: arm.Config for kind, arm in ARMS.items()}
-"""Configuration class of each arm kind, for the study loader."""
-
 
 def load_arm(folder: Path) -> GeneratedArm:
     """The fitted arm that :meth:`GeneratedArm.save` wrote to ``folder``, on the CPU."""
@@ -63,7 +60,6 @@ def load_arm(folder: Path) -> GeneratedArm:
 
 __all__ = [
     "ARMS",
-    "ARM_CONFIGS",
     "Arm",
     "ArmContext",
     "FittedArm",

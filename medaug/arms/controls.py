@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 
 from medaug.arms.base import Arm, ArmContext, ResampleArm, balanced_rows
+from medaug.spec.arms import (
+    ClassWeightsSpec,
+    DuplicateSpec,
+    LogitAdjustSpec,
+    MoreRealSpec,
+    NoneSpec,
+)
 from medaug.spec.study import ArmSpec
 from medaug.store.sampler import permutation
-
-
-class NoneSpec(ArmSpec):
-    kind: Literal["none"] = "none"
 
 
 class NoneArm(ResampleArm):
@@ -25,19 +28,11 @@ class NoneArm(ResampleArm):
         return np.empty(0, np.int64)
 
 
-class ClassWeightsSpec(ArmSpec):
-    kind: Literal["class_weights"] = "class_weights"
-
-
 class ClassWeightsArm(NoneArm):
     """The training rows as they are; classes weigh alike in the classifier's loss."""
 
     Config: ClassVar[type[ArmSpec]] = ClassWeightsSpec
     weighting = "class_weights"
-
-
-class LogitAdjustSpec(ArmSpec):
-    kind: Literal["logit_adjust"] = "logit_adjust"
 
 
 class LogitAdjustArm(NoneArm):
@@ -48,10 +43,6 @@ class LogitAdjustArm(NoneArm):
     weighting = "logit_adjust"
 
 
-class MoreRealSpec(ArmSpec):
-    kind: Literal["more_real"] = "more_real"
-
-
 class MoreRealArm(Arm):
     """Real training rows that the small training set leaves out: the positive control, which shows
     what any generator can hope for and whether the study could have seen it."""
@@ -59,13 +50,6 @@ class MoreRealArm(Arm):
     Config = MoreRealSpec
     synthetic = False
     adds_held_back = True
-
-
-class DuplicateSpec(ArmSpec):
-    kind: Literal["duplicate"] = "duplicate"
-    classes: Literal["balanced", "prior"] = "balanced"
-    """``balanced`` adds what the generated arms add: as many rows of each class. ``prior`` keeps
-    the classes' shares."""
 
 
 class DuplicateArm(ResampleArm):

@@ -10,7 +10,7 @@ from click.core import ParameterSource
 
 from medaug.cli.cluster import FOLLOW, resume_there
 from medaug.cli.options import ADDRESS, DATA, NAME, QUICK, SET, SPEC, STORAGE, load, run_in
-from medaug.errors import EnvironmentFault, TrialsFailed
+from medaug.errors import TrialsFailed
 from medaug.storage.uri import display_uri
 
 if TYPE_CHECKING:
@@ -44,14 +44,11 @@ def run(
 
     SPEC is a YAML file such as jobs/demo.yaml.
     """
-    from medaug.storage.bucket import is_remote
+    from medaug.storage import storage_at
 
     study = load(spec, data, overrides, storage, name, quick)  # first: mistakes are told at once
-    if not (mkdir or is_remote(study.storage) or study.storage.absolute().parent.is_dir()):
-        raise EnvironmentFault(
-            f"storage {study.storage}: its parent folder does not exist; correct the path, mount "
-            "the disk, or give --mkdir"
-        )
+    if not mkdir:
+        storage_at(study.storage).check_parent(study.storage)
     from medaug.ownership.identity import forked
     from medaug.ownership.watchdog import StorageWatchdog
     from medaug.study import run_study

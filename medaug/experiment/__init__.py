@@ -16,7 +16,7 @@ from medaug.experiment.classify import classify
 from medaug.experiment.extract import extract
 from medaug.experiment.generate import generate, generate_together
 from medaug.experiment.names import generator_name, output_name
-from medaug.experiment.rows import ARM_CONFIGS, TooFewRows
+from medaug.experiment.rows import TooFewRows
 from medaug.experiment.segment import segment
 from medaug.experiment.solve import solve_all
 from medaug.spec import ClassifyTrial, GenerateTrial, LinearSpec, Stage, TrialConfig
@@ -27,7 +27,6 @@ from medaug.train.loop import Diverged
 from medaug.train.world import World
 
 __all__ = [
-    "ARM_CONFIGS",
     "bundle_by",
     "generator_name",
     "is_solved",

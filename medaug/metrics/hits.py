@@ -56,7 +56,9 @@ class Hits:
     @cached_property
     def totals(self) -> np.ndarray:
         """Balanced accuracy of patients under each seed and draw, float64 (S, D)."""
-        return np.tensordot(self.unit_weight, self.right, 1)
+        of_class = (self.right[self.label == k] for k in range(self.n_classes))
+        recalls = [r.mean(axis=0) if len(r) else np.full(r.shape[1:], np.nan) for r in of_class]
+        return np.mean(recalls, axis=0)
 
     @cached_property
     def influence(self) -> np.ndarray:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from medaug.errors import IntegrityError, UserError
-from medaug.experiment import ARM_CONFIGS
 from medaug.spec import StudySpec, build_study, signature
+from medaug.spec.arms import ARM_CONFIGS
 from medaug.storage.run_folder import refresh_names, study_data
 from medaug.storage.trial_folder import read_json, write_json
 

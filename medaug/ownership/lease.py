@@ -23,8 +23,9 @@ from pathlib import Path
 
 import psutil
 
-from medaug.errors import EnvironmentFault, UserError
-from medaug.storage import bucket
+from medaug.errors import IntegrityError, UserError
+from medaug.storage import storage_at
+from medaug.storage.faults import storage_faults
 
 STALE_S = 90.0
 RENEW_S = 15.0
@@ -71,7 +72,7 @@ class Lease:
         self, experiment: Path, *, stale_s: float = STALE_S, renew_s: float = RENEW_S
     ) -> None:
         self._experiment = experiment
-        self._slots = _Objects(experiment) if bucket.is_remote(experiment) else _Files(experiment)
+        self._slots = _Slots(experiment)
         self._stale_s = stale_s
         self._renew_s = renew_s
         self._number = 0
@@ -100,17 +101,12 @@ class Lease:
             UserError: another process holds it (names host, pid and since when).
             EnvironmentFault: the experiment's folder cannot be written.
         """
-        try:
+        with storage_faults(self._experiment):
             self._experiment.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._number = self._take(self._newest())
             for number in self._slots.numbers():
                 if number < self._number:
                     self._slots.remove(number)
-        except EnvironmentFault:
-            raise
-        except OSError as fault:
-            what = f"{self._experiment}: {fault.strerror}; check the storage"
-            raise EnvironmentFault(what) from None
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._thread.start()
 
@@ -176,98 +172,39 @@ class Lease:
 
     def _holder(self, number: int) -> Holder | None:
         try:
-            return Holder(**json.loads(self._slots.read(number)))
-        except (FileNotFoundError, ValueError, TypeError):
+            return Holder(**json.loads(self._slots.read(number) or b""))
+        except (IntegrityError, ValueError, TypeError, RecursionError):
             return None
 
 
-class _Files:
-    """Leases as files of a folder."""
+class _Slots:
+    """The leases of the experiment in ``folder``, by number."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._storage = storage_at(folder)
 
     def numbers(self) -> list[int]:
-        return _numbers_of(path.name for path in self._folder.iterdir())
+        return _numbers_of(self._storage.files(self._folder))
 
-    def read(self, number: int) -> bytes:
-        return self._path(number).read_bytes()
+    def read(self, number: int) -> bytes | None:
+        return self._storage.read(self._path(number))
 
     def make(self, number: int, holder: Holder) -> bool:
         """False when there is one."""
-        temporary = self._write_aside(holder)
-        try:
-            os.link(temporary, self._path(number))
-        except FileExistsError:
-            return False
-        finally:
-            temporary.unlink()
-        return True
+        return self._storage.create(self._path(number), _content(holder))
 
     def replace(self, number: int, holder: Holder) -> None:
-        os.replace(self._write_aside(holder), self._path(number))
+        self._storage.put(self._path(number), _content(holder))
 
     def renew(self, number: int, holder: Holder) -> None:
-        os.utime(self._path(number))
+        self._storage.touch(self._path(number), _content(holder))
 
     def remove(self, number: int) -> None:
-        self._path(number).unlink(missing_ok=True)
+        self._storage.remove(self._path(number))
 
     def age_s(self, number: int) -> float | None:
-        probe = self._write_aside(_me())
-        try:
-            os.utime(probe)
-            return probe.stat().st_mtime - self._path(number).stat().st_mtime
-        except FileNotFoundError:
-            return None
-        finally:
-            probe.unlink(missing_ok=True)
-
-    def _path(self, number: int) -> Path:
-        return self._folder / _name_of(number)
-
-    def _write_aside(self, holder: Holder) -> Path:
-        path = self._folder / f".lease-{uuid.uuid4().hex}"
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(_content(holder))
-        return path
-
-
-class _Objects:
-    """Leases as objects of the bucket that ``folder`` is copied from."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def numbers(self) -> list[int]:
-        return _numbers_of(bucket.objects(self._folder))
-
-    def read(self, number: int) -> bytes:
-        if (content := bucket.read(self._path(number))) is None:
-            raise FileNotFoundError
-        return content
-
-    def make(self, number: int, holder: Holder) -> bool:
-        """False when there is one."""
-        return bucket.create(self._path(number), _content(holder))
-
-    def replace(self, number: int, holder: Holder) -> None:
-        bucket.write(self._path(number), _content(holder))
-
-    def renew(self, number: int, holder: Holder) -> None:
-        self.replace(number, holder)
-
-    def remove(self, number: int) -> None:
-        bucket.remove(self._path(number))
-
-    def age_s(self, number: int) -> float | None:
-        probe = self._folder / f".lease-{uuid.uuid4().hex}"
-        bucket.write(probe, b"")
-        try:
-            now, then = bucket.written(probe), bucket.written(self._path(number))
-        finally:
-            bucket.remove(probe)
-        return None if now is None or then is None else now - then
+        return self._storage.age_s(self._path(number))
 
     def _path(self, number: int) -> Path:
         return self._folder / _name_of(number)

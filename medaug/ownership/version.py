@@ -6,7 +6,8 @@ import logging
 from importlib import metadata
 from pathlib import Path
 
-from medaug.errors import EnvironmentFault, UserError
+from medaug.errors import UserError
+from medaug.storage.faults import storage_faults
 from medaug.storage.trial_folder import read_json, write_json
 
 log = logging.getLogger(__name__)
@@ -26,7 +27,7 @@ def note_version(experiment: Path, *, allow_skew: bool = False) -> None:
         EnvironmentFault: the storage cannot be read or written.
     """
     now = metadata.version("medaug")
-    try:
+    with storage_faults(experiment):
         note = read_json(experiment / NOTE) or {"medaug": now, "then": []}
         first, then = note["medaug"], note.get("then", [])
         if now != first:
@@ -35,10 +36,6 @@ def note_version(experiment: Path, *, allow_skew: bool = False) -> None:
             then = [*then, now]
         if note != (noted := {"medaug": first, "then": then}) or not (experiment / NOTE).exists():
             write_json(experiment / NOTE, noted)
-    except EnvironmentFault:
-        raise
-    except OSError as fault:
-        raise EnvironmentFault(f"{experiment}: {fault.strerror}; check the storage") from None
 
 
 def _judge(name: str, first: str, now: str, allow_skew: bool) -> None:

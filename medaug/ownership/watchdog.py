@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import uuid
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
 from medaug.errors import Interrupted
+from medaug.storage.probe import write_probe
 
 TIMEOUT_S = 60.0
 BEAT_S = 1.0
@@ -46,15 +46,9 @@ class StorageWatchdog:
         self._left.set()
 
     def _probe(self) -> None:
-        path = self._storage / f".probe-{uuid.uuid4().hex}"
         while not self._left.wait(min(PROBE_EVERY_S, self._timeout_s / 4)):
             with suppress(OSError):
-                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
-                try:
-                    os.fsync(descriptor)
-                finally:
-                    os.close(descriptor)
-                    path.unlink(missing_ok=True)
+                write_probe(self._storage)
             self._answered.set()
 
     def _watch(self) -> None:

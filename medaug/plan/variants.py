@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from medaug.arms import ARM_CONFIGS, ARMS, Arm, ResampleArm
+from medaug.arms import ARMS, Arm, ResampleArm
 from medaug.spec import (
     ArmSpec,
     ClassifierSpec,
@@ -18,6 +18,7 @@ from medaug.spec import (
     build_arm,
     build_classifier,
 )
+from medaug.spec.arms import ARM_CONFIGS
 from medaug.spec.axes import grid_points, inside
 from medaug.spec.study import CONTROLS
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +13,15 @@ from typing import Any
 import torch
 
 from medaug.errors import IntegrityError, UserError
-from medaug.storage.bucket import fetch_folder, holds, is_remote, send_folder
+from medaug.storage import storage_at
+from medaug.storage.assemble import assembled
+from medaug.storage.faults import storage_faults
+from medaug.storage.manifest import MANIFEST, verified, write_manifest
+from medaug.storage.reading import parse_object
 from medaug.storage.uri import display_uri
 from medaug.store import NodeCache, Store
 from medaug.store.cache import limit_from_environment
-from medaug.store.files import sha256_of, storage_faults
 from medaug.store.manifest import MANIFEST as STORE_MANIFEST
-
-MANIFEST = "MANIFEST.json"
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,10 @@ class Artifacts:
         return self.storage / "models" / name
 
     def has_store(self, name: str) -> bool:
-        path = self.store_path(name)
-        return _bucket_has(path / STORE_MANIFEST) if is_remote(path) else Store.exists(path)
+        return _stands(self.store_path(name) / STORE_MANIFEST)
 
     def has_model(self, name: str) -> bool:
-        manifest = self.model_path(name) / MANIFEST
-        return _bucket_has(manifest) if is_remote(manifest) else manifest.is_file()
+        return _stands(self.model_path(name) / MANIFEST)
 
     def has(self, name: str) -> bool:
         """Whether a store or model of this name is complete."""
@@ -62,26 +60,30 @@ class Artifacts:
         path = self.store_path(name)
         if not self.fetch_store(name):
             raise UserError(f"store {name}: not in {display_uri(path.parent)}; run the study again")
-        return Store.open(path, cache=None if is_remote(path) else NodeCache.from_environment())
+        seen = storage_at(path).nodes_see_files
+        return Store.open(path, cache=NodeCache.from_environment() if seen else None)
 
     def fetch_store(self, name: str) -> bool:
         """Have the store here, if it is finished; whether it is. The least recently opened ones
         give way when those of this node's copy of a bucket exceed ``MEDAUG_STORE_CACHE_GB``."""
         path = self.store_path(name)
-        cache = NodeCache(path.parent, limit_from_environment()) if is_remote(path) else None
-        if cache is None:
-            return Store.exists(path)
-        uri = display_uri(path)
+        storage = storage_at(path)
+
+        def make_room(n_bytes: int) -> None:
+            cache = NodeCache(path.parent, limit_from_environment())
+            cache.make_room(n_bytes, display_uri(path))
+
         with storage_faults(path.parent):
-            if not fetch_folder(path, STORE_MANIFEST, lambda n: cache.make_room(n, uri)):
-                return False
-            os.utime(path)
-        return True
+            here = storage.fetch(path, STORE_MANIFEST, make_room)
+            if here and not storage.nodes_see_files:
+                os.utime(path)
+        return here
 
     def share_store(self, name: str) -> None:
         """A store that was finished here stands in the bucket too from now on."""
-        if is_remote(self.storage) and not self.has_store(name):
-            send_folder(self.store_path(name), STORE_MANIFEST, content_named=True)
+        if not self.has_store(name):
+            path = self.store_path(name)
+            storage_at(path).publish(path, STORE_MANIFEST, content_named=True)
 
     def save_model(
         self, name: str, tensors: Mapping[str, torch.Tensor], config: Mapping[str, Any]
@@ -106,24 +108,14 @@ class Artifacts:
             return
         if not (final / MANIFEST).is_file():  # else it was not sent the last time
             self._make_model(final, write)
-        send_folder(final, MANIFEST)
+        storage_at(final).publish(final, MANIFEST)
 
     def _make_model(self, final: Path, write: Callable[[Path], None]) -> None:
-        name = final.name
-        final.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        private = final.with_name(f".tmp-{name}-{uuid.uuid4().hex[:8]}")
-        private.mkdir(mode=0o700)
-        try:
+        if final.exists():  # without a manifest: nothing that anybody made
+            shutil.rmtree(final)
+        with assembled(final) as private:
             write(private)
             write_manifest(private)
-            for file in private.iterdir():
-                file.chmod(0o600)
-            os.rename(private, final)
-        except OSError:
-            if not (final / MANIFEST).is_file():  # else another trial was faster, equal content
-                raise
-        finally:
-            shutil.rmtree(private, ignore_errors=True)
 
     def verified_model(self, name: str) -> Path:
         """The folder of a model whose files have the hashes that its manifest promises.
@@ -135,45 +127,32 @@ class Artifacts:
         if not self.has_model(name):
             there = display_uri(self.storage / "models")
             raise UserError(f"model {name}: not in {there}; run the study again")
-        fetch_folder(self.model_path(name), MANIFEST)
-        return verified(self.model_path(name), "delete the folder and run again")
+        folder = self.model_path(name)
+        storage_at(folder).fetch(folder, MANIFEST)
+        return verified(folder, "delete the folder and run again")
 
     def load_model(self, name: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """(tensors, description) of a model written by :meth:`save_model`, hashes checked."""
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         folder = self.verified_model(name)
-        description = json.loads((folder / "config.json").read_text())
-        return load_file(folder / "weights.safetensors"), description
+        about, weights = folder / "config.json", folder / "weights.safetensors"
+        description = parse_object(about.read_bytes(), str(about))
+        try:
+            return load_file(weights), description
+        except SafetensorError as fault:
+            raise IntegrityError(f"{weights}: {fault}; delete the folder and run again") from None
 
 
 _STANDING: set[Path] = set()
 
 
-def _bucket_has(manifest: Path) -> bool:
-    """Asked once for what is there: a name stands for a content, and stays."""
-    if manifest not in _STANDING and holds(manifest):
+def _stands(manifest: Path) -> bool:
+    """Whether it is there. What is, far away, is asked for once: a name stands for a content."""
+    storage = storage_at(manifest)
+    if storage.nodes_see_files:
+        return manifest.is_file()
+    if manifest not in _STANDING and storage.exists(manifest):
         _STANDING.add(manifest)
     return manifest in _STANDING
-
-
-def write_manifest(folder: Path) -> None:
-    """Write ``MANIFEST.json``: the SHA-256 of every file that is there."""
-    hashes = {file.name: sha256_of(file) for file in sorted(folder.iterdir())}
-    (folder / MANIFEST).write_text(json.dumps(hashes, indent=1))
-
-
-def verified(folder: Path, remedy: str) -> Path:
-    """``folder``, whose files have the hashes that its manifest promises.
-
-    Raises:
-        IntegrityError: a file is missing or changed; ends with ``remedy``.
-    """
-    try:
-        hashes = json.loads((folder / MANIFEST).read_text())
-        changed = [file for file, sha256 in hashes.items() if sha256_of(folder / file) != sha256]
-    except (OSError, ValueError, AttributeError) as error:
-        raise IntegrityError(f"{folder}: {error}; {remedy}") from None
-    if changed:
-        raise IntegrityError(f"{folder / changed[0]}: changed; {remedy}")
-    return folder

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+
+from filelock import FileLock
 
 
 @contextlib.contextmanager
-def one_at_a_time(lock: Path) -> Iterator[IO[str]]:
-    """Wait until no other process of this node holds ``lock``; yields the open file.
+def one_at_a_time(lock: Path) -> Iterator[None]:
+    """Wait until no other process or thread of this node holds ``lock``.
 
-    The kernel frees it when its holder ends, however it ends.
+    The kernel frees it when its holder ends, however it ends. The file stays: a lock that is
+    removed is another one for whoever comes next.
     """
-    with open(os.open(lock, os.O_RDWR | os.O_CREAT, 0o600), "r+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield file
+    with FileLock(lock, mode=0o600):
+        yield

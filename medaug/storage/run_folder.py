@@ -12,7 +12,7 @@ from typing import Any
 
 from medaug.errors import UserError
 from medaug.spec.legacy import upgraded_study
-from medaug.storage import bucket
+from medaug.storage import storage_at
 from medaug.storage.trial_folder import FILES, read_json
 
 _NO_RUNS = {"stores", "models"}
@@ -28,15 +28,16 @@ def refresh_names(storage: Path) -> None:
         UserError: the library that speaks to its bucket is not installed.
         EnvironmentFault: the bucket is not there, or does not let us in.
     """
-    if bucket.is_remote(storage):
-        bucket.reach(storage)
-        bucket.refresh([storage / name / "study.json" for name in _runs(storage)])
+    at = storage_at(storage)
+    if not at.nodes_see_files:
+        at.reach(storage)
+        at.refresh([storage / name / "study.json" for name in _runs(storage)])
 
 
 def refresh_run(folder: Path) -> None:
     """Have here what the trials of the run have left, and what is known of it as a whole."""
     here = [trial / name for trial in (folder / "trials").glob("*") for name in FILES]
-    bucket.mirror(folder, _is_record, here)
+    storage_at(folder).mirror(folder, _is_record, here)
 
 
 def run_in(storage: Path, name: str) -> Path:
@@ -49,7 +50,7 @@ def run_in(storage: Path, name: str) -> Path:
 def refresh_runs(storage: Path) -> None:
     """:func:`refresh_run` for all runs in ``storage``; raises as :func:`refresh_names`."""
     refresh_names(storage)
-    if bucket.is_remote(storage):
+    if not storage_at(storage).nodes_see_files:
         for name in _runs(storage):
             refresh_run(storage / name)
 
@@ -70,11 +71,12 @@ def study_data(folder: Path) -> dict[str, Any]:
 
 def share_run(folder: Path) -> None:
     """Put report, figures and what is known of the run as a whole into the bucket."""
-    bucket.send_new(folder, "*.json", "*.log", "*.html", "figures/**/*.png", skip=_OF_THIS_NODE)
+    shown = ("*.json", "*.log", "*.html", "figures/**/*.png")
+    storage_at(folder).publish_new(folder, *shown, skip=_OF_THIS_NODE)
 
 
 def _runs(storage: Path) -> list[str]:
-    return [name for name in bucket.folders(storage) if name not in _NO_RUNS]
+    return [name for name in storage_at(storage).folders(storage) if name not in _NO_RUNS]
 
 
 def _is_record(name: str) -> bool:

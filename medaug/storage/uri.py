@@ -1,8 +1,8 @@
 """Where studies are kept: a folder that all nodes see, or a bucket of which each node has a copy.
 
 ``s3://bucket/prefix/x`` and a file of this node's own disk are two names of one thing: all code
-works on the copy, in a folder with ``rename``, ``link`` and ``fsync``; :mod:`medaug.storage.bucket`
-carries what is finished between the two.
+works on the copy; :class:`medaug.storage.interface.Storage` brings what is finished from one to the
+other.
 """
 
 from __future__ import annotations

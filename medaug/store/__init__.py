@@ -1,6 +1,6 @@
 """Stores: Arrow shards, an index of byte offsets, and batches in a reproducible order."""
 
-from medaug.store.assemble import assembled, publish_directory
+from medaug.storage.assemble import assembled, publish_directory
 from medaug.store.cache import NodeCache
 from medaug.store.manifest import publish
 from medaug.store.reader import Batch, Store

@@ -13,9 +13,11 @@ import pyarrow as pa
 from pyarrow import fs
 
 from medaug.errors import EnvironmentFault, UserError
+from medaug.storage.assemble import assembled
+from medaug.storage.faults import storage_faults
+from medaug.storage.files import private_folder
 from medaug.storage.locks import one_at_a_time
-from medaug.store.assemble import assembled
-from medaug.store.files import parse_sealed, private_folder, storage_faults
+from medaug.storage.manifest import parse_sealed
 from medaug.store.manifest import MANIFEST
 
 FETCH_THREADS = 4

@@ -12,7 +12,9 @@ import numpy as np
 
 from medaug.errors import IntegrityError
 from medaug.spec.base import signature
-from medaug.store.files import read_sealed, sealed, storage_faults, write_whole
+from medaug.storage.faults import storage_faults
+from medaug.storage.files import write_whole
+from medaug.storage.manifest import read_sealed, sealed
 from medaug.store.schema import FORMAT, Provenance, Splits, StoreSchema
 from medaug.store.sidecar import Sidecar
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from medaug.errors import IntegrityError, UserError
 from medaug.spec.base import signature
+from medaug.storage.manifest import read_sealed
 from medaug.store.cache import NodeCache, default_folder
-from medaug.store.files import read_sealed
 from medaug.store.gather import Rows, Shard
 from medaug.store.manifest import MANIFEST
 from medaug.store.memory import free_ram_bytes

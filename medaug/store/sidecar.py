@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 
 from medaug.errors import IntegrityError, UserError
-from medaug.store.files import read_sealed, sealed, sha256_of
+from medaug.storage.files import sha256_of
+from medaug.storage.manifest import read_sealed, sealed
 from medaug.store.schema import FORMAT, INTEGERS, STRINGS, StoreSchema
 
 try:

@@ -13,8 +13,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from medaug.errors import IntegrityError
+from medaug.storage.files import sha256_of
 from medaug.storage.locks import one_at_a_time
-from medaug.store.files import sha256_of
 from medaug.store.sidecar import check_schema
 
 
@@ -69,15 +69,16 @@ def _once_per_node(path: Path, found: os.stat_result, sha256: str) -> Iterator[b
     name = hashlib.sha256(repr((*map(str, version), sha256)).encode()).hexdigest()[:32]
     with contextlib.ExitStack() as stack:
         try:
-            memory = stack.enter_context(one_at_a_time(_memory() / name))
+            memory = _memory() / name
+            stack.enter_context(one_at_a_time(memory.with_suffix(".lock")))
         except OSError:
             yield False
             return
-        known = memory.read() == sha256
+        known = memory.exists()
         yield known
         if not known:
             with contextlib.suppress(OSError):
-                memory.write(sha256)
+                memory.touch(mode=0o600)
 
 
 def _memory() -> Path:

@@ -19,18 +19,17 @@ import numpy as np
 import torch
 
 from medaug.errors import IntegrityError, UserError
-from medaug.store.block import Block
-from medaug.store.files import (
+from medaug.storage.faults import storage_faults
+from medaug.storage.files import (
     give_name,
     private_folder,
-    read_sealed,
     remove_abandoned,
-    sealed,
     sha256_of,
-    storage_faults,
     temporary_name,
     write_whole,
 )
+from medaug.storage.manifest import read_sealed, sealed
+from medaug.store.block import Block
 from medaug.store.manifest import MANIFEST, SHARD_BYTES, Plan, part_path, publish, shard_path
 from medaug.store.schema import Provenance, Splits, StoreSchema
 from medaug.store.shard import ShardFile

@@ -7,8 +7,6 @@ its ledger; nothing of Tune's own state is ever read.
 from __future__ import annotations
 
 import logging
-import os
-import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +16,7 @@ from medaug.ownership.lease import Lease
 from medaug.ownership.signals import StopRequests
 from medaug.ownership.version import note_version
 from medaug.spec import AshaSpec, ResourceSpec, TrialConfig
+from medaug.storage.probe import check_storage
 from medaug.storage.results import TrialResult
 from medaug.storage.trial_folder import TrialFolder
 from medaug.sweep.cluster.start import Cluster
@@ -214,32 +213,3 @@ class Sweep:
     def _check(self) -> None:
         if self._signals.asked.is_set():
             raise Interrupted(f"stopped by {self._signals.name}; `medaug resume` goes on")
-
-
-def check_storage(path: Path, need_bytes: int = 0) -> None:
-    """Make sure that ``path`` can be written and has room for ``need_bytes``.
-
-    Raises:
-        EnvironmentFault: it cannot or has not, with both numbers.
-    """
-    probe = path / f".probe-{uuid.uuid4().hex}"
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with open(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(bytes(4096))
-            file.flush()
-            os.fsync(file.fileno())
-        disk = os.statvfs(path)
-    except OSError as fault:
-        raise EnvironmentFault(
-            f"storage {path}: {fault.strerror}; make it writable or choose another storage"
-        ) from None
-    finally:
-        if probe.exists():
-            probe.unlink()
-    have_bytes = disk.f_bavail * disk.f_frsize
-    if have_bytes < need_bytes:
-        raise EnvironmentFault(
-            f"storage {path}: need {need_bytes / 1e6:.0f} MB, have {have_bytes / 1e6:.0f} MB; free "
-            "some space or choose another storage"
-        )

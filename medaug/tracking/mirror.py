@@ -18,7 +18,7 @@ from typing import Any
 from medaug.results.goodput import BUCKETS, Spent, spent_by
 from medaug.results.records import TrialRecord, read_trial
 from medaug.spec import ClassifyTrial, GenerateTrial, StudySpec
-from medaug.store.files import write_whole
+from medaug.storage.files import write_whole
 from medaug.tracking import uri as place
 from medaug.tracking.params import finite, study_params, trial_params
 from medaug.tracking.runs import Point, Run, Runs

@@ -10,10 +10,7 @@ committed when the bucket has its manifest, which is sent last.
 from __future__ import annotations
 
 import contextlib
-import errno
-import hashlib
 import io
-import json
 import logging
 import os
 import pickle
@@ -27,17 +24,19 @@ from typing import Any
 
 import torch
 
-from medaug.errors import EnvironmentFault, IntegrityError, UserError
-from medaug.storage import bucket
+from medaug.errors import IntegrityError, UserError
+from medaug.storage import storage_at
+from medaug.storage.faults import DISK_FULL, storage_fault
+from medaug.storage.files import sync_folder, write_new
 from medaug.storage.locks import one_at_a_time
-from medaug.storage.trial_folder import MANIFEST
+from medaug.storage.manifest import MANIFEST, check_file, file_entry, read_manifest, sealed
 
 log = logging.getLogger(__name__)
 
 SCHEMA = 1
 WEIGHTS = "weights.safetensors"
 STATE = "state.pt"
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_CHECKPOINT = re.compile(r"ep_\d{6,}")
 
 
 @dataclass
@@ -105,14 +104,14 @@ class Ledger:
             try:
                 self._write(files, final, before_rename)
             except OSError as fault:
-                if fault.errno not in _DISK_FULL:
+                if fault.errno not in DISK_FULL:
                     raise
                 self.prune(keep=1)
                 self._write(files, final, before_rename)
         except OSError as fault:
             self._clean()
-            raise _storage_fault(fault, self.directory, sum(map(len, files.values()))) from fault
-        bucket.send_folder(final, MANIFEST)
+            raise storage_fault(fault, self.directory, sum(map(len, files.values()))) from fault
+        storage_at(final).publish(final, MANIFEST)
         self.prune(keep=keep_last)
         return final
 
@@ -138,36 +137,37 @@ class Ledger:
         return None
 
     def _newest_first(self) -> Iterator[Path]:
-        """Committed checkpoints; of a bucket's, each is fetched when it is asked for."""
-        if not bucket.is_remote(self.directory):
+        """Committed checkpoints, each brought here when it is asked for."""
+        storage = storage_at(self.directory)
+        if storage.nodes_see_files:
             yield from reversed(self._committed())
             return
-        names = {each.name for each in bucket.listing(self.directory)}
-        whole = [name for name in names if re.fullmatch(rf"ep_\d{{6,}}/{MANIFEST}", name)]
+        whole = storage.whole_folders(self.directory, MANIFEST)
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         with one_at_a_time(self.directory / ".ledger.lock"):
             for path in self._committed():
-                if f"{path.name}/{MANIFEST}" not in whole:
+                if path.name not in whole:
                     self._remove(path)  # not what other nodes see
-        for name in sorted(whole, key=lambda name: int(Path(name).parent.name[3:]), reverse=True):
-            if self._fetch((self.directory / name).parent):
-                yield (self.directory / name).parent
+        names = filter(_CHECKPOINT.fullmatch, whole)
+        for name in sorted(names, key=lambda name: int(name[3:]), reverse=True):
+            if self._fetch(self.directory / name):
+                yield self.directory / name
 
     def _fetch(self, path: Path) -> bool:
-        """Have this checkpoint of the bucket's here; ranks of a node do it one after the other."""
+        """Have this checkpoint here; ranks of a node do it one after the other."""
+        storage, manifest = storage_at(path), path / MANIFEST
         with one_at_a_time(self.directory / ".ledger.lock"):
-            manifest = path / MANIFEST
             if path.exists() and not (
-                manifest.exists() and manifest.read_bytes() == bucket.read(manifest)
+                manifest.exists() and manifest.read_bytes() == storage.read(manifest)
             ):
                 self._remove(path)  # half a copy, or that of another try
-            return bucket.fetch_folder(path, MANIFEST)
+            return storage.fetch(path, MANIFEST)
 
     def _committed(self) -> list[Path]:
         """Checkpoint directories, oldest epoch first."""
         if not self.directory.is_dir():
             return []
-        found = [p for p in self.directory.iterdir() if re.fullmatch(r"ep_\d{6,}", p.name)]
+        found = [p for p in self.directory.iterdir() if _CHECKPOINT.fullmatch(p.name)]
         return sorted(found, key=lambda path: int(path.name[3:]))
 
     def _write(
@@ -181,16 +181,13 @@ class Ledger:
         temporary = self.directory / f".tmp_{final.name}_{uuid.uuid4().hex[:8]}"
         temporary.mkdir(mode=0o700)
         for name, content in files.items():  # the manifest is the last
-            with open(temporary / name, "xb", opener=_private) as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        _sync_directory(temporary)
+            write_new(temporary / name, content, durable=True)
+        sync_folder(temporary)
         before_rename()
         if final.exists():  # the same epoch again, after a step back
             final.rename(self.directory / f".tmp_old_{uuid.uuid4().hex[:8]}")
         temporary.rename(final)
-        _sync_directory(self.directory)
+        sync_folder(self.directory)
 
     def _clean(self) -> None:
         """Remove what an earlier, killed commit left behind."""
@@ -203,11 +200,12 @@ class Ledger:
         committed = self._committed()
         for path in committed[: max(0, len(committed) - keep)]:
             self._remove(path)
-        if bucket.is_remote(self.directory):
+        storage = storage_at(self.directory)
+        if not storage.nodes_see_files:
             kept = {path.name for path in self._committed()}
-            for name in bucket.folders(self.directory):
+            for name in storage.folders(self.directory):
                 if name not in kept:
-                    bucket.remove_folder(self.directory / name, first=MANIFEST)
+                    storage.remove_folder(self.directory / name, first=MANIFEST)
 
     def _remove(self, path: Path) -> None:
         # Renamed first: a half-deleted directory must not have a checkpoint's name.
@@ -215,18 +213,6 @@ class Ledger:
         with contextlib.suppress(FileNotFoundError):  # another rank was first
             path.rename(doomed)
         shutil.rmtree(doomed, ignore_errors=True)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _weights_bytes(checkpoint: Checkpoint) -> bytes:
@@ -255,57 +241,21 @@ def _manifest_bytes(
         "fingerprint": fingerprint,
         "epoch": checkpoint.epoch,
         "step": checkpoint.step,
-        "files": {
-            name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-            for name, content in files.items()
-        },
+        "files": {name: file_entry(content) for name, content in files.items()},
     }
-    return _sealed(body)
-
-
-def _sealed(body: Mapping[str, Any]) -> bytes:
-    """Canonical JSON of ``body`` with its own SHA-256 as the key ``self``."""
-    text = json.dumps(body, sort_keys=True).encode()
-    return json.dumps({**body, "self": hashlib.sha256(text).hexdigest()}, sort_keys=True).encode()
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError) as fault:
-        raise IntegrityError(f"{path}: missing") from fault
-    except OSError as fault:
-        raise EnvironmentFault(f"{path}: {fault.strerror}; check the storage") from fault
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    content = _read(path)
-    try:
-        body = json.loads(content)
-        claimed = body.pop("self", None)
-    except (ValueError, AttributeError) as fault:
-        raise IntegrityError(f"{path}: not a manifest") from fault
-    if claimed is None or content != _sealed(body):
-        raise IntegrityError(f"{path}: does not have the content that was written")
-    return body
+    return sealed(body)
 
 
 def _load(path: Path, fingerprint: str) -> Checkpoint:
     import safetensors.torch
 
-    manifest = _read_manifest(path / MANIFEST)
-    if manifest["schema"] != SCHEMA:
+    manifest = read_manifest(path)
+    if manifest.get("schema") != SCHEMA:
         raise UserError(
-            f"{path}: checkpoint schema {manifest['schema']}, this medaug reads {SCHEMA}; "
+            f"{path}: checkpoint schema {manifest.get('schema')}, this medaug reads {SCHEMA}; "
             "resume with the version that wrote it, or start the trial anew"
         )
-    content = {}
-    for name, promised in manifest["files"].items():
-        content[name] = data = _read(path / name)
-        if len(data) != promised["bytes"]:
-            raise IntegrityError(f"{path / name}: {len(data)} of {promised['bytes']} bytes")
-        if hashlib.sha256(data).hexdigest() != promised["sha256"]:
-            raise IntegrityError(f"{path / name}: SHA-256 differs from the manifest's")
+    content = {name: check_file(path / name, about) for name, about in manifest["files"].items()}
     if manifest["fingerprint"] != fingerprint:
         raise UserError(
             f"{path}: belongs to {manifest['fingerprint']}, but this run is {fingerprint}; "
@@ -317,13 +267,3 @@ def _load(path: Path, fingerprint: str) -> Checkpoint:
         raise IntegrityError(f"{path / STATE}: holds more than tensors and plain values") from fault
     tensors = safetensors.torch.load(content[WEIGHTS])
     return Checkpoint(manifest["epoch"], manifest["step"], tensors, state)
-
-
-def _storage_fault(fault: OSError, directory: Path, need_bytes: int) -> EnvironmentFault:
-    if fault.errno not in _DISK_FULL:
-        return EnvironmentFault(f"{directory}: {fault.strerror}; check the storage and resume")
-    free_bytes = shutil.disk_usage(directory).free if directory.exists() else 0
-    return EnvironmentFault(
-        f"need {need_bytes / 1e6:.1f} MB, have {free_bytes / 1e6:.1f} MB at {directory}; "
-        "free some space (or raise the quota) and resume"
-    )

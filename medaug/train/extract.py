@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from medaug.models.layers import channels_innermost
 from medaug.models.unet import UNet, tap_shape
 from medaug.spec.study import FeatureSpec
-from medaug.storage import bucket
+from medaug.storage import storage_at
 from medaug.store import Provenance, Store, StoreSchema, StoreWriter, publish
 from medaug.train.checkpoint import Progress
 from medaug.train.loop import autocast
@@ -119,12 +119,13 @@ def write_features(
     # Batches begin at fixed rows, whatever is done already: a row's value could depend, in its
     # last bit, on its place in a batch.
     n_batches = -(-len(mine) // batch_size)
-    bucket.fetch_new(out, part)  # what another node has done of it
+    storage = storage_at(out)
+    storage.fetch_new(out, part)  # what another node has done of it
     with StoreWriter(out, schema, part=world.rank, **about) as writer:
         done = writer.rows_done
         for report in range(REPORTS):
             if report:
-                bucket.send_new(out, part, content_named=True)
+                storage.publish_new(out, part, content_named=True)
                 yield Progress(report, {"rows": float(len(slices) * report // REPORTS)})
             for i in range(n_batches * report // REPORTS, n_batches * (report + 1) // REPORTS):
                 start = i * batch_size
@@ -133,10 +134,10 @@ def write_features(
                     features = encode(slices.read(rows).x)
                     skip = max(0, done - start)
                     _write(features[skip:], slices, rows[skip:], writer)
-    bucket.send_new(out, part, content_named=True)
+    storage.publish_new(out, part, content_named=True)
     world.barrier()
     if world.size > 1 and world.is_main:  # a single part completes its store itself
-        bucket.fetch_new(out, "part-*")
+        storage.fetch_new(out, "part-*")
         publish(out, schema, **about)
     world.barrier()
     yield Progress(REPORTS, {"rows": float(len(slices))}, result=out)

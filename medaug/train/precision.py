@@ -27,7 +27,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from medaug.store.files import write_whole
+from medaug.storage.files import write_whole
 from medaug.train.world import World
 
 log = logging.getLogger(__name__)

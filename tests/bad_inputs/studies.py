@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from click.testing import CliRunner
+from medaug.store.files import read_sealed, sealed, sha256_of
 
 from medaug.cli import main
 from medaug.data.privacy import site_key
@@ -25,11 +26,11 @@ from medaug.plan.sizes import held_back
 from medaug.plan.trials import plan_study
 from medaug.spec import ExtractTrial, FeatureSpec, ResourceSpec
 from medaug.storage.artifacts import Artifacts
+from medaug.storage.probe import check_storage
 from medaug.store import Store, StoreSchema, StoreWriter
-from medaug.store.files import read_sealed, sealed, sha256_of
 from medaug.study import resume_study
 from medaug.sweep.cluster.start import Cluster
-from medaug.sweep.runner import Sweep, check_storage
+from medaug.sweep.runner import Sweep
 from medaug.tracking.tracker import Tracker
 from medaug.train.world import World, check_batch_size
 from tests.audit.small_runs import SLICES, study, write_slices

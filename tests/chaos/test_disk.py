@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from medaug.errors import EnvironmentFault
-from medaug.sweep.runner import check_storage
+from medaug.storage.probe import check_storage
 from medaug.train.checkpoint import Ledger
 from tests.chaos.board import Fault
 from tests.chaos.injectors import file_size_limit, fill, make_read_only, small_disk

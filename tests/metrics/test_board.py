@@ -214,3 +214,18 @@ def test_a_large_board_takes_seconds():
     start = time.process_time()
     simultaneous_bounds(board, [Family(tuple(rows), tuple(controls))])
     assert time.process_time() - start < 10
+
+
+def test_intervals_of_scores_cover_and_stay_between_0_and_1():
+    """Near the top, where symmetric intervals reach beyond 1 and miss too often."""
+    for latent in (Latent(patients=40, signal=1.0), Latent(patients=60, signal=3.0)):
+        truth, held = latent.accuracy(), 0
+        for i in range(150):
+            board = Board(latent.hits(np.random.default_rng(i), ["a"]), resamples=10)
+            low, high = board.contrast("a").bounds()
+            assert 0 <= low <= board.mean("a") <= high <= 1
+            held += low <= truth <= high
+        assert held >= 0.9 * 150
+    hits = Latent(patients=40, signal=30).hits(np.random.default_rng(0), ["a"])
+    low, high = Board(hits).contrast("a").bounds()
+    assert (low, high) == pytest.approx((1 - (1 - 0.025 ** (1 / 20)) / 2, 1))

@@ -9,8 +9,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from medaug.storage import artifacts as artifacts
-from medaug.storage import bucket
+from medaug.storage import artifacts, s3_client
 from medaug.storage.uri import COPIES_ENV, local
 
 SECRET = "this-is-the-secret-of-the-tests"
@@ -29,7 +28,7 @@ def endpoint() -> Iterator[str]:
 
 @pytest.fixture
 def environment(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    bucket._client.cache_clear()
+    s3_client._client.cache_clear()
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")

@@ -19,7 +19,7 @@ from medaug.doctor.finding import Place
 from medaug.doctor.storage import examine
 from medaug.errors import EnvironmentFault, UserError
 from medaug.ownership.lease import Lease
-from medaug.storage import bucket
+from medaug.storage import storage_at
 from medaug.storage.artifacts import Artifacts
 from medaug.storage.results import ExtractResult
 from medaug.storage.run_folder import refresh_run, share_run
@@ -109,7 +109,7 @@ def test_what_a_trial_leaves_is_seen_elsewhere(node: Node) -> None:
     mine = trial_in(node("one"))
     mine.refresh()
     assert mine.failure() is None
-    assert mine.result() == {"status": "done"}
+    assert mine.result() == DONE
     assert [row["epoch"] for row in mine.epochs()] == [1, 2]
 
 
@@ -187,7 +187,7 @@ def test_half_a_store_is_none(node: Node, client: boto3.client) -> None:
     mine = Artifacts(node("one"))
     with StoreWriter(mine.store_path("rows-1"), SMALL, **ABOUT) as writer:
         write_rows(writer, SMALL, 40)
-    bucket.send_new(mine.store_path("rows-1"), "part-*", content_named=True)
+    storage_at(mine.storage).publish_new(mine.store_path("rows-1"), "part-*", content_named=True)
     theirs = Artifacts(node("two"))
     assert not theirs.has("rows-1")
     with pytest.raises(UserError, match=f"store rows-1: not in {URI}/stores"):
@@ -291,7 +291,7 @@ def test_a_store_that_is_busy_is_asked_again(
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Busy) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
-        assert bucket.read(local(URI) / "x") == b"at last"
+        assert storage_at(local(URI)).read(local(URI) / "x") == b"at last"
         server.shutdown()
     assert Busy.asked == 3
 
@@ -370,7 +370,7 @@ def test_a_trial_that_another_run_has_finished_is_taken_over_with_its_checkpoint
 
     mine = TrialFolder(node("three") / "mine", TRIAL.key)
     mine.refresh()
-    assert mine.result() == {"status": "done"}
+    assert mine.result() == DONE
     found = Ledger(mine.path).latest(TRIAL.key)
     assert found is not None
     assert found.epoch == 1

@@ -16,8 +16,9 @@ import pyarrow as pa
 import pytest
 
 from medaug.errors import IntegrityError, UserError
+from medaug.storage.files import sha256_of
+from medaug.storage.manifest import read_sealed, sealed
 from medaug.store import Store, StoreSchema
-from medaug.store.files import read_sealed, sealed, sha256_of
 from tests.store.small import ALONE
 
 MakeStore = Callable[..., Store]

@@ -103,7 +103,7 @@ def test_a_checkpoint_that_was_being_written_meanwhile_gets_no_name(
         if path.name.startswith(".tmp_ep"):  # its files are written, its name is to come
             Fence(folder, (2, 1))
 
-    monkeypatch.setattr(ledger_module, "_sync_directory", synced)
+    monkeypatch.setattr(ledger_module, "sync_folder", synced)
     with pytest.raises(Superseded) as caught:
         old.record(progress(1), seconds=1.0)
     assert set(content(folder)) == {"config.json", "attempt.json"}

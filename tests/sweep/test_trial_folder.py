@@ -9,9 +9,9 @@ import pytest
 from toy_trials import config
 
 from medaug.errors import EnvironmentFault, IntegrityError
+from medaug.storage.probe import check_storage
 from medaug.storage.results import ExtractResult
 from medaug.storage.trial_folder import TrialFolder, write_json
-from medaug.sweep.runner import check_storage
 
 DONE = ExtractResult(output="none", rows=0, shape=())
 

@@ -23,7 +23,7 @@ from medaug.plan.forecast.standin import Patients, rows_of
 from medaug.plan.trials import Plan, plan_study
 from medaug.plan.variants import ArmVariant, expand_arms
 from medaug.spec import StudySpec
-from medaug.storage.bucket import is_remote
+from medaug.storage import storage_at
 from medaug.sweep.display import Display
 from medaug.sweep.tune.space import draw
 from medaug.units import duration, size
@@ -72,7 +72,7 @@ def forecast(
         if address is None:
             temporary = tempfile.TemporaryDirectory(prefix="medaug-")
             storage = Path(stack.enter_context(temporary))
-        elif is_remote(storage):
+        elif not storage_at(storage).nodes_see_files:
             raise UserError(
                 "plan: a rehearsal on a cluster wants a folder that its nodes see, not a bucket; "
                 "give --storage DIR, or leave --address away"

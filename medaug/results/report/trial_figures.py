@@ -18,8 +18,8 @@ from medaug.results.report.evidence import Evidence
 from medaug.results.report.pictures import TILES, Overlay, montage, overlays, strongest
 from medaug.results.report.style import png
 from medaug.spec import SegmentTrial
+from medaug.storage.files import private_folder, write_whole
 from medaug.store import Store
-from medaug.store.files import private_folder, write_whole
 from medaug.train.segment import normalise
 
 

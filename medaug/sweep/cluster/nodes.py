@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from medaug.errors import EnvironmentFault
-from medaug.storage import bucket
-from medaug.storage.uri import address
+from medaug.storage import storage_at
 from medaug.sweep.cluster.start import Cluster
 
 VERSIONS = ("medaug", "torch", "ray", "mlflow")
@@ -92,7 +91,7 @@ def describe(folder: Path, name: str) -> Answer:
     try:
         seen = _sha256(_read(folder / "driver"))
         body = secrets.token_bytes(PROBE_BYTES)
-        _write(folder / name, body)
+        storage_at(folder).put(folder / name, body)
         wrote = _sha256(body)
     except OSError as fault:
         error = fault.strerror or str(fault)
@@ -158,22 +157,10 @@ def _same(folder: Path, name: str, answer: Answer) -> bool:
 
 
 def _read(file: Path) -> bytes:
-    """As the storage has it: not this node's copy of a bucket, but the bucket."""
-    if not address(file):
-        return file.read_bytes()
-    if (content := bucket.read(file)) is None:
+    """As the storage has it, whatever this node has."""
+    if (content := storage_at(file).read(file)) is None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     return content
-
-
-def _write(file: Path, body: bytes) -> None:
-    if address(file):
-        bucket.write(file, body)
-        return
-    with open(file, "xb") as opened:
-        opened.write(body)
-        opened.flush()
-        os.fsync(opened.fileno())
 
 
 @contextlib.contextmanager
@@ -183,7 +170,7 @@ def _probe_folder(storage: Path) -> Iterator[Path]:
     folder = storage / f".doctor-{uuid.uuid4().hex}"
     try:
         folder.mkdir(parents=True, mode=0o700)
-        _write(folder / "driver", secrets.token_bytes(PROBE_BYTES))
+        storage_at(folder).put(folder / "driver", secrets.token_bytes(PROBE_BYTES))
     except EnvironmentFault:
         raise
     except OSError as fault:
@@ -192,9 +179,8 @@ def _probe_folder(storage: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
+        storage_at(folder).remove_folder(folder, first="driver")
         shutil.rmtree(folder, ignore_errors=True)
-        if address(folder):
-            bucket.remove_folder(folder, first="driver")
         if made:
             with contextlib.suppress(OSError):
                 storage.rmdir()

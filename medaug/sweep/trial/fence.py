@@ -6,7 +6,7 @@ import uuid
 from typing import Any
 
 from medaug.errors import MedaugError
-from medaug.storage import bucket
+from medaug.storage import storage_at
 from medaug.storage.trial_folder import TrialFolder, read_json, write_json
 
 Turn = tuple[int, int]
@@ -59,6 +59,5 @@ def next_turn(folder: TrialFolder, lease: int) -> Turn:
 
 def _newest(folder: TrialFolder) -> dict[str, Any] | None:
     path = folder.path / "attempt.json"
-    if bucket.is_remote(path):
-        bucket.refresh([path])
+    storage_at(path).refresh([path])
     return read_json(path)

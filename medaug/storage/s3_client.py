@@ -1,9 +1,6 @@
-"""Carries finished things between a bucket and a node's copy of it (:mod:`medaug.storage.uri`).
+"""Objects of a bucket, one request at a time. Paths are those of this node's copy of it.
 
-Every function takes paths of the copy; where a path is in none, there is nothing to carry. What
-consists of several objects counts from the moment its last one is there, a manifest. The bucket is
-the truth: what a node did not get there before it died, has not happened. Hidden files and folders
-stay on their node.
+This is the only file that knows the library that speaks to the bucket.
 """
 
 from __future__ import annotations
@@ -11,20 +8,18 @@ from __future__ import annotations
 import contextlib
 import datetime
 import errno
-import fnmatch
 import functools
 import hashlib
 import os
 import re
-import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medaug.errors import EnvironmentFault, UserError
-from medaug.storage.locks import one_at_a_time
+from medaug.storage.files import write_pieces
 from medaug.storage.uri import address
 
 if TYPE_CHECKING:
@@ -35,9 +30,8 @@ AT_ONCE = 8
 PIECE_BYTES = 8 << 20
 GIVE_UP_AFTER = datetime.timedelta(seconds=60)
 """With twice the pause after each try, from a tenth of a second on."""
+SOON = datetime.timedelta(seconds=5)
 SIGN_OF_LIFE_S = 1.0
-_LOCK = ".lock"
-_ARRIVING = ".arriving-"
 
 
 class BucketFault(EnvironmentFault, OSError):
@@ -68,130 +62,6 @@ class Object:
         return _md5(file) == self.etag
 
 
-def is_remote(path: Path) -> bool:
-    """Whether ``path`` lies in the copy of a bucket, in no hidden folder."""
-    uri = address(path)
-    return uri is not None and "/." not in uri
-
-
-@contextlib.contextmanager
-def synced_write(path: Path) -> Iterator[None]:
-    """Write the file ``path`` in this block; afterwards the bucket has it too.
-
-    Others on this node who bring ``path`` up to date wait meanwhile: they would undo it.
-    """
-    if not is_remote(path):
-        yield
-        return
-    with one_at_a_time(path.parent / _LOCK):
-        yield
-        send(path)
-
-
-def send(path: Path) -> None:
-    """Put the file ``path`` into the bucket."""
-    if is_remote(path):
-        _transfer([functools.partial(_put, path)])
-
-
-def send_folder(folder: Path, last: str, *, content_named: bool = False) -> None:
-    """Put the files of ``folder`` into the bucket, ``last`` at the end; hidden ones stay here.
-
-    ``content_named``: what has the name has the content, so what is there already is not sent.
-    """
-    if not is_remote(folder):
-        return
-    there = {each.name: each for each in listing(folder)}
-    if last in there:
-        remove(folder / last)
-    files = [path for path in sorted(folder.iterdir()) if path.is_file() and path.name[0] != "."]
-    if content_named:
-        files = [f for f in files if f.name not in there or there[f.name].n_bytes != _size(f)]
-    _transfer([functools.partial(_put, path) for path in files if path.name != last])
-    if (folder / last).exists():
-        send(folder / last)
-
-
-def send_new(
-    folder: Path,
-    *patterns: str,
-    skip: re.Pattern[str] | None = None,
-    content_named: bool = False,
-) -> None:
-    """Put files of ``folder`` into the bucket unless it has them; names of ``skip`` stay here."""
-    if not is_remote(folder):
-        return
-    there = {each.name: each for each in listing(folder)}
-    files = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
-    todo = []
-    for path in files:
-        known = there.get(path.relative_to(folder).as_posix())
-        same = known and known.n_bytes == _size(path)
-        same = same and (content_named or (known and known.is_copied_to(path)))
-        if not same and is_remote(path) and not (skip and skip.fullmatch(path.name)):
-            todo.append(functools.partial(_put, path))
-    _transfer(todo)
-
-
-def fetch_new(folder: Path, pattern: str) -> None:
-    """Bring files of ``folder`` here that are not; a store that is being written, for example."""
-    if not is_remote(folder):
-        return
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    there = [each for each in listing(folder) if fnmatch.fnmatchcase(each.name, pattern)]
-    _transfer([functools.partial(_get, folder / each.name, each) for each in there])
-
-
-def fetch_folder(
-    folder: Path, last: str, make_room: Callable[[int], None] = lambda n_bytes: None
-) -> bool:
-    """Bring all of ``folder`` here, ``last`` at the end; whether it is here now.
-
-    Processes of the node that want the same wait for the first one. ``make_room`` is told how many
-    bytes will come.
-    """
-    if (folder / last).exists() or not is_remote(folder):
-        return (folder / last).exists()
-    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with one_at_a_time(folder.parent / f".{folder.name}{_LOCK}"):
-        if (folder / last).exists():
-            return True
-        there = {each.name: each for each in listing(folder)}
-        if last not in there:
-            return False
-        make_room(sum(each.n_bytes for each in there.values()))
-        folder.mkdir(mode=0o700, exist_ok=True)
-        for torn in folder.glob(f"{_ARRIVING}*"):
-            torn.unlink()
-        end = there.pop(last)
-        todo = [each for each in there.values() if "/" not in each.name]
-        _transfer([functools.partial(_get, folder / each.name, each) for each in todo])
-        _transfer([functools.partial(_get, folder / last, end)])
-    return True
-
-
-def mirror(folder: Path, wanted: Callable[[str], bool], here: Iterable[Path] = ()) -> None:
-    """Make the small files of ``folder`` what they are in the bucket.
-
-    ``wanted`` says of a path below ``folder`` whether it is one. Those of ``here`` that the bucket
-    has not are removed.
-    """
-    if not is_remote(folder):
-        return
-    there = [each for each in listing(folder) if wanted(each.name)]
-    stale = [each for each in there if not each.is_copied_to(folder / each.name)]
-    names = {folder / each.name for each in there}
-    gone = [path for path in here if path not in names and path.exists()]
-    refresh([*(folder / each.name for each in stale), *gone])
-
-
-def refresh(paths: Collection[Path]) -> None:
-    """Make small files what they are in the bucket; those that are not there are removed."""
-    for parent in {path.parent for path in paths}:
-        parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _transfer([functools.partial(_renew, path) for path in paths])
-
-
 def listing(folder: Path) -> list[Object]:
     """All objects below ``folder``, in the bucket."""
     obstore = _library(folder)
@@ -211,15 +81,15 @@ def listing(folder: Path) -> list[Object]:
 
 def folders(folder: Path) -> list[str]:
     """Names of what would be folders in ``folder``, in the bucket."""
-    return sorted(_name(each) for each in _inside(folder)["common_prefixes"])
+    return sorted(_name(each) for each in inside(folder)["common_prefixes"])
 
 
 def objects(folder: Path) -> list[str]:
     """Names of what would be files in ``folder``, in the bucket."""
-    return sorted(_name(each["path"]) for each in _inside(folder)["objects"])
+    return sorted(_name(each["path"]) for each in inside(folder)["objects"])
 
 
-def _inside(folder: Path, patience: datetime.timedelta = GIVE_UP_AFTER) -> Any:
+def inside(folder: Path, patience: datetime.timedelta = GIVE_UP_AFTER) -> Any:
     obstore = _library(folder)
     bucket, prefix = _open(folder, patience)
     with _faults(folder):
@@ -228,11 +98,6 @@ def _inside(folder: Path, patience: datetime.timedelta = GIVE_UP_AFTER) -> Any:
 
 def _name(key: str) -> str:
     return key.rstrip("/").rpartition("/")[2]
-
-
-def holds(path: Path) -> bool:
-    """Whether the bucket has an object of this name."""
-    return written(path) is not None
 
 
 def written(path: Path) -> float | None:
@@ -289,16 +154,6 @@ def remove_folder(folder: Path, first: str) -> None:
     names = [each.name for each in listing(folder)]
     for name in sorted(names, key=lambda name: name != first):
         remove(folder / name)
-
-
-def reach(path: Path) -> None:
-    """Make sure that the bucket is there and may be read, within some seconds.
-
-    Raises:
-        UserError: the library that speaks to it is not installed.
-        BucketFault: it is not, or may not.
-    """
-    _inside(path, patience=datetime.timedelta(seconds=5))
 
 
 def _library(path: Path) -> Any:
@@ -374,51 +229,39 @@ def _fault(path: Path, text: str) -> BucketFault:
     return BucketFault(bucket, why)
 
 
-def _put(path: Path) -> None:
+def put_file(path: Path) -> None:
     obstore = _library(path)
     bucket, key = _open(path)
     with _faults(path):
         obstore.put(bucket, key, path, chunk_size=PIECE_BYTES, max_concurrency=2)
 
 
-def _get(path: Path, about: Object) -> None:
-    """In pieces: a request that takes long is cut off."""
+def get_file(path: Path, about: Object) -> None:
+    """Bring an object here, in pieces: a request that takes long is cut off."""
     obstore = _library(path)
-    if path.exists() and _size(path) == about.n_bytes:
+    if path.exists() and path.stat().st_size == about.n_bytes:
         return
     bucket, key = _open(path)
-    arriving = path.with_name(f"{_ARRIVING}{uuid.uuid4().hex[:8]}")
-    try:
-        with open(os.open(arriving, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            for start in range(0, about.n_bytes, PIECE_BYTES):
-                end = min(start + PIECE_BYTES, about.n_bytes)
-                with _faults(path):
-                    file.write(obstore.get_range(bucket, key, start=start, end=end))
-        arriving.replace(path)
-    finally:
-        arriving.unlink(missing_ok=True)
+
+    def pieces() -> Iterator[bytes]:
+        for start in range(0, about.n_bytes, PIECE_BYTES):
+            end = min(start + PIECE_BYTES, about.n_bytes)
+            with _faults(path):
+                yield bytes(obstore.get_range(bucket, key, start=start, end=end))
+
+    write_pieces(path, pieces())
 
 
-def _renew(path: Path) -> None:
-    """Make one small file what it is in the bucket, now."""
+def get_with_time(path: Path) -> tuple[bytes, float]:
+    """Content of an object, and when it was written. Raises FileNotFoundError."""
     obstore = _library(path)
     bucket, key = _open(path)
-    with one_at_a_time(path.parent / _LOCK):
-        try:
-            with _faults(path):
-                answer = obstore.get(bucket, key)
-                content, seconds = bytes(answer.bytes()), answer.meta["last_modified"].timestamp()
-        except FileNotFoundError:
-            path.unlink(missing_ok=True)
-            return
-        arriving = path.with_name(f"{_ARRIVING}{uuid.uuid4().hex[:8]}")
-        with open(os.open(arriving, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(content)
-        os.utime(arriving, (seconds, seconds))
-        arriving.replace(path)
+    with _faults(path):
+        answer = obstore.get(bucket, key)
+        return bytes(answer.bytes()), answer.meta["last_modified"].timestamp()
 
 
-def _transfer(calls: Sequence[Callable[[], None]]) -> None:
+def at_once(calls: Sequence[Callable[[], None]]) -> None:
     """Make ``calls``, several at once; raises the first error.
 
     This thread wakes up now and then: one that uses no time at all passes for one that hangs.
@@ -442,7 +285,3 @@ def _md5(path: Path) -> str | None:
         return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
     except FileNotFoundError:
         return None
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from medaug.store.files import private_folder, remove_abandoned, sync_folder, temporary_name
+from medaug.storage.files import private_folder, remove_abandoned, sync_folder, temporary_name
 
 _TAKEN = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}
 
