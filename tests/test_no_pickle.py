@@ -24,9 +24,9 @@ from safetensors import SafetensorError
 import medaug
 from medaug.cli import main
 from medaug.errors import MedaugError
-from medaug.experiment import ARM_CONFIGS
 from medaug.ownership.identity import claim_folder
 from medaug.spec import build_study
+from medaug.spec.arms import ARM_CONFIGS
 from medaug.storage.artifacts import MANIFEST as ARTIFACTS_MANIFEST
 from medaug.storage.artifacts import write_manifest
 from medaug.storage.run_folder import study_data
