@@ -160,7 +160,7 @@ def _write(
     provenance = Provenance("slices", config, (), (), synthetic=False)
     limits = Limits(strict=spec.on_bad == "strict", accept=spec.accept)
     cut = Cut(size, spec.slice_policy, spec.slice_step, limits)
-    tasks = [(scan.path, scan.mask, cut) for scan in cohort.scans]
+    tasks = [(scan.paths, scan.masks, cut) for scan in cohort.scans]
     splits: dict[str, Any] = {}  # known when all is read; the writer takes it when it closes
     with (
         Sandbox(read_rows, workers=workers) as sandbox,
