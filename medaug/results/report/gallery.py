@@ -156,7 +156,8 @@ def _roc(run: Evidence) -> Iterator[Drawn]:
         "roc",
         roc(curves, run.classes[-1]),
         "ROC curves",
-        f"ROC curves of slices, mean over folds and replicates (each fold ranks its own rows only). {BAND}",
+        "ROC curves of slices, mean over folds and replicates (each fold ranks its own rows only)."
+        f" {BAND}",
         "ROC curves of the reference and the best configuration with synthetic data.",
     )
 

@@ -44,7 +44,7 @@ def roc_band(table: Predictions) -> Roc:
 
 
 def _curves(table: Predictions, weights: np.ndarray) -> np.ndarray:
-    """(B, R, F, 101): a curve for each resample, replicate and fold; NaN where a class is missing."""
+    """(B, R, F, 101): curves by resample, replicate and fold; NaN where a class is missing."""
     p = as_distribution(table.probability)[:, 1]
     order = np.argsort(-p, kind="stable")
     replicate, folds = table.replicate_index[order], np.unique(table.fold)
