@@ -17,8 +17,9 @@ from medaug.results.records import TrialRecord, predictions_of
 from medaug.results.rows import MORE_REAL, Row
 from medaug.spec import ClassifyTrial, LinearSpec, StudySpec
 
-WITHOUT_CHANCE = frozenset({"none", "class_weights", "logit_adjust"})
-"""Kinds of arm that add no rows that were drawn: a solved classifier then knows no chance."""
+WITHOUT_CHANCE = frozenset({"none", "class_weights", "logit_adjust", MORE_REAL})
+"""Kinds of arm whose rows another seed would not change: a solved classifier then knows no
+chance but the draw of its training set."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -54,6 +54,8 @@ def judge(peers: Sequence[Peer], board: Board, study: StudySpec) -> list[Row]:
             row = _compared(row, family, bounds, board, study.sweep.margin)
             row = replace(row, worth=_worth(row, peers, board))
             row = _beside_linear(row, yardstick.get(row.train_rows), board)
+        if reasons:  # what cannot be compared shows its numbers, and concludes nothing
+            row = replace(row, conclusion=None, worth=None)
         said = [*_flags(row, study), *(unchecked(row, group) if not reasons else [])]
         judged.append(replace(row, flags=(*reasons, *said)))
     return _ranked(judged)
@@ -111,27 +113,43 @@ def _compared(
 
 
 def _worth(row: Row, peers: Sequence[Peer], board: Board) -> ExchangeRate | None:
-    """What the gain is worth on the learning curve of the reference's classifier, unaugmented."""
+    """What the gain is worth on the learning curve of a classifier without added rows.
+
+    That of the reference; where it has none, as one that was scored at a single size, the row's.
+    """
     if not row.synthetic or not math.isfinite(row.gain) or row.reference is None:
         return None
-    classifier = next(other.classifier for other, _ in peers if other.title == row.reference)
-    curve = learning_curve([other for other, _ in peers], classifier, board.titles)
-    start = next(
-        (size for size, other in curve.items() if other.kind == "none" and _same_size(other, row)),
-        None,
-    )
-    if start is None or len(curve) < 2:
+    rows = [other for other, _ in peers]
+    for classifier in (_classifier_of(row.reference, rows), row.classifier):
+        curve = learning_curve(rows, classifier, board.titles)
+        start = curve_start(curve, row)
+        if start is not None and len(curve) > 1:
+            break
+    else:
         return None
-    resampled = {title: board.resampled(title) for title in (row.title, row.reference)}
     points = [other.title for other in curve.values()]
     return exchange_rate(
         list(curve),
         np.array([board.mean(title) for title in points]),
         np.stack([board.resampled(title) for title in points], axis=1),
         row.gain,
-        resampled[row.title] - resampled[row.reference],
+        board.resampled(row.title) - board.resampled(row.reference),
         start,
     )
+
+
+def _classifier_of(title: str, rows: Sequence[Row]) -> str:
+    return next(row.classifier for row in rows if row.title == title)
+
+
+def curve_start(curve: Mapping[int, Row], row: Row) -> int | None:
+    """The real rows of the unaugmented configuration of the row's training-set size."""
+    sizes = (n for n, each in curve.items() if _is_unaugmented(each, row.train_rows))
+    return next(sizes, None)
+
+
+def _is_unaugmented(row: Row, train_rows: int | None) -> bool:
+    return row.kind == "none" and row.train_rows == train_rows
 
 
 def learning_curve(
@@ -150,10 +168,6 @@ def learning_curve(
         if row.real_rows is not None:
             found.setdefault(row.real_rows, row)
     return dict(sorted(found.items()))
-
-
-def _same_size(other: Row, row: Row) -> bool:
-    return other.train_rows == row.train_rows
 
 
 def _best_linear(peers: Sequence[Peer], board: Board) -> dict[int | None, str]:

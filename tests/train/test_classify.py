@@ -12,7 +12,7 @@ from medaug.errors import UserError
 from medaug.models.classifiers import CLASSIFIERS
 from medaug.spec import NetworkSpec
 from medaug.store import Store
-from medaug.train import feed
+from medaug.train import feed, resident
 from medaug.train.checkpoint import Ledger, Progress
 from medaug.train.choice import best_threshold, chosen_threshold, plainly_lower
 from medaug.train.classify import train_classifier
@@ -194,7 +194,7 @@ def _outcome(
     world: World, cohort: Paths, settings: NetworkSpec, kept_bytes: int
 ) -> tuple[list[dict[str, float]], dict[str, torch.Tensor], np.ndarray]:
     torch.set_num_threads(1)
-    feed.KEPT_BYTES["cpu"] = kept_bytes
+    resident.CPU_BYTES = kept_bytes
     progress = run(world, cohort, settings)
     val = Store.open(cohort[2]).select(np.arange(29))
     return (
@@ -214,7 +214,7 @@ def test_two_ranks_equal_one_with_the_same_global_batch(
     two_ranks, cohort: Paths, kept_bytes: int, changes: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setitem(feed.KEPT_BYTES, "cpu", kept_bytes)
+    monkeypatch.setattr(resident, "CPU_BYTES", kept_bytes)
     settings = spec(epochs=2, **changes)
     metrics, weights, probability = _outcome(ALONE, cohort, settings, kept_bytes)
     for other_metrics, other_weights, other in two_ranks(_outcome, cohort, settings, kept_bytes):
@@ -232,9 +232,9 @@ def test_a_store_kept_in_memory_gives_the_same_as_one_read_each_time(
     cohort: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for settings in (spec(), spec(kind="linear", balanced_sampler=True)):
-        monkeypatch.setitem(feed.KEPT_BYTES, "cpu", 1 << 30)
+        monkeypatch.setattr(resident, "CPU_BYTES", 1 << 30)
         kept = run(ALONE, cohort, settings)
-        monkeypatch.setitem(feed.KEPT_BYTES, "cpu", 0)
+        monkeypatch.setattr(resident, "CPU_BYTES", 0)
         read = run(ALONE, cohort, settings)
         assert [p.metrics for p in kept] == [p.metrics for p in read]
         assert same(result(kept), result(read))

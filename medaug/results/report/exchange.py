@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from medaug.metrics.exchange import nondecreasing
-from medaug.results.judge import learning_curve
+from medaug.results.judge import curve_start, learning_curve
 from medaug.results.report.style import (
     BLACK,
     CYCLE,
@@ -50,10 +50,14 @@ def worth(board: Leaderboard) -> Figure | None:
 def _panel(axis: Axes, board: Leaderboard, rows: list[Row], arms: list[str]) -> None:
     reference = next(row for row in board.rows if row.title == rows[0].reference)
     curve = learning_curve(board.rows, reference.classifier)
+    if curve_start(curve, rows[0]) is None or len(curve) < 2:
+        rows = [row for row in rows if row.classifier == rows[0].classifier]
+        curve = learning_curve(board.rows, rows[0].classifier)
+    start = curve_start(curve, rows[0])
+    assert start is not None, "without a start there is no exchange rate"
     numbers, means = np.array(list(curve)), np.array([row.mean for row in curve.values()])
     fitted = nondecreasing(means[None])[0]
-    at = next(i for i, row in enumerate(curve.values()) if _is_start(row, rows[0]))
-    start = int(numbers[at])
+    at = list(curve).index(start)
     axis.axhline(0, color=GREY, lw=0.8)
     axis.plot(numbers, fitted - fitted[at], color=GREY, lw=1.4, label="real rows only, fitted")
     axis.plot(numbers, means - fitted[at], ls="", marker="s", mfc="white", mec=BLACK, ms=4.5,
@@ -83,7 +87,3 @@ def _draw_arm(axis: Axes, row: Row, start: int, colour: str, marker: str) -> Non
         ls="",
         label=f"{row.title}\nworth {rate.text}",
     )
-
-
-def _is_start(row: Row, arm: Row) -> bool:
-    return row.kind == "none" and row.train_rows == arm.train_rows
