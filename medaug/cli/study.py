@@ -50,8 +50,9 @@ def run(
     if not mkdir:
         storage_at(study.storage).check_parent(study.storage)
     from medaug.cli.display import make_display
+    from medaug.ownership.identity import forked
     from medaug.ownership.watchdog import StorageWatchdog
-    from medaug.study import forked, run_study
+    from medaug.study import run_study
 
     with StorageWatchdog(study.storage), make_display() as display:
         own = forked(study) if fork else study

@@ -11,10 +11,10 @@ from typing import Any
 from medaug.errors import IntegrityError, UserError
 from medaug.metrics.predictions import Predictions
 from medaug.spec import ClassifyTrial, GenerateTrial, StudySpec, TrialConfig, written_study
-from medaug.spec.legacy import upgraded_study
 from medaug.storage.bundle_folder import Bundled, Member
 from medaug.storage.results import ClassifyResult, TrialResult
-from medaug.storage.trial_folder import TrialFolder, read_json
+from medaug.storage.run_folder import study_data
+from medaug.storage.trial_folder import TrialFolder
 
 
 @dataclass(frozen=True)
@@ -106,25 +106,14 @@ def read_study(folder: Path) -> StudySpec:
         raise IntegrityError(f"{path}: holds no study ({why}); run the study again") from None
 
 
-def study_data(folder: Path) -> dict[str, Any]:
-    """The same as plain data, from which it can be built and run; raises UserError likewise."""
-    study = read_json(folder / "study.json")
-    if study is None:
-        runs = sorted(p.parent.name for p in folder.parent.glob("*/study.json"))
-        known = f"; have {', '.join(runs)}" if runs else f"; {folder.parent} holds no runs"
-        raise UserError(f"{folder.name}: no such run{known} (--storage names another place)")
-    return upgraded_study(study)
-
-
 def read_trials(folder: Path) -> Iterator[TrialRecord]:
     """Every trial of the run in ``folder``: those with folders of their own in the order of their
     keys, then those of bundles in that order."""
     bundled = {record.config.key: record for record in _read_bundled(folder)}
     for path in sorted((folder / "trials").glob("*/config.json")):
         record = read_trial(path.parent)
-        twin = bundled.get(
-            record.config.key
-        )  # it ran by itself at one time, in a bundle at another
+        # It may have run by itself at one time, in a bundle at another.
+        twin = bundled.get(record.config.key)
         if twin is None or twin.result is None or record.result is not None:
             bundled.pop(record.config.key, None)
             yield record
