@@ -103,10 +103,10 @@ def check(file: Path) -> None:
     FILE is a table (NAME.csv) or a study (NAME.yaml); of a table whose study lies beside it, that
     study's classes and settings count. Exits with 4 where scans cannot be used.
     """
+    from medaug.cli.display import make_display
     from medaug.cli.options import load
     from medaug.data.splits import make_splits
     from medaug.init import check_table, data_of_table
-    from medaug.cli.display import make_display
 
     beside = file.with_suffix(".yaml")
     study = None

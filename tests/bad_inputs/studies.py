@@ -16,7 +16,6 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from click.testing import CliRunner
-from medaug.store.files import read_sealed, sealed, sha256_of
 
 from medaug.cli import main
 from medaug.data.privacy import site_key
@@ -26,6 +25,8 @@ from medaug.plan.sizes import held_back
 from medaug.plan.trials import plan_study
 from medaug.spec import ExtractTrial, FeatureSpec, ResourceSpec
 from medaug.storage.artifacts import Artifacts
+from medaug.storage.files import sha256_of
+from medaug.storage.manifest import read_sealed, sealed
 from medaug.storage.probe import check_storage
 from medaug.store import Store, StoreSchema, StoreWriter
 from medaug.study import resume_study

@@ -183,8 +183,8 @@ def _protocol(run: Evidence) -> Sequence[str]:
     rules.append(f"Arms without synthetic data that were scored: {', '.join(controls) or 'none'}.")
     seeds = ", ".join(map(str, study.sweep.seeds))
     rules.append(
-        f"Replicates: seeds {seeds}, each on all {study.split.folds} folds. Seeds are never"
-        " taken for patients: intervals resample both."
+        f"Replicates: seeds {seeds}, each on all {study.split.folds} folds. Seeds and draws are"
+        " never taken for patients: intervals hold all of them."
     )
     rules.append(
         "Generators are never ranked by Fréchet distance or by their discriminator's accuracy."
