@@ -9,6 +9,7 @@ from medaug.data.digests import FILE as DIGESTS
 from medaug.data.digests import Digests
 from medaug.data.layouts import read_cohort
 from medaug.data.slices import ingest, ingest_signature
+from medaug.data.table import STUDY
 from medaug.spec import DataSpec, SplitSpec, StudySpec
 from medaug.storage.artifacts import Artifacts
 from medaug.sweep.display import Display
@@ -35,6 +36,17 @@ def make_slices(study: StudySpec, display: Display) -> tuple[str, str | None]:
     return slices, _ingest(cohort, split, study.storage, display, "making pre-training scans")
 
 
+def make_part(study: StudySpec, part: str, display: Display) -> str | None:
+    """Name of the slice store of the study's ``pool`` or ``external`` scans; None where there are
+    none. It has no split, and in the pool no labels."""
+    digests = Digests(Artifacts(study.storage).store_path(DIGESTS))
+    if not read_cohort(study.data, part=part, digests=digests).scans:
+        return None
+    return _ingest(
+        study.data, study.split, study.storage, display, f"reading scans: {part}", part=part
+    )
+
+
 def look_for_leaks(study: StudySpec, slices: str, folder: Path, display: Display) -> None:
     """Compare the slices of different patients before anything is trained; say what is found.
 
@@ -57,11 +69,12 @@ def _ingest(
     display: Display,
     title: str,
     tell: bool = True,
+    part: str = STUDY,
 ) -> str:
     artifacts = Artifacts(storage)
     digests = Digests(artifacts.store_path(DIGESTS))
     with display.progress(title) as progress:
-        cohort = read_cohort(data, progress, digests=digests)
+        cohort = read_cohort(data, progress, part=part, digests=digests)
         config = ingest_signature(cohort, data, split, digests)
         digests.save()
         name = f"slices-{config}"

@@ -122,7 +122,8 @@ def control_arms(study: StudySpec) -> list[ArmVariant]:
 
 def judges_of(study: StudySpec) -> list[Judge]:
     """The study's classifiers, then those that the protocol adds."""
-    judges = [Judge(name, spec) for name, spec in study.judges.items()]
+    several = len(study.judges) > 1  # one needs no name
+    judges = [Judge(name if several else "", spec) for name, spec in study.judges.items()]
     have = {judge.spec.kind for judge in judges}
     return judges + [
         Judge(_free(kind, study.judges), build_classifier({"kind": kind}), "none", control=True)
