@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from medaug.errors import EnvironmentFault
-from medaug.storage.results import DivergedResult, ExtractResult, TrialResult
+from medaug.storage.results import DivergedResult, ExtractResult
 from medaug.storage.trial_folder import TrialFolder
 from medaug.sweep.trial.fence import Fence
 from medaug.sweep.trial.recorder import Recorder
 from medaug.train.checkpoint import Checkpoint, Ledger, Progress
 
+CAME_TO_NOTHING = DivergedResult(stage="classify", why="no reason")
 FEATURES = ExtractResult(output="features-x", rows=8, shape=(4, 1, 1))
 
 
@@ -57,7 +58,7 @@ def test_a_checkpoint_that_nobody_will_open_is_neither_written_nor_kept(
     recorder = recorder_of(folder, 0)
     recorder.record(progress(1), seconds=1.0)
     assert saved(folder) == 1
-    recorder.record(progress(2, **{"result": TrialResult(), **last}), seconds=1.0)
+    recorder.record(progress(2, **{"result": CAME_TO_NOTHING, **last}), seconds=1.0)
     recorder.save()
     assert Ledger(folder.path).latest(folder.key) is None
     assert folder.result() is not None
@@ -76,10 +77,10 @@ def test_the_end_a_milestone_and_a_stop_are_saved_however_young_the_last_save(
     recorder.record(progress(2, save=True), seconds=1.0)
     assert saved(folder) == 2
     recorder.record(progress(3), seconds=1.0)
-    recorder.record(Progress(3, {}, result=TrialResult()), seconds=1.0)
+    recorder.record(Progress(3, {}, result=CAME_TO_NOTHING), seconds=1.0)
     assert saved(folder) == 3
     assert epochs(folder) == [1, 2, 3]
-    assert folder.result() == TrialResult()
+    assert folder.result() == CAME_TO_NOTHING
 
 
 def test_what_was_published_needs_no_checkpoint(folder: TrialFolder) -> None:
@@ -97,7 +98,7 @@ def test_an_epoch_done_again_is_written_again_and_a_result_alone_is_not(
     recorder_of(folder, math.inf).record(progress(1), seconds=1.0)
     again = recorder_of(folder, math.inf)
     again.record(progress(1), seconds=1.0)
-    again.record(Progress(1, {}, result=DivergedResult(why="no reason")), seconds=1.0)
+    again.record(Progress(1, {}, result=CAME_TO_NOTHING), seconds=1.0)
     assert epochs(folder) == [1, 1]
 
 
