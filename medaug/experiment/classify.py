@@ -13,7 +13,7 @@ from medaug.experiment.lineage import choosing_rows, exposure_of, lineage_of
 from medaug.experiment.rows import added_rows, arm_context
 from medaug.metrics.classification import classification_scores
 from medaug.metrics.classification import predict as predicted_class
-from medaug.spec import ClassifyTrial, NetworkSpec
+from medaug.spec import ClassifyTrial, LinearSpec, NetworkSpec
 from medaug.storage.artifacts import Artifacts
 from medaug.storage.results import ClassifyResult, HeldOut
 from medaug.store import Store
@@ -39,6 +39,10 @@ def classify(
     if isinstance(spec, NetworkSpec):
         steps_per_epoch = max(1, rows_per_epoch // spec.batch_size)
         steps = spec.epochs * steps_per_epoch
+    choosing = choosing_rows(features, config.fold)
+    refit = _refits(config)
+    if refit:
+        trained = Store.concat(trained, choosing)
     exposure = exposure_of(features, config.fold, trained, added)
     assert features.splits is not None  # or it would have no held-out rows
     sealed = bool(features.splits.test)
@@ -46,11 +50,12 @@ def classify(
         spec,
         context.train,
         added,
-        choosing_rows(features, config.fold),
+        choosing,
         world,
         config.seed,
         only_added=only_added,
         steps_per_epoch=steps_per_epoch or None,
+        refit=refit,
         resume=resume,
     )
     for progress in epochs:
@@ -66,6 +71,12 @@ def classify(
             )
             progress = replace(progress, result=result, keep=sealed)
         yield progress
+
+
+def _refits(config: ClassifyTrial) -> bool:
+    """Whether the validation rows join the real ones at the end: see ``LinearSpec.refit``."""
+    spec, whole = config.classifier, config.train_rows is None and config.real_rows
+    return isinstance(spec, LinearSpec) and spec.refit and whole and config.protocol == "honest"
 
 
 def _scored(classifier: Classifier, held_out: Store, world: World) -> dict[str, Any]:
