@@ -14,7 +14,6 @@ from medaug.storage.results import ClassifyResult
 from medaug.sweep.display import Display
 from medaug.sweep.events import Outcome
 from medaug.sweep.runner import Sweep
-from medaug.sweep.trial.bundle import alone
 from medaug.sweep.trial.replicates import share_passes
 from medaug.sweep.tune.space import draw, search
 
@@ -28,9 +27,7 @@ def run_waves(plan: Plan, study: StudySpec, sweep: Sweep, display: Display) -> l
         if title == "generate" and study.resources.replicates == "fused":
             share_passes(sweep, ready, study.storage / study.name)
         asha = study.sweep.asha if title == "generate" else None
-        # Whoever opens a sealed test set needs the classifiers themselves: bundles keep none.
-        together = alone if study.split.test_fraction else bundle_by
-        outcomes += sweep.run(ready, asha=asha, bundle_by=together)
+        outcomes += sweep.run(ready, asha=asha, bundle_by=bundle_by)
     return outcomes
 
 

@@ -186,6 +186,8 @@ def _row(found: Table, line: int, cells: Mapping[str, str], columns: Mapping[str
 
     def paths(role: str) -> tuple[str, ...]:
         written = cells[columns[role]].strip() if role in columns else ""
+        if "/" not in written:  # as Windows writes paths
+            written = written.replace("\\", "/")
         return tuple(
             part.strip().removeprefix("./") for part in written.split(JOIN) if part.strip()
         )
