@@ -54,6 +54,8 @@ def judge(peers: Sequence[Peer], board: Board, study: StudySpec) -> list[Row]:
             row = _compared(row, family, bounds, board, study.sweep.margin)
             row = replace(row, worth=_worth(row, peers, board))
             row = _beside_linear(row, yardstick.get(row.train_rows), board)
+        if reasons:  # what cannot be compared shows its numbers, and concludes nothing
+            row = replace(row, conclusion=None, worth=None)
         said = [*_flags(row, study), *(unchecked(row, group) if not reasons else [])]
         judged.append(replace(row, flags=(*reasons, *said)))
     return _ranked(judged)

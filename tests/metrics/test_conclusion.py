@@ -167,4 +167,7 @@ def test_more_rows_and_controls_hide_a_gain_and_more_patients_show_it():
     assert smallest_visible_gain(components, controls=5) > alone
     assert smallest_visible_gain(components, n_patients=400) < alone
     assert smallest_visible_gain(components, n_draws=20, n_seeds=10) < alone
+    assert smallest_visible_gain(assumed_components([50, 50])) > smallest_visible_gain(
+        assumed_components([50, 50], n_draws=20)
+    )
     assert smallest_visible_gain(components, power=0.9) > alone

@@ -186,6 +186,7 @@ def test_few_seeds_and_the_published_protocol_are_not_ranked(tmp_path: Path) -> 
     for row in board.rows:
         assert ("lineage violated as published" in reasons(row)) == row.synthetic
     assert row_of(board, "acgan +300").gain > 0  # shown all the same
+    assert not any(row.conclusion for row in board.rows)
 
 
 def test_chance_and_collapse_are_named_and_rank_last(planted: Path, tmp_path: Path) -> None:

@@ -156,6 +156,7 @@ def _protocol(run: Evidence) -> Sequence[str]:
     """The rules of the comparison, with this run's numbers."""
     study = run.study
     budgets = {(t.config.fold, t.classified.steps) for t in run.done("classify")}
+    budgets = {(fold, n) for fold, n in budgets if n}  # those that are solved take none
     steps = sorted({n for _, n in budgets})
     real = [row.arm for row in run.board.rows if row.replicates and not row.synthetic]
     controls = list(dict.fromkeys(real))
@@ -182,8 +183,8 @@ def _protocol(run: Evidence) -> Sequence[str]:
     rules.append(f"Arms without synthetic data that were scored: {', '.join(controls) or 'none'}.")
     seeds = ", ".join(map(str, study.sweep.seeds))
     rules.append(
-        f"Replicates: seeds {seeds}, each on all {study.split.folds} folds. Seeds are never"
-        " taken for patients: intervals resample both."
+        f"Replicates: seeds {seeds}, each on all {study.split.folds} folds. Seeds and draws are"
+        " never taken for patients: intervals hold all of them."
     )
     rules.append(
         "Generators are never ranked by Fréchet distance or by their discriminator's accuracy."

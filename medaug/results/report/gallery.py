@@ -21,7 +21,7 @@ from medaug.results.report.trial_figures import draw_trial, figure_path, keep
 from medaug.results.rows import Row
 from medaug.storage.files import write_whole
 
-BAND = "Bands are 95 %, resampled over patients and seeds together."
+BAND = "Bands are 95 %, over patients, seeds and draws."
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def _confusion(run: Evidence) -> Iterator[Drawn]:
         "confusion",
         confusion(matrices, run.classes),
         "Confusion matrices",
-        "Held-out rows of all folds, mean over the seeds; shares are of the true class.",
+        "Single slices of all folds, mean over the replicates; shares are of the true class.",
         "Confusion matrices of the reference and the best configuration with synthetic data.",
     )
 
@@ -156,7 +156,8 @@ def _roc(run: Evidence) -> Iterator[Drawn]:
         "roc",
         roc(curves, run.classes[-1]),
         "ROC curves",
-        f"ROC curves, mean over folds and seeds (each fold ranks its own rows only). {BAND}",
+        "ROC curves of slices, mean over folds and replicates (each fold ranks its own rows only)."
+        f" {BAND}",
         "ROC curves of the reference and the best configuration with synthetic data.",
     )
 
