@@ -40,6 +40,11 @@ CANDIDATE = 0.9
 NEIGHBOURS = 10
 SLACK = 0.1
 """How far below the threshold a pair may stay while it is only coarsely registered."""
+NEAR_BY = 64
+"""Of each picture so many others are compared with their borders cut off as well: those that are
+most alike as they are."""
+BORDER = 0.2
+"""How much less alike than :data:`CANDIDATE` a copy with other borders may be as it is."""
 BATCH = 32
 KEPT_PIXELS = 2**27
 """Of all fine pictures together; more than 512 MiB of them are made when they are needed."""
@@ -235,19 +240,25 @@ def _candidates(
     cut = max(1, round(CROP * pictures.side))
     thumbs, cropped = pictures.thumbnails, pictures.cropped(turn, cut)
     owner = torch.from_numpy(np.unique(owners, return_inverse=True)[1])
+    plain = cropped[0]  # no border cut off
+    n_near = min(NEAR_BY, len(pictures))
     found = []
-    for rows in torch.arange(len(pictures)).split(max(1, min(256, 2**22 // len(pictures)))):
-        similarity = torch.full((len(rows), len(pictures)), -1.0)
-        which = torch.zeros((len(rows), len(pictures)), dtype=torch.uint8)
-        for number, of_crop in enumerate(cropped):
-            r = thumbs[rows] @ of_crop.T
-            which.masked_fill_(r > similarity, number)
-            similarity = torch.maximum(similarity, r)
-        similarity[owner[rows][:, None] == owner] = -1
-        top = similarity.topk(min(NEIGHBOURS, len(pictures)), dim=1)
+    for rows in torch.arange(len(pictures)).split(max(1, min(256, 2**23 // len(pictures)))):
+        alike = thumbs[rows] @ plain.T
+        alike[owner[rows][:, None] == owner] = -1
+        near = alike.topk(n_near, dim=1)
+        # A border more or less moves a thumbnail by a fraction of its pixels.
+        i, k = torch.nonzero(near.values >= CANDIDATE - BORDER, as_tuple=True)
+        j = near.indices[i, k]
+        best, which = torch.einsum("pt,cpt->pc", thumbs[rows][i], cropped[:, j]).max(dim=1)
+        similarity = torch.full((len(rows), n_near), -1.0)
+        similarity[i, k] = best
+        crops = torch.zeros((len(rows), n_near), dtype=torch.int64)
+        crops[i, k] = which
+        top = similarity.topk(min(NEIGHBOURS, n_near), dim=1)
         i, k = torch.nonzero(top.values >= CANDIDATE, as_tuple=True)
-        j = top.indices[i, k]
-        found.append((top.values[i, k], rows[i], j, which[i, j].long()))
+        at = top.indices[i, k]
+        found.append((top.values[i, k], rows[i], near.indices[i, at], crops[i, at]))
     r, a, b, chosen = (torch.cat(column) for column in zip(*found, strict=True))
     theta = torch.stack([_crop_warp(crop, cut, pictures.side) for crop in CROPS])[chosen]
     order = r.argsort(descending=True, stable=True)
