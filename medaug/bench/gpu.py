@@ -39,7 +39,7 @@ GANS: Mapping[str, Facts] = {
     "8 fused bf16": {"precision": "bf16", "k": 8},
 }
 STEPS, WARM_UP = 30, 5
-NCCL_TIMEOUT_S = 30.0
+NCCL_TIMEOUT_S = 120.0
 
 
 def run(options: Options) -> Result:
@@ -171,7 +171,7 @@ def nccl(bench: Bench) -> Facts:
         for process in ranks:
             process.start()
         for process in ranks:
-            process.join(4 * NCCL_TIMEOUT_S)
+            process.join(2 * NCCL_TIMEOUT_S)
             if process.is_alive():
                 process.kill()
         sums = [answers.get() for process in ranks if process.exitcode == 0]
