@@ -2,8 +2,8 @@
 
 A row with synthetic data gains what it is better than the best of everything that needs none, over
 all classifiers of the study; the bounds hold for all such rows at once
-(:mod:`medaug.metrics.bounds`). The positive control, held-back real rows, is no such reference: set
-against the same classifier without them, it shows what the study could have seen.
+(:mod:`medaug.metrics.bounds`). The positive control, held-back real rows, is no such reference: it
+shows what the study could have seen.
 """
 
 from __future__ import annotations
@@ -51,11 +51,10 @@ def judge(peers: Sequence[Peer], board: Board, study: StudySpec) -> list[Row]:
         family, group = families[row.train_rows], by_size[row.train_rows]
         reasons = gate(row, found, group, study)
         if row.title in board.titles:
-            if row.kind == MORE_REAL:
-                row = _positive(row, group, board, study.sweep.margin)
-            else:
-                row = _compared(row, family, bounds, board, study.sweep.margin)
-            row = replace(row, worth=_worth(row, peers, board))
+            row = _compared(row, family, bounds, board, study.sweep.margin)
+            row = replace(
+                row, worth=_worth(row, peers, board), over_none=_over_none(row, group, board)
+            )
             row = _beside_linear(row, yardstick.get(row.train_rows), board)
         if reasons:  # what cannot be compared shows its numbers, and concludes nothing
             row = replace(row, conclusion=None, worth=None)
@@ -106,25 +105,13 @@ def _compared(
         return replace(row, reference=found.reference, conclusion=conclude(found, margin))
     contrast = board.contrast(row.title, best)
     low, high = contrast.bounds()
-    return replace(row, gain=contrast.estimate, gain_low=low, gain_high=high, reference=best)
-
-
-def _positive(row: Row, group: Sequence[Peer], board: Board, margin: float) -> Row:
-    """What the further real rows gain, over the same classifier without them."""
-    same = (
-        other.title
-        for other, _ in group
-        if other.kind == "none" and other.classifier == row.classifier
-    )
-    alone = next((title for title in same if title in board.titles), None)
-    if alone is None:
+    row = replace(row, gain=contrast.estimate, gain_low=low, gain_high=high, reference=best)
+    if row.kind != MORE_REAL:
         return row
-    contrast = board.contrast(row.title, alone)
-    # One comparison that was planned, not the best of many.
-    reach, gain = contrast.reach(0.05), contrast.estimate
-    own = Bounds(gain, gain - reach, gain + reach, alone, contrast)
-    row = replace(row, gain=gain, gain_low=own.low, gain_high=own.high, reference=alone)
-    return replace(row, conclusion=conclude(own, margin))
+    # The positive control is one comparison that was planned, not the best of many.
+    reach = contrast.reach(0.05)
+    own = Bounds(row.gain, row.gain - reach, row.gain + reach, best, contrast)
+    return replace(row, gain_low=own.low, gain_high=own.high, conclusion=conclude(own, margin))
 
 
 def _worth(row: Row, peers: Sequence[Peer], board: Board) -> ExchangeRate | None:
@@ -151,6 +138,19 @@ def _worth(row: Row, peers: Sequence[Peer], board: Board) -> ExchangeRate | None
         board.resampled(row.title) - board.resampled(row.reference),
         start,
     )
+
+
+def _over_none(row: Row, group: Sequence[Peer], board: Board) -> tuple[float, float, float] | None:
+    """What the positive control brings to its own classifier."""
+    if row.kind != MORE_REAL:
+        return None
+    for other, _ in group:
+        same = other.classifier == row.classifier and other.title in board.titles
+        if same and _is_unaugmented(other, row.train_rows):
+            contrast = board.contrast(row.title, other.title)
+            reach = contrast.reach(0.05)
+            return contrast.estimate, contrast.estimate - reach, contrast.estimate + reach
+    return None
 
 
 def _classifier_of(title: str, rows: Sequence[Row]) -> str:

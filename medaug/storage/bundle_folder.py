@@ -23,12 +23,9 @@ from medaug.spec.trial import parse_trial
 from medaug.storage import storage_at
 from medaug.storage.faults import storage_faults
 from medaug.storage.json_files import read_json, write_json
+from medaug.storage.reading import read_regular
 from medaug.storage.results import TrialResult, parse_result
-from medaug.storage.trial_folder import (
-    FILES,
-    TrialFolder,
-    complaint,
-)
+from medaug.storage.trial_folder import FILES, TrialFolder, complaint
 
 TRIALS = "trials.json"
 
@@ -71,10 +68,10 @@ class BundleFolder(TrialFolder):
         Raises:
             EnvironmentFault: the storage does not take it.
         """
-        self.make()
-        self.reopen()
         values = [trial.model_dump(mode="json") for trial in trials]
         with storage_faults(self.path):
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.reopen()
             write_json(self.path / TRIALS, {"trials": values}, durable=False)
 
     def reopen(self) -> None:
@@ -166,7 +163,7 @@ def read_part(path: Path) -> list[Member]:
     Raises:
         IntegrityError: it is not what was written.
     """
-    head, _, body = path.read_bytes().partition(b"\n")
+    head, _, body = (read_regular(path) or b"").partition(b"\n")
     try:
         if json.loads(head)["sha256"] == hashlib.sha256(body).hexdigest():
             return [_member(json.loads(line)) for line in body.splitlines()]
