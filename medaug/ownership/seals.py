@@ -1,0 +1,145 @@
+"""Is a run what it has written? Who wrote it seals it; who reads it looks first."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from medaug.data.privacy import seal_key
+from medaug.errors import IntegrityError
+from medaug.storage.faults import storage_faults
+from medaug.storage.journal import JOURNAL, Journal, Record, check_files, read_journal
+from medaug.storage.json_files import read_json
+from medaug.storage.manifest import MANIFEST
+
+log = logging.getLogger(__name__)
+
+OF_THE_RUN = ("study.json", "data.json", "leakage.json", "unsealed.json", "unsealed.log")
+"""Files by a run's ``study.json`` that numbers or their meaning depend on."""
+OF_A_TRIAL = ("config.json", "result.json", "epochs.jsonl")
+FIRST_SEALED = (0, 2)
+
+
+@dataclass(frozen=True)
+class Sealing:
+    """What vouches for a run."""
+
+    record: Record | None
+    """None: nothing, it was made before version 0.2."""
+    gone: tuple[str, ...] = ()
+    """Files that the journal knows and nobody finds."""
+    results: int = 0
+    loose: int = 0
+    """Results that the journal does not know yet."""
+
+    def remarks(self, name: str) -> list[str]:
+        """What a reader of the run ``name`` should know; a line each, none when all is well."""
+        if self.record is None:
+            return [f"{name}: is unsealed (made by a medaug before 0.2), nothing vouches for it"]
+        said = []
+        if self.gone:
+            said.append(
+                f"{name}: {len(self.gone)} files are missing ({self.gone[0]} …); "
+                f"`medaug resume {name}` makes them again"
+            )
+        if self.loose:
+            said.append(
+                f"{name}: {self.loose} of {self.results} results are not sealed yet; "
+                f"`medaug resume {name}` seals what is there"
+            )
+        if self.record.foreign:
+            said.append(f"{name}: was sealed with another site's key, which cannot be checked here")
+        elif seal_key() is not None and self.record.keyed < self.record.lines:
+            n = self.record.lines - self.record.keyed
+            said.append(
+                f"{name}: {n} of {self.record.lines} lines of its journal were sealed without this "
+                "site's key"
+            )
+        return said
+
+
+def open_journal(folder: Path) -> Journal:
+    """The journal of the run in ``folder``, to be written under this machine's key."""
+    return Journal(folder, seal_key())
+
+
+def check_run(folder: Path) -> Sealing:
+    """Compare all that the journal of the run in ``folder`` vouches for.
+
+    Raises:
+        IntegrityError: a file, or the journal, is not what the run has written.
+    """
+    record = read_journal(folder, seal_key())
+    if record is None:
+        _refuse_without_journal(folder)
+        return Sealing(None)
+    gone = check_files(folder, record)
+    results = [path.parent.name for path in (folder / "trials").glob("*/result.json")]
+    loose = [key for key in results if f"trials/{key}/result.json" not in record.files]
+    return Sealing(record, tuple(gone), len(results), len(loose))
+
+
+def planned(folder: Path) -> set[str]:
+    """Keys of all trials that the run was to make, as far as its journal says."""
+    record = read_journal(folder)
+    return record.planned if record else set()
+
+
+class RunSeals:
+    """Seals what a sweep's trials leave, while it runs; flushed by its main thread."""
+
+    def __init__(self, experiment: Path) -> None:
+        self._experiment = experiment
+        self._journal = open_journal(experiment)
+
+    def begin(self, keys: Iterable[str], ended: Mapping[str, str], todo: Iterable[str]) -> None:
+        """A wave begins: of ``keys``, those of ``ended`` have been found as they are."""
+        with storage_faults(self._experiment):
+            self._journal.reopen(todo)
+            self._journal.plan(keys)
+            self.note({k: s for k, s in ended.items() if k not in self._journal.record.ended})
+            self.flush()
+
+    def note(self, ends: Mapping[str, str]) -> None:
+        """Trials have ended; whoever has a result is sealed with it."""
+        if ends:
+            self._journal.ended(ends)
+        for key in ends:
+            folder = self._experiment / "trials" / key
+            if (folder / "result.json").exists():
+                self._journal.seal(*(folder / name for name in OF_A_TRIAL))
+                self._journal.seal(*folder.glob(f"ep_*/{MANIFEST}"))
+                self._journal.seal_made(*_manifests(folder))
+
+    def flush(self) -> None:
+        """Write all that is new. Raises EnvironmentFault when the storage does not take it."""
+        with storage_faults(self._experiment):
+            self._journal.seal(*(self._experiment / name for name in OF_THE_RUN))
+            self._journal.seal(*self._experiment.glob("bundles/*/*.json*"))
+            self._journal.flush()
+
+
+def _manifests(trial: Path) -> list[Path]:
+    """Of the stores and models that a trial has made."""
+    storage = trial.parents[2]
+    result = read_json(trial / "result.json") or {}
+    names = [result[role] for role in ("output", "generator") if isinstance(result.get(role), str)]
+    found = [storage / "stores" / name / "manifest.json" for name in names]
+    return found + [storage / "models" / name / MANIFEST for name in names]
+
+
+def _refuse_without_journal(folder: Path) -> None:
+    """A run that says it was begun by a medaug that seals has lost its journal."""
+    note = read_json(folder / "version.json") or {}
+    try:
+        begun = tuple(int(part) for part in str(note["medaug"]).split(".")[:2])
+    except (KeyError, ValueError):
+        return
+    if begun >= FIRST_SEALED and any((folder / "trials").glob("*/result.json")):
+        raise IntegrityError(
+            f"{folder / JOURNAL}: missing, though medaug {note['medaug']} began this run; restore "
+            f"it from a backup, or delete {folder / 'trials'} and `medaug resume {folder.name}`, "
+            "which runs its trials again"
+        )
