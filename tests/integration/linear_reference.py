@@ -1,8 +1,9 @@
 """The yardstick: a plain linear model of scikit-learn on given rows and folds, none of our code.
 
 Standardise, principal components, L2 logistic regression, all fitted to a fold's training rows. What
-medaug's instrument scores on the same rows and folds has to come near it. As a command it takes
-feature or image stores, and prints a line for each:
+medaug's instrument scores on the same rows and folds has to come near it. Images become 32 x 32 grey
+pixels and 60 components of them, not standardised. As a command it takes feature or image stores,
+and prints a line for each:
 
     python -m tests.integration.linear_reference STORE …
 """
@@ -14,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
@@ -94,18 +96,37 @@ def _of_each(
         yield rng.permutation(mine)[: n // len(classes)]
 
 
+def grey_pixels(x_NCHW: np.ndarray, side: int = 32) -> np.ndarray:
+    """(N, side²): the mean of the channels, resized by Pillow (bilinear, antialiased)."""
+    small = [
+        Image.fromarray(grey).resize((side, side), Image.Resampling.BILINEAR)
+        for grey in x_NCHW.astype(np.float32).mean(1)
+    ]
+    return np.stack([np.asarray(image).ravel() for image in small])
+
+
+def reference(
+    x: np.ndarray, labels: np.ndarray, folds: Sequence[Fold], components: int | None = None
+) -> Scores:
+    """Of features (N, D) or (N, D, 1, 1), or of images (N, C, H, W), as the module says."""
+    if x.ndim == 4 and x.shape[-1] > 1:
+        return score_folds(grey_pixels(x), labels, folds, components or 60, standardise=False)
+    return score_folds(x.reshape(len(x), -1), labels, folds, components or 100)
+
+
 def main(paths: Sequence[str]) -> None:
     from medaug.store import Store
 
     for path in paths:
         store = Store.open(path)
-        x = store.read().x.float().flatten(1).numpy()
-        labels, patients = store.labels, store.patients
+        if store.splits is not None:  # sealed patients stay sealed
+            store = store.select(~np.isin(store.units, store.splits.test))
+        x, labels, patients = store.read().x.float().numpy(), store.labels, store.patients
         folds = grouped_folds(labels, patients)
-        whole = score_folds(x, labels, folds)
-        few = score_folds(x, labels, few_rows(folds, labels, 60))
+        whole = reference(x, labels, folds)
+        few = reference(x, labels, few_rows(folds, labels, 60))
         print(
-            f"{store.name}: {len(store)} rows of {len(set(patients))} patients, {x.shape[1]} numbers: "
+            f"{store.name}: {len(store)} rows of {len(set(patients))} patients, shape {x.shape[1:]}: "
             f"balanced accuracy {whole.balanced_accuracy:.3f} (AUROC {whole.auroc:.3f}), "
             f"of 60 rows {few.balanced_accuracy:.3f} ({few.auroc:.3f})"
         )
