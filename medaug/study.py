@@ -92,11 +92,13 @@ def run_study(
         )
         refresh_run(folder)  # the last writer may have ended just now
         claim_folder(study)  # after the lease, which says who the one writer is
+        sweep.seals.flush()
         stack.enter_context(tracker)
         slices, pretrain_slices = make_slices(study, display)
         hold_to_data(folder, slices)
         check_sizes(study, slices)
         look_for_leaks(study, slices, folder, display)
+        sweep.seals.flush()
         arms = choose_arms(study, slices, pretrain_slices, sweep, display)
         plan = plan_study(study, slices, pretrain_slices, arms)
         rows = len(Artifacts(study.storage).open_store(slices))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import logging
+import threading
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from medaug.data.privacy import seal_key
 from medaug.errors import IntegrityError
@@ -14,12 +16,11 @@ from medaug.storage.journal import JOURNAL, Journal, Record, check_files, read_j
 from medaug.storage.json_files import read_json
 from medaug.storage.manifest import MANIFEST
 
-log = logging.getLogger(__name__)
-
 OF_THE_RUN = ("study.json", "data.json", "leakage.json", "unsealed.json", "unsealed.log")
 """Files by a run's ``study.json`` that numbers or their meaning depend on."""
 OF_A_TRIAL = ("config.json", "result.json", "epochs.jsonl")
 FIRST_SEALED = (0, 2)
+FLUSH_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class Sealing:
         said = []
         if self.gone:
             said.append(
-                f"{name}: {len(self.gone)} files are missing ({self.gone[0]} …); "
-                f"`medaug resume {name}` makes them again"
+                f"{name}: {len(self.gone)} files are missing, the first is {self.gone[0]}; "
+                f"`medaug resume {name}` runs again what has no result"
             )
         if self.loose:
             said.append(
@@ -88,21 +89,46 @@ def planned(folder: Path) -> set[str]:
 
 
 class RunSeals:
-    """Seals what a sweep's trials leave, while it runs; flushed by its main thread."""
+    """Seals what a sweep's trials leave, while it runs.
+
+    A listener of the sweep that only keeps what it is told; its main thread writes it down, now and
+    then, and hears of it when the storage fails.
+    """
 
     def __init__(self, experiment: Path) -> None:
         self._experiment = experiment
         self._journal = open_journal(experiment)
+        self._ends: dict[str, str] = {}
+        self._lock = threading.Lock()
+        self._due = 0.0
+
+    def on_trial_end(self, outcome: Any) -> None:
+        """Called by the sweep's controller; ``outcome`` has ``key`` and ``status``."""
+        with self._lock:
+            self._ends[outcome.key] = outcome.status
+
+    def heed(self, *args: Any) -> None:
+        """Of all other events nothing is kept."""
+
+    on_wave_start = on_trial_start = on_place = on_epoch = on_wave_end = heed
+
+    def flush_when_due(self) -> None:
+        """:meth:`flush` if some seconds have passed: more of them where it takes long."""
+        if time.monotonic() >= self._due:
+            started = time.monotonic()
+            self.flush()
+            ended = time.monotonic()
+            self._due = ended + max(FLUSH_S, 20 * (ended - started))
 
     def begin(self, keys: Iterable[str], ended: Mapping[str, str], todo: Iterable[str]) -> None:
         """A wave begins: of ``keys``, those of ``ended`` have been found as they are."""
         with storage_faults(self._experiment):
             self._journal.reopen(todo)
             self._journal.plan(keys)
-            self.note({k: s for k, s in ended.items() if k not in self._journal.record.ended})
+            self._note({k: s for k, s in ended.items() if k not in self._journal.record.ended})
             self.flush()
 
-    def note(self, ends: Mapping[str, str]) -> None:
+    def _note(self, ends: Mapping[str, str]) -> None:
         """Trials have ended; whoever has a result is sealed with it."""
         if ends:
             self._journal.ended(ends)
@@ -115,7 +141,10 @@ class RunSeals:
 
     def flush(self) -> None:
         """Write all that is new. Raises EnvironmentFault when the storage does not take it."""
+        with self._lock:
+            ends, self._ends = self._ends, {}
         with storage_faults(self._experiment):
+            self._note(ends)
             self._journal.seal(*(self._experiment / name for name in OF_THE_RUN))
             self._journal.seal(*self._experiment.glob("bundles/*/*.json*"))
             self._journal.flush()

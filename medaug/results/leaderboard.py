@@ -19,6 +19,7 @@ from medaug.audit.leakage import leakage_of
 from medaug.metrics.hits import hits_of
 from medaug.metrics.predictions import Predictions
 from medaug.metrics.uncertainty import gain, interval, statistic
+from medaug.ownership.seals import planned
 from medaug.results.records import TrialRecord, predictions_of, read_study, read_trials
 from medaug.spec import ClassifyTrial, StudySpec
 from medaug.spec.trial import configuration_title
@@ -132,6 +133,7 @@ def leaderboard_of(folder: Path) -> Leaderboard:
     if (leakage := leakage_of(folder)) is not None and leakage.folds:
         rows = [replace(row, flags=(*row.flags, LEAK)) for row in rows]
     unfinished = sum(trial.status in ("unfinished", "failed") for trial in trials)
+    unfinished += len(planned(folder) - {trial.config.key for trial in trials})  # no trace of them
     return Leaderboard(
         folder.name,
         study.protocol,

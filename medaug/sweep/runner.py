@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from medaug.errors import EnvironmentFault, Interrupted
 from medaug.ownership.lease import Lease
+from medaug.ownership.seals import RunSeals, check_run
 from medaug.ownership.signals import StopRequests
 from medaug.ownership.version import note_version
 from medaug.spec import AshaSpec, ResourceSpec, TrialConfig
@@ -42,6 +43,7 @@ class Sweep:
     Raises, on entering:
         UserError: another process runs this experiment, or another version of medaug began it
             and ``allow_version_skew`` is not set.
+        IntegrityError: a file of an earlier run of it is not what was written.
         EnvironmentFault: the storage cannot be written.
     """
 
@@ -60,7 +62,8 @@ class Sweep:
         self._experiment = experiment.absolute()
         self._storage = storage.absolute()
         self._resources = resources
-        self._listeners = Listeners(listeners)
+        self.seals = RunSeals(self._experiment)
+        self._listeners = Listeners([self.seals, *listeners])
         self._wait = wait
         self._allow_version_skew = allow_version_skew
         self._cluster = Cluster(address, cpus)
@@ -72,6 +75,7 @@ class Sweep:
         self._lease.acquire()
         try:
             note_version(self._experiment, allow_skew=self._allow_version_skew)
+            check_run(self._experiment)
         except BaseException:
             self._lease.release()
             raise
@@ -108,6 +112,8 @@ class Sweep:
         outcomes = self._ended_before(configs, asha)
         todo = {config.key: config for config in configs if config.key not in outcomes}
         self._check()
+        ends = {key: outcome.status for key, outcome in outcomes.items()}
+        self.seals.begin([config.key for config in configs], ends, todo)
         if todo:
             self._start(todo.values())
         n = len(todo) + len(outcomes)
@@ -117,6 +123,7 @@ class Sweep:
                 outcomes |= self._run(todo, work, asha, ended=outcomes)
         finally:
             self._listeners.tell("on_wave_end")
+            self.seals.flush()
         self._check()
         out_of_storage = [o.error for o in outcomes.values() if o.error and o.storage_failed]
         if out_of_storage:  # whatever comes next would fail as well
@@ -197,6 +204,7 @@ class Sweep:
         run = TuneRun(wave, todo, asha, ended, self._listeners, self._signals.asked)
         run.start()
         while not run.wait(seconds=0.5):
+            self.seals.flush_when_due()
             if self._signals.asked_twice.is_set():
                 self._check()
             if self._lease.lost.is_set():
