@@ -1,22 +1,31 @@
-"""``medaug init``: look at a folder of scans, say what is in it, write a study to start from."""
+"""``medaug init``: look at a folder of scans, write its table, a study to start from, a preview."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from medaug.data.cohort import Cohort
-from medaug.data.detect import Layout, detect
-from medaug.data.layouts import Progress, read_cohort
-from medaug.data.survey import ODD_SPACING, Survey, survey
+from medaug.data.digests import Digests
+from medaug.data.importers import Found, Options, Tree, account, recognise
+from medaug.data.importers.base import count_reasons, ordered, used_files
+from medaug.data.inspection import Inspection, inspect, report
+from medaug.data.layouts import checked, cohort_of, read_cohort
+from medaug.data.look import BUDGET_S
+from medaug.data.table import EXTERNAL, POOL, PUBLISHED, STUDY, Row, ScanTable
 from medaug.errors import UserError
-from medaug.spec.study import AcceptSpec, DataSpec
+from medaug.spec.data import AcceptSpec, DataSpec
+
+Progress = Callable[[int, int, str], None]
 
 FOLDS = 5
 FEWEST_PATIENTS = 4
 """Of a class: two to score in turn, and two to train and to choose on."""
+NO_MASK_IN_A_CLASS = (
+    "a mask, but half or more of some class has none: the image itself is the feature"
+)
 
 
 @dataclass(frozen=True)
@@ -24,74 +33,220 @@ class FirstLook:
     """What ``medaug init`` found, and the study that it proposes."""
 
     lines: tuple[str, ...]
-    text: str
-    """YAML."""
+    table: ScanTable
+    """Its paths are relative to ``root``."""
+    root: Path
+    data: DataSpec
+    """What a study of it reads, but for the place of the table."""
+    found: Found
+    inspection: Inspection
 
 
-def first_look(name: str, root: Path, progress: Progress | None = None) -> FirstLook:
+def first_look(
+    root: Path,
+    options: Options | None = None,
+    *,
+    accept: AcceptSpec | None = None,
+    budget_s: float | None = BUDGET_S,
+    progress: Progress | None = None,
+) -> FirstLook:
     """Look at the folder ``root``; no file in it is changed.
 
     Raises:
-        UserError: its layout or its classes are not known, or a class has too few patients; says
-            what to supply.
+        UserError: its kind or its classes are not known, what it says contradicts itself, or a
+            class has too few patients or loses too many files; says what to supply.
     """
-    layout = detect(root)
-    data = DataSpec(
-        layout=layout.name,
-        root=root.absolute(),
-        classes=layout.classes,
-        channel=layout.channel or DataSpec().channel,
-        accept=AcceptSpec(missing=True),
-    )
-    cohort = read_cohort(data, progress)
-    found = survey(cohort, data, progress)
-    lines = report(layout, cohort, found)
-    fewest = min(found.patients, key=lambda c: found.patients[c])
-    if found.patients[fewest] < FEWEST_PATIENTS:
-        raise UserError(
-            f"{root}: class {fewest} has {found.patients[fewest]} usable patients, too few to "
-            f"train on some and score others; bring at least {FEWEST_PATIENTS} of each class "
-            f"({'; '.join(lines)})"
-        )
-    missing = any(reject.unlabelled for reject in cohort.rejects)
-    return FirstLook(tuple(lines), write(name, data, layout, found, missing))
-
-
-def report(layout: Layout, cohort: Cohort, found: Survey) -> list[str]:
-    """What was found, for a terminal; free of patients' names."""
+    options, accept = options or Options(), accept or AcceptSpec()
+    if not root.is_dir():
+        raise UserError(f"{root}: is no folder; give the one that holds the scans")
+    options = replace(options, blocks=options.blocks or accept.blocks)
+    tree = Tree.of(root)
+    importer, look = recognise(tree)
+    found = account(tree, importer.rows(tree, options))
+    _check_classes(root, importer.name, found)
+    data = DataSpec(layout="table", classes=found.classes, accept=_accept(accept, found))
+    rows, notes = checked(found, root, Digests(), data)
+    found.notes += notes
+    rows = _masks_of_all(rows, found)
+    cohort = cohort_of(rows, root, data, STUDY, ())
+    inspection = inspect(cohort, data, budget_s=budget_s, progress=progress)
+    rows = _without_rejected(rows, inspection, root, found)
+    account(tree, replace_rows(found, rows))
+    if found.alone and len({row.unit for row in rows}) == len(rows):
+        rows = [replace(row, patient=None) for row in rows]
+    _check_enough(root, inspection)
+    told = report(inspection)
     lines = [
-        f"layout {layout.name}: {found.scans} scans of {sum(found.patients.values())} patients"
+        f"layout {importer.name}: {told[0]}",
+        f"taken for {importer.name}: {look.reason}",
+        *_files(tree, found),
+        *told[1:],
+        *_parts(rows),
+        *_channels(found),
+        *(f"left out: {n} files, {why}" for why, n in count_reasons(found.left_out)),
+        *(f"{table}: {text}" for table, text in found.lines_left.items()),
+        *found.notes,
     ]
-    lines += [
-        f"class {name}: {n} patients, {found.slices[name]} slices"
-        for name, n in found.patients.items()
-    ]
-    if layout.channels:
-        lines.append(f"channels: {', '.join(layout.channels)}; the study reads {layout.channel}")
-    if found.with_mask:
-        without = found.scans - found.with_mask
-        lines.append(f"masks: {found.with_mask} scans have one, {without} have none")
-    else:
-        lines.append("masks: none, so the image itself is the feature")
-    if found.spacing_mm is not None:
-        x, y, z = found.spacing_mm
-        odd = f"; {found.odd_spacing} volumes differ {ODD_SPACING:g}-fold or more"
-        lines.append(
-            f"spacing: {x:.3g} x {y:.3g} mm, {z:.3g} mm between slices (median)"
-            f"{odd if found.odd_spacing else ''}"
+    table = ScanTable("scans.csv", tuple(rows), {})
+    return FirstLook(tuple(lines), table, root, data, found, inspection)
+
+
+def replace_rows(found: Found, rows: Sequence[Row]) -> Found:
+    found.rows = list(rows)
+    return found
+
+
+def write_table(look: FirstLook, path: Path) -> None:
+    """Write the table, and see that it reads as it was meant.
+
+    Raises:
+        UserError: it does not; nothing is left.
+    """
+    look.table.write(path, look.root)
+    data = look.data.model_copy(update={"table": path, "root": look.root})
+    try:
+        again = read_cohort(data)
+    except UserError:
+        path.unlink()
+        raise
+    assert len(again.scans) == sum(row.scored_in == STUDY for row in look.table.rows)
+
+
+def data_of_table(path: Path) -> DataSpec:
+    """What a study of the table would read, with the classes that are in it."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such table; medaug init writes one")
+    table = ScanTable.read(path)
+    classes = ordered(row.label for row in table.rows if row.label)
+    if len(classes) < 2:
+        raise UserError(
+            f"{path.name}: fewer than two classes ({', '.join(classes)}); add scans of another one"
         )
-    reasons = Counter(reject.reason for reject in cohort.rejects)
-    lines += [f"left out: {n} scans, {reason}" for reason, n in reasons.most_common()]
-    lines += [f"left out: {reason}" for reason in found.unreadable]
-    return [*lines, *layout.remarks, *cohort.notes]
+    return DataSpec(table=path, root=Path(path.absolute().anchor), classes=classes)
 
 
-def write(name: str, data: DataSpec, layout: Layout, found: Survey, missing: bool) -> str:
+def check_table(
+    data: DataSpec, progress: Progress | None = None, digests: Digests | None = None
+) -> tuple[list[str], Inspection]:
+    """Read everything that a study of ``data`` would; lines for a terminal.
+
+    Raises:
+        UserError: the study could not run.
+    """
+    cohort = read_cohort(data, digests=digests)
+    inspection = inspect(cohort, data, progress=progress)
+    lines = report(inspection)
+    for part in (POOL, EXTERNAL):
+        if n := len(read_cohort(data, part=part, digests=digests).scans):
+            lines.append(f"part {part}: {n} scans")
+    reasons: dict[str, int] = {}
+    for reason in [r.reason for r in cohort.rejects] + [why for _, why in inspection.rejected]:
+        reasons[reason] = reasons.get(reason, 0) + 1
+    lines += [f"left out: {n} scans, {reason}" for reason, n in reasons.items()]
+    return [*lines, *cohort.notes], inspection
+
+
+def _check_classes(root: Path, layout: str, found: Found) -> None:
+    if len(found.classes) < 2:
+        known = ", ".join(found.classes) or "none"
+        why = f"; left out: {count_reasons(found.left_out)[0][0]}" if found.left_out else ""
+        raise UserError(
+            f"{root}: layout {layout}, but fewer than two classes are named ({known}); a study "
+            f"compares classes, so add scans of another one{why}"
+        )
+
+
+def _accept(accept: AcceptSpec, found: Found) -> AcceptSpec:
+    if found.volume is None:
+        return accept
+    return accept.model_copy(update={"volume": found.volume})
+
+
+def _masks_of_all(rows: list[Row], found: Found) -> list[Row]:
+    """Rows with masks for all that are kept, or for none: where a class would lose half of its
+    scans or more for want of masks, the study does without."""
+    labelled = [row for row in rows if row.scored_in == STUDY]
+    if not any(row.masks for row in labelled) or all(row.masks for row in labelled):
+        return rows
+    share = {
+        label: sum(bool(r.masks) for r in labelled if r.label == label)
+        / sum(r.label == label for r in labelled)
+        for label in {row.label for row in labelled}
+    }
+    if min(share.values()) >= 0.5:  # the others are left out, or too many are
+        return rows
+    for row in rows:
+        for mask in row.masks:
+            found.left_out[mask] = NO_MASK_IN_A_CLASS
+    least = min(share, key=lambda label: share[label])
+    found.notes.append(
+        f"masks: {share[least]:.0%} of class {least} have one, so the study does without; with "
+        "masks for all, a U-Net could learn them"
+    )
+    return [replace(row, masks=()) for row in rows]
+
+
+def _without_rejected(
+    rows: Sequence[Row], inspection: Inspection, root: Path, found: Found
+) -> list[Row]:
+    """The rows that a study can use; the files of the others are left out with the reason."""
+    bad = {scan.path: reason for scan, reason in inspection.rejected}
+    kept = []
+    for row in rows:
+        reason = bad.get(root / row.files[0])
+        if reason is None:
+            kept.append(row)
+            continue
+        for name in (*row.files, *row.masks):
+            found.left_out[name] = reason
+    return kept
+
+
+def _check_enough(root: Path, inspection: Inspection) -> None:
+    patients = inspection.patients
+    fewest = min(patients, key=lambda c: patients[c])
+    if patients[fewest] < FEWEST_PATIENTS:
+        raise UserError(
+            f"{root}: class {fewest} has {patients[fewest]} usable patients, too few to train on "
+            f"some and score others; bring at least {FEWEST_PATIENTS} of each class "
+            f"({'; '.join(report(inspection))})"
+        )
+
+
+def _files(tree: Tree, found: Found) -> list[str]:
+    used = used_files(found) & set(tree.files)
+    tables = set(found.tables) & used
+    return [
+        f"files: {tree.total} in the folder = {len(used - tables)} of scans and masks + "
+        f"{len(tables)} tables + {len(found.left_out)} left out"
+    ]
+
+
+def _parts(rows: Sequence[Row]) -> list[str]:
+    lines = [
+        f"part {part}: {n} scans"
+        for part in (POOL, EXTERNAL)
+        if (n := sum(row.part == part for row in rows))
+    ]
+    published = {p: n for p in PUBLISHED if (n := sum(row.part == p for row in rows))}
+    if published:
+        told = ", ".join(f"{n} {part}" for part, n in published.items())
+        lines.append(f"the publisher's parts ({told}) are kept, and all are of the study")
+    return lines
+
+
+def _channels(found: Found) -> list[str]:
+    if not found.channels:
+        return []
+    return [f"channels: {', '.join(found.channels)}; the study reads {', '.join(found.read)}"]
+
+
+def study_text(name: str, look: FirstLook, table: Path) -> str:
     """The study as commented YAML."""
+    found, data = look.inspection, look.data
     folds = min(FOLDS, min(found.patients.values()) // 2)
     about = ", ".join(f"{n} {c}" for c, n in found.patients.items())
     classes = json.dumps(list(data.classes), ensure_ascii=False)
-    volumes = found.spacing_mm is not None
     lines = [
         f"# {name}: {about} patients, {sum(found.slices.values())} slices.",
         "# Written by `medaug init`; `medaug show` on this file prints every key and its default.",
@@ -99,25 +254,27 @@ def write(name: str, data: DataSpec, layout: Layout, found: Survey, missing: boo
         "# Then `medaug plan FILE`. If that is too long: fewer arms, epochs, folds or pixels.",
         f"name: {json.dumps(name)}",
         "data:",
-        f"  layout: {data.layout}",
-        f"  root: {json.dumps(str(data.root), ensure_ascii=False)}",
+        f"  table: {_path(table)}   # one line a scan: read it, mend it",
+        f"  root: {_path(look.root)}   # its files lie in here",
         f"  classes: {classes}   # the last one counts as positive: check that it is yours",
+        f"  image_size: {_image_size(found)}   # pixels a side; cost grows with its square",
     ]
-    if layout.channel:
-        lines.append(f"  channel: {json.dumps(layout.channel)}   # of {', '.join(layout.channels)}")
-    size = 128 if found.with_mask else 32
-    lines.append(f"  image_size: {size}   # pixels a side; cost grows with its square")
-    if volumes:
+    if found.volumes:
         lines.append("  slice_step: 1   # 2 takes every other slice")
-    if missing:
-        lines.append("  accept: {missing: true}   # scans without a class are left out")
+    lines += _accepted(data.accept)
     lines += [
         "split:",
         f"  folds: {folds}   # by patient; scored on each patient once",
         "  test_fraction: 0   # 0.2 seals a fifth of the patients until `medaug unseal`",
     ]
-    lines += _WITH_MASKS if found.with_mask == found.scans else _IMAGES
-    lines += [
+    return "\n".join([*lines, *instrument(found)]) + "\n"
+
+
+def instrument(found: Inspection) -> list[str]:
+    """What looks at the scans (U-Net, arms, classifier, sweep, devices), as lines of YAML."""
+    lines = list(_WITH_MASKS if found.with_mask == len(found.sights) else _IMAGES)
+    return [
+        *lines,
         "sweep:",
         f"  n_synthetic: [{_round(found)}]   # rows that an arm adds; give several to see a curve",
         "  seeds: [0, 1, 2]   # fewer than three cannot be ranked",
@@ -125,8 +282,22 @@ def write(name: str, data: DataSpec, layout: Layout, found: Survey, missing: boo
         "  {ranks: 1, cpus_per_rank: 1, gpus_per_rank: 0,   # gpus_per_rank: 1 on GPUs",
         "   checkpoint_every_s: 30}   # a trial that is killed loses so much; 0 saves every epoch",
     ]
-    return "\n".join(lines) + "\n"
 
+
+def _image_size(found: Inspection) -> int:
+    return 128 if found.with_mask else 32
+
+
+def _accepted(accept: AcceptSpec) -> list[str]:
+    given = {k: v for k, v in accept.model_dump(mode="json").items() if v != _DEFAULTS[k]}
+    return [f"  accept: {json.dumps(given)}"] if given else []
+
+
+def _path(path: Path) -> str:
+    return json.dumps(os.fspath(path.absolute()), ensure_ascii=False)
+
+
+_DEFAULTS: Mapping[str, object] = AcceptSpec().model_dump(mode="json")
 
 _WITH_MASKS = [
     "segmenter:   # a U-Net learns the masks; one of its blocks is the feature",
@@ -157,7 +328,7 @@ _IMAGES = [
 ]
 
 
-def _round(found: Survey) -> int:
+def _round(found: Inspection) -> int:
     """About as many rows as there are real ones to train on, in a round number."""
     rows = sum(found.slices.values()) * 0.64
     return max(16, int(float(f"{rows:.1g}")))

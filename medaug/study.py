@@ -14,19 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medaug.audit.scan import SIDE, note_leakage, scan_slices
-from medaug.data.cohort import folder_of
-from medaug.data.image_layouts import IMAGE_LAYOUTS
-from medaug.data.layouts import read_cohort
+from medaug.audit.scan import SIDE, note_leakage, of_images, scan_slices
+from medaug.data.digests import FILE as DIGESTS
+from medaug.data.digests import Digests
+from medaug.data.layouts import check_source, read_cohort
 from medaug.data.slices import ingest, ingest_signature
 from medaug.errors import IntegrityError, UserError
-from medaug.experiment import ARM_CONFIGS
 from medaug.plan.disk import bytes_to_write
 from medaug.plan.trials import ArmVariant, Plan, expand_arms, plan_study
 from medaug.results.leaderboard import Leaderboard, leaderboard_of
 from medaug.results.records import study_data
 from medaug.results.report.document import write_report
 from medaug.spec import DataSpec, SplitSpec, StudySpec, TrialConfig, build_study, signature
+from medaug.spec.arms import ARM_CONFIGS
 from medaug.storage.artifacts import Artifacts
 from medaug.storage.probe import check_storage
 from medaug.storage.results import ClassifyResult
@@ -34,6 +34,7 @@ from medaug.storage.run_folder import refresh_names, refresh_run, refresh_runs, 
 from medaug.storage.trial_folder import read_json, write_json
 from medaug.sweep.display import Display, make_display
 from medaug.sweep.events import Outcome
+from medaug.sweep.log import LogListener, run_log
 from medaug.sweep.runner import Sweep
 from medaug.sweep.trial.replicates import share_passes
 from medaug.sweep.tune.space import draw, search
@@ -71,27 +72,28 @@ def run_study(
         EnvironmentFault: the cluster or the storage cannot take it.
         Interrupted: a signal came; ``medaug resume`` goes on.
     """
-    if study.data.layout != "phantom":
-        folder_of(study.data)  # before any device is taken
+    check_source(study.data)  # before any device is taken
     refresh_runs(study.storage)  # a trial may have been run in another one
     check_storage(study.storage)
     folder = free_folder(study)
     with ExitStack() as stack:
         display = stack.enter_context(make_display())
         tracker = Tracker(study, folder)
+        events = LogListener()
         sweep = stack.enter_context(
             Sweep(
                 folder,
                 study.storage,
                 study.resources,
                 address=address,
-                listeners=(display, tracker),
+                listeners=(display, tracker, events),
                 wait=wait,
                 allow_version_skew=allow_version_skew,
             )
         )
         refresh_run(folder)  # the last writer may have ended just now
         claim_folder(study)  # after the lease, which says who the one writer is
+        stack.enter_context(run_log(folder))
         sweep.seals.flush()
         stack.enter_context(tracker)
         slices, pretrain_slices = make_slices(study, display)
@@ -264,6 +266,8 @@ def make_slices(study: StudySpec, display: Display) -> tuple[str, str | None]:
         update={
             "layout": "phantom",
             "root": None,
+            "table": None,
+            "covariates": (),
             "phantom": pretrain.phantom,
             "classes": DataSpec().classes,
             "max_patients": None,
@@ -278,7 +282,7 @@ def look_for_leaks(study: StudySpec, slices: str, folder: Path, display: Display
 
     At 32 pixels all heads are alike: images that the study makes so small are read again for this.
     """
-    if study.data.layout in IMAGE_LAYOUTS and study.data.image_size < SIDE:
+    if study.data.image_size < SIDE and of_images(Artifacts(study.storage).open_store(slices)):
         larger = study.data.model_copy(update={"image_size": SIDE})
         slices = _ingest(larger, study.split, study.storage, display, "reading them larger", False)
     with display.progress("looking for copies between patients"):
@@ -297,11 +301,15 @@ def _ingest(
     tell: bool = True,
 ) -> str:
     artifacts = Artifacts(storage)
+    digests = Digests(artifacts.store_path(DIGESTS))
     with display.progress(title) as progress:
-        cohort = read_cohort(data, progress)
-        name = f"slices-{ingest_signature(cohort, data, split)}"
+        cohort = read_cohort(data, progress, digests=digests)
+        config = ingest_signature(cohort, data, split, digests)
+        digests.save()
+        name = f"slices-{config}"
         artifacts.fetch_store(name)  # another machine may have made it
-        report = ingest(data, split, artifacts.store_path(name), progress=progress, cohort=cohort)
+        path = artifacts.store_path(name)
+        report = ingest(data, split, path, progress=progress, cohort=cohort, config=config)
         artifacts.share_store(name)
     if tell:
         display.note_ingest(report)

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from medaug.errors import UserError
-from medaug.experiment import ARM_CONFIGS
 from medaug.plan.trials import Plan, plan_study
 from medaug.results.published import REPRODUCED, ROWS, PublishedRow
 from medaug.spec import StudySpec, build_study, load_study
+from medaug.spec.arms import ARM_CONFIGS
 
 JOBS = Path(__file__).parents[1] / "jobs"
 SPECS = sorted(JOBS.glob("*.yaml"))

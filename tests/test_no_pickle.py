@@ -23,9 +23,9 @@ from safetensors import SafetensorError
 import medaug
 from medaug.cli import main
 from medaug.errors import MedaugError
-from medaug.experiment import ARM_CONFIGS
 from medaug.results.records import study_data
 from medaug.spec import build_study
+from medaug.spec.arms import ARM_CONFIGS
 from medaug.storage.files import sha256_of
 from medaug.storage.manifest import MANIFEST as ARTIFACTS_MANIFEST
 from medaug.storage.manifest import read_sealed, sealed, write_manifest

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from medaug.experiment import ARM_CONFIGS, run_trial
+from medaug.experiment import run_trial
 from medaug.spec import TrialConfig, build_study
+from medaug.spec.arms import ARM_CONFIGS
 from medaug.study import choose_arms, make_slices
 from medaug.sweep.display import make_display
 from medaug.sweep.events import Outcome

@@ -40,9 +40,6 @@ ARMS: Mapping[str, type[Arm]] = {
 }
 """Kind -> arm."""
 
-ARM_CONFIGS = {kind: arm.Config for kind, arm in ARMS.items()}
-"""Configuration class of each arm kind, for the study loader."""
-
 
 def load_arm(folder: Path) -> GeneratedArm:
     """The fitted arm that :meth:`GeneratedArm.save` wrote to ``folder``, on the CPU."""
@@ -54,7 +51,6 @@ def load_arm(folder: Path) -> GeneratedArm:
 
 __all__ = [
     "ARMS",
-    "ARM_CONFIGS",
     "Arm",
     "ArmContext",
     "FittedArm",

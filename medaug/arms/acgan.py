@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
-from pydantic import Field, model_validator
 from torch import nn
 
 from medaug.arms.adversarial import GanArm, latents
@@ -14,51 +13,10 @@ from medaug.arms.base import ArmContext, Rows
 from medaug.arms.probe import Decode, probe
 from medaug.errors import UserError
 from medaug.models.acgan import AcganDiscriminator, AcganGenerator, sizes
-from medaug.spec.gan import GanSpec, per_preset
-from medaug.spec.study import Positive
+from medaug.spec.arms import AcganSpec
 from medaug.train.checkpoint import Checkpoint
 from medaug.train.gan import GanTask
 from medaug.train.rows import RowSource
-
-
-class AcganSpec(GanSpec):
-    """Networks of study A; what is learned and how is in :class:`GanSpec`."""
-
-    kind: Literal["acgan"] = "acgan"
-    cond: Literal["ac", "adc", "proj"] = "ac"
-    ngf: Positive = 64
-    ndf: Positive = 64
-    """Channels of the hidden layers of generator and discriminator (the paper: 64, 256, 512)."""
-    nz: Positive = 110
-    """Length of the latent, whose first entries are the class (and InfoGAN's codes)."""
-    width_rule: Literal["flat", "pyramid"] = "flat"
-    """``flat``: all hidden layers alike, the literal reading of the paper; ``pyramid``: doubling
-    towards the small maps, as in the reference code."""
-    geometry: Literal["paper", "k3p0"] = "paper"
-    out_act: Literal["tanh", "relu", "linear"] = per_preset(stable="linear", as_published="tanh")
-    """The paper does not say; the reference code has tanh. ``feature_scale`` has to match."""
-    d_norm: Literal["sn", "bn", "none"] = per_preset(stable="sn", as_published="bn")
-    dropout: Annotated[float, Field(ge=0, lt=1)] = per_preset(stable=0.0, as_published=0.5)
-    """In the discriminator, after every convolution."""
-    n_codes: Annotated[int, Field(ge=0)] = 0
-    """InfoGAN's continuous codes; 0: none."""
-    filter: Literal["discriminator", "none"] = Field(
-        default_factory=lambda fields: "none" if fields["cond"] == "proj" else "discriminator"
-    )
-    """Keep only rows whose class the discriminator predicts as intended, as the paper does."""
-    filter_limit: Positive = 20
-    """Stop a class when fewer than one in this many of its rows pass the filter."""
-
-    @model_validator(mode="after")
-    def _parts_fit(self) -> AcganSpec:
-        if self.d_norm == "bn" and self.adv in ("wgan_gp", "r1"):
-            raise ValueError(
-                f"adv {self.adv} penalises each row's own gradient, which batch norm mixes: "
-                "set d_norm to sn or none"
-            )
-        if self.filter == "discriminator" and self.cond == "proj":
-            raise ValueError("a projection discriminator predicts no class: set filter to none")
-        return self
 
 
 class AcganArm(GanArm):

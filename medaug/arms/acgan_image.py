@@ -4,27 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from medaug.arms.acgan import AcganArm, AcganSpec
+from medaug.arms.acgan import AcganArm
 from medaug.arms.base import ArmContext, Rows, rows_per_chunk
+from medaug.spec.arms import AcganImageSpec
 from medaug.store import Batch, Store
 from medaug.train.checkpoint import Checkpoint
 from medaug.train.gan import GanTask
 
 ENCODED_AT_ONCE = 16
-
-
-class AcganImageSpec(AcganSpec):
-    kind: Literal["acgan_image"] = "acgan_image"  # type: ignore[assignment]
-    image_size: Annotated[int, Field(ge=8)] = 64
-    """Side in pixels at which images are generated; larger slices are made smaller for it, and
-    what is generated is made larger again."""
 
 
 class AcganImageArm(AcganArm):

@@ -3,36 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import model_validator
 
 from medaug.arms.base import ArmContext, GeneratedArm, Rows, balanced_rows, chunks, read
 from medaug.data.augment import STUDY_A, STUDY_D, STUDY_D_EACH, augment, times_four
 from medaug.seeding import seed_of
-from medaug.spec.study import ArmSpec, AugmentSpec
+from medaug.spec.arms import ClassicalSpec
+from medaug.spec.study import AugmentSpec
 
 POLICIES: Mapping[str, AugmentSpec] = {"table1": STUDY_A, "five": STUDY_D, **STUDY_D_EACH}
-
-
-class ClassicalSpec(ArmSpec):
-    kind: Literal["classical"] = "classical"
-    policy: Literal[
-        "study", "table1", "times4", "five", "flip", "crop", "clip", "brightness", "contrast",
-        "custom",
-    ] = "study"  # fmt: skip
-    """``study``: what the U-Net is trained with. ``table1``: study A's. ``times4``: study C's left-
-    right flip, up-down flip and quarter turn of every image. ``five``: study D's rivals together;
-    ``flip`` to ``contrast``: each alone. ``custom``: what ``augment`` says."""
-    augment: AugmentSpec | None = None
-
-    @model_validator(mode="after")
-    def _custom_is_given(self) -> ClassicalSpec:
-        if (self.policy == "custom") != (self.augment is not None):
-            raise ValueError("policy custom and augment belong together: give both or neither")
-        return self
 
 
 class ClassicalArm(GeneratedArm):

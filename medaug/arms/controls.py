@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
 from medaug.arms.base import ArmContext, ResampleArm, balanced_rows
-from medaug.spec.study import ArmSpec
+from medaug.spec.arms import DuplicateSpec, NoneSpec
 from medaug.store.sampler import permutation
-
-
-class NoneSpec(ArmSpec):
-    kind: Literal["none"] = "none"
 
 
 class NoneArm(ResampleArm):
@@ -22,13 +16,6 @@ class NoneArm(ResampleArm):
 
     def rows(self, ctx: ArmContext, n: int) -> np.ndarray:
         return np.empty(0, np.int64)
-
-
-class DuplicateSpec(ArmSpec):
-    kind: Literal["duplicate"] = "duplicate"
-    classes: Literal["balanced", "prior"] = "balanced"
-    """``balanced`` adds what the generated arms add: as many rows of each class. ``prior`` keeps
-    the classes' shares."""
 
 
 class DuplicateArm(ResampleArm):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import Field
 from torch import Tensor, nn
 
 from medaug.arms.adversarial import gan_of, gan_tensors, in_lockstep, latents
@@ -16,40 +15,10 @@ from medaug.arms.probe import probe
 from medaug.errors import UserError
 from medaug.models.dcgan import DCGANS
 from medaug.seeding import seed_of
-from medaug.spec.gan import GanSpec, per_preset
-from medaug.spec.study import Beta, Positive, PositiveFloat
+from medaug.spec.arms import DcganSpec
 from medaug.train.checkpoint import Checkpoint, Progress
 from medaug.train.gan import Gan, GanTask, train_gan
 from medaug.train.loop import part
-
-
-class DcganSpec(GanSpec):
-    """Study B's setting: Adam 2e-4 with beta 0.5, batch 16, 2500 epochs.
-
-    Study D gives 500 epochs and nothing else. ``stable`` smooths the labels and averages the
-    weights of the same networks.
-    """
-
-    kind: Literal["dcgan"] = "dcgan"
-    networks: Literal["auto", "dcgan32", "dcgan128"] = "auto"
-    """``auto``: study B's below 64 pixels, study D's from there on."""
-    nz: Positive = 100
-    width: Positive | None = None
-    """Channels (study B: 128 everywhere, study D: 64 in the discriminator's first layer)."""
-    kernel: Literal[4, 5] = 5
-    """Of study D's networks, which the paper does not give."""
-
-    adv: Literal["bce"] = "bce"
-    cond: Literal["none"] = "none"
-    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = per_preset(stable=0.1, as_published=0)
-    sampler: Literal["prior"] = "prior"
-    feature_scale: Literal["minmax"] = "minmax"
-    epochs: Positive = per_preset(stable=500, as_published=2500)
-    lr_g: PositiveFloat = 2e-4
-    lr_d: PositiveFloat = 2e-4
-    betas: tuple[Beta, Beta] = (0.5, 0.999)
-    ema: Annotated[float, Field(ge=0, lt=1)] = per_preset(stable=0.99, as_published=0.0)
-    eval_every: Positive = 50
 
 
 class DcganArm(FittedArm):

@@ -5,19 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from medaug.arms.base import ArmContext, noise
-from medaug.arms.pca import PcaArm, PcaSpec
+from medaug.arms.pca import PcaArm
 from medaug.arms.probe import probe
 from medaug.models.mlp import VelocityMlp
 from medaug.seeding import generator, seed_of
-from medaug.spec.study import Positive, PositiveFloat
+from medaug.spec.arms import FlowSpec
 from medaug.store import balanced_weights
 from medaug.train.average import follow
 from medaug.train.checkpoint import Checkpoint, Progress
@@ -26,25 +25,6 @@ from medaug.train.rows import MemoryRows
 from medaug.train.scaling import FeatureScale
 from medaug.train.tally import Tally
 from medaug.train.world import World
-
-
-class FlowSpec(PcaSpec):
-    kind: Literal["flow"] = "flow"
-    hidden: Positive = 256
-    depth: Positive = 3
-    epochs: Positive = 20
-    steps_per_epoch: Positive = 100
-    batch_size: Positive = 128
-    lr: PositiveFloat = 1e-3
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.995
-    drop_label: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of rows that are shown without their class, which guidance needs."""
-    guidance: Annotated[float, Field(ge=0)] = 1.0
-    """Classifier-free guidance (Ho & Salimans 2022): v = v0 + guidance (v_class - v0). 1 follows
-    the data; more makes classes more typical and less varied."""
-    solver_steps: Positive = 25
-    eval_every: Positive = 10
-    """Epochs between measurements of ``val/fd``; the last epoch is always measured."""
 
 
 class FlowArm(PcaArm):

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from medaug.arms.base import ArmContext, noise
-from medaug.arms.pca import PcaArm, PcaSpec
+from medaug.arms.pca import PcaArm
 from medaug.errors import UserError
+from medaug.spec.arms import GaussianSpec
 from medaug.train.checkpoint import Checkpoint, Progress
-
-
-class GaussianSpec(PcaSpec):
-    kind: Literal["gaussian"] = "gaussian"
 
 
 class GaussianArm(PcaArm):

@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
-from pydantic import Field
-
-from medaug.arms.acgan import AcganArm, AcganSpec
-
-
-class InfoganSpec(AcganSpec):
-    kind: Literal["infogan"] = "infogan"  # type: ignore[assignment]
-    n_codes: Annotated[int, Field(ge=1)] = 2
+from medaug.arms.acgan import AcganArm
+from medaug.spec.arms import InfoganSpec
 
 
 class InfoganArm(AcganArm):

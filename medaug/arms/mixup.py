@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import torch
 
 from medaug.arms.base import ArmContext, GeneratedArm, Rows, balanced_rows, chunks, read
 from medaug.seeding import numpy_generator
-from medaug.spec.study import ArmSpec, PositiveFloat
-
-
-class MixupSpec(ArmSpec):
-    kind: Literal["mixup"] = "mixup"
-    alpha: PositiveFloat = 0.4
-    """Both parameters of the Beta distribution of the mixing weight; small: close to one row."""
+from medaug.spec.arms import MixupSpec
 
 
 class MixupArm(GeneratedArm):

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
 from medaug.arms.base import ArmContext, GeneratedArm, Rows, balanced_rows, chunks, noise, read
-from medaug.spec.study import ArmSpec, PositiveFloat
+from medaug.spec.arms import NoiseSpec
 from medaug.train.scaling import FeatureScale
 from medaug.train.world import World
-
-
-class NoiseSpec(ArmSpec):
-    kind: Literal["noise"] = "noise"
-    sigma: PositiveFloat = 0.1
-    """Standard deviation of the noise in units of each channel's own."""
 
 
 class NoiseArm(GeneratedArm):

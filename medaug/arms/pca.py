@@ -18,20 +18,12 @@ from torch import Tensor
 from medaug.arms.base import ArmContext, FittedArm
 from medaug.errors import UserError
 from medaug.seeding import generator
-from medaug.spec.study import ArmSpec, Positive
 from medaug.train.rows import MemoryRows, RowSource
 from medaug.train.scaling import rows_per_read
 from medaug.train.world import World
 
 OVERSAMPLING = 10
 PASSES = 4
-
-
-class PcaSpec(ArmSpec):
-    """Configuration of an arm that works on principal components."""
-
-    components: Positive = 64
-    """At most; fewer rows or values give fewer."""
 
 
 @dataclass(frozen=True)

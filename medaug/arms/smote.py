@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import torch
 
 from medaug.arms.base import ArmContext, GeneratedArm, Rows, balanced_rows, chunks, read
-from medaug.arms.pca import PcaSpace, PcaSpec
+from medaug.arms.pca import PcaSpace
 from medaug.seeding import numpy_generator
-from medaug.spec.study import Positive
-
-
-class SmoteSpec(PcaSpec):
-    kind: Literal["smote"] = "smote"
-    neighbours: Positive = 5
-    of_other_patients: bool = False
-    """Take neighbours from other patients only. Without, the neighbours of a slice are mostly the
-    slices beside it, and SMOTE makes what is between them."""
+from medaug.spec.arms import SmoteSpec
 
 
 class SmoteArm(GeneratedArm):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from medaug.arms.adversarial import gan_of, gan_tensors, latents
@@ -15,43 +14,11 @@ from medaug.arms.base import ArmContext
 from medaug.arms.pca import PcaArm
 from medaug.arms.probe import probe
 from medaug.models.mlp import MlpCritic, MlpGenerator
-from medaug.spec.gan import GanSpec, Weight
-from medaug.spec.study import Beta, Positive, PositiveFloat
+from medaug.spec.arms import WganGpSpec
 from medaug.train.checkpoint import Checkpoint, Progress
 from medaug.train.gan import Gan, GanTask, train_gan
 from medaug.train.rows import MemoryRows
 from medaug.train.scaling import FeatureScale
-
-
-class WganGpSpec(GanSpec):
-    """Both presets are the same here: f-CLSWGAN is none of the four studies.
-
-    Penalty 10, five critic steps per generator step, class loss .01 and beta1 .5 are that paper's
-    (Xian et al. 2018); the small networks and their learning rate are our choice, for hundreds of
-    rows instead of tens of thousands.
-    """
-
-    kind: Literal["wgan_gp"] = "wgan_gp"
-    components: Positive = 64
-    """Principal components, at most."""
-    hidden: Positive = 256
-    nz: Positive = 64
-
-    adv: Literal["wgan_gp"] = "wgan_gp"
-    cond: Literal["none"] = "none"
-    aux_weight: Weight = 0.01
-    """Weight of a frozen linear classifier's cross-entropy in the generator's loss."""
-    feature_scale: Literal["standardise"] = "standardise"
-    sampler: Literal["balanced", "prior"] = "balanced"
-    epochs: Positive = 50
-    steps_per_epoch: Positive | None = 100
-    batch_size: Positive = 64
-    lr_g: PositiveFloat = 5e-4
-    lr_d: PositiveFloat = 5e-4
-    betas: tuple[Beta, Beta] = (0.5, 0.9)
-    n_critic: Positive = 5
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.98
-    eval_every: Positive = 10
 
 
 class WganGpArm(PcaArm):

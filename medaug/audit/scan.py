@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from medaug.audit.leakage import FILE, Image, Leak, Leakage, read_leakage
-from medaug.data.image_layouts import IMAGE_LAYOUTS
 from medaug.metrics.leakage import Pair, crossing, find_duplicates
 from medaug.storage.artifacts import Artifacts
 from medaug.storage.files import write_whole
@@ -25,6 +24,7 @@ SIDE = 128
 """Pixels. At 64, smooth slices of different patients pass for copies: 323 pairs among 1,861 slices
 of 61 head CTs. At 128 there is none, and known copies are still all found."""
 READ_ROWS = 64
+_IMAGES_OF_0_1 = ("class_folders", "head_ct", "ct_ich", "image_list")
 ROLES = ("train", "val", "eval", "test")
 
 
@@ -94,8 +94,7 @@ def _rows_to_compare(slices: Store) -> np.ndarray:
     the same places, so that of a volume and its copy the same ones are taken. Whatever exceeds
     :data:`MOST_IMAGES` is left out evenly."""
     rows = np.arange(len(slices))
-    layout = slices.manifest["extra"].get("data", {}).get("layout")
-    if layout not in IMAGE_LAYOUTS:
+    if not of_images(slices):
         places = np.linspace(0.25, 0.75, SLICES_OF_VOLUME)
         of_volume = (np.flatnonzero(slices.volumes == name) for name in np.unique(slices.volumes))
         inner = [own[np.unique((places * len(own)).astype(int))] for own in of_volume]
@@ -103,6 +102,14 @@ def _rows_to_compare(slices: Store) -> np.ndarray:
     if len(rows) > MOST_IMAGES:
         rows = rows[np.linspace(0, len(rows) - 1, MOST_IMAGES).astype(int)]
     return rows
+
+
+def of_images(slices: Store) -> bool:
+    """Whether the rows are 2-D images, and not slices of volumes."""
+    extra = slices.manifest["extra"]
+    if "images" in extra:
+        return bool(extra["images"])
+    return extra.get("data", {}).get("layout") in _IMAGES_OF_0_1
 
 
 def _small_images(store: Store) -> Iterator[np.ndarray]:

@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from torch.distributed import TCPStore
 
-from medaug.arms.acgan import AcganSpec
 from medaug.bench.result import Figure, Options, Result
 from medaug.bench.steps_gan import BATCH, Ours, acgan_pair, random_rows
 from medaug.bench.timing import Spread
 from medaug.bench.workbench import Bench, one_thread
 from medaug.errors import MedaugError
+from medaug.spec.arms import AcganSpec
 from medaug.train.allocator import keep_freed_memory
 from medaug.train.world import World, init_group, leave_group
 

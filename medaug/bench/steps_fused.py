@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from medaug.arms.acgan import AcganSpec
 from medaug.bench.result import Figure
 from medaug.bench.steps_gan import BATCH, Ours, acgan_pair, random_rows
 from medaug.bench.workbench import Bench
 from medaug.models.fused import fuse
 from medaug.models.layers import JointPass
+from medaug.spec.arms import AcganSpec
 
 REPLICATES = (1, 4, 16)
 EQUAL = 1e-10

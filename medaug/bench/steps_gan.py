@@ -11,14 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medaug.arms.acgan import AcganSpec
-from medaug.arms.dcgan import DcganSpec
 from medaug.bench.result import Figure
 from medaug.bench.workbench import Bench, reference_step
 from medaug.models.acgan import AcganDiscriminator, AcganGenerator
 from medaug.models.dcgan import DCGANS
 from medaug.models.layers import Dropout
 from medaug.models.products import Conv2d, ConvTranspose2d
+from medaug.spec.arms import AcganSpec, DcganSpec
 from medaug.spec.gan import GanSpec
 from medaug.train.gan_run import GanTask, Replicate
 from medaug.train.gan_step import GanBatch, GanStep

@@ -51,7 +51,7 @@ def main(debug: bool, verbose: int) -> None:
 
 
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
-    "Commands for a study": (init.init, plan.plan, study.run, study.resume, study.show),
+    "Commands for a study": (init.init, init.check, plan.plan, study.run, study.resume, study.show),
     "Commands for its results": (
         results.leaderboard,
         results.report,

@@ -117,14 +117,13 @@ def load(
 
 
 def _arm_types() -> Mapping[str, type[ArmSpec]]:
-    from medaug.arms import ARM_CONFIGS
+    from medaug.spec.arms import ARM_CONFIGS
 
     return ARM_CONFIGS
 
 
 def _choices() -> Mapping[str, Collection[str]]:
     from medaug.data.layouts import LAYOUTS
-    from medaug.models.classifiers import CLASSIFIERS
-    from medaug.spec.classifier import LINEAR
+    from medaug.spec.classifier import LINEAR, NETWORKS
 
-    return {"data.layout": LAYOUTS, "classifier.kind": [*LINEAR, *CLASSIFIERS]}
+    return {"data.layout": LAYOUTS, "classifier.kind": [*LINEAR, *NETWORKS]}

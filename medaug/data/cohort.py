@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from medaug.errors import UserError
-from medaug.spec.study import DataSpec
+from medaug.spec.data import DataSpec
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,23 @@ class Scan:
     """Position of a 2-D image in its patient's series; None for a volume."""
     part: str | None = None
     """``train``, ``val`` or ``test`` where the publisher's folders say so (as_published)."""
+    more: tuple[Path, ...] = ()
+    """Further sequences of the same scan, channels 1, 2 …; ``path`` is channel 0."""
+    more_masks: tuple[Path, ...] = ()
+    """Further masks of the scan: its mask is their union."""
+    covariates: tuple[tuple[str, str], ...] = ()
+    """(column, cell) of the columns that ``data.covariates`` names."""
+    line: int | None = None
+    """Of the table that lists the scan."""
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """One address (see :mod:`medaug.data.address`) per channel."""
+        return (self.path, *self.more)
+
+    @property
+    def masks(self) -> tuple[Path, ...]:
+        return (self.mask, *self.more_masks) if self.mask else ()
 
 
 @dataclass(frozen=True)
@@ -36,6 +53,8 @@ class Reject:
     """One line without any name from the disk: logs repeat it, beside the patient's pseudonym."""
     patient: str | None = None
     """Raw id, where the layout knows it; without it, messages give a pseudonym of the path."""
+    label: int | None = None
+    """Of a scan: the class that loses it."""
     unlabelled: bool = False
     """Nothing is wrong with the file but that no table says its class or patient."""
 

@@ -20,6 +20,7 @@ from pydicom import Dataset, config, dcmread, uid
 from pydicom.pixels import get_decoder
 from pydicom.uid import UID
 
+from medaug.data.address import split_address
 from medaug.data.dicom_geometry import Placed, place
 from medaug.data.dicom_header import check_structure
 from medaug.data.files import BadFile, open_regular, series_files
@@ -65,7 +66,7 @@ def read_series(folder: Path, *, limits: Limits = DEFAULT_LIMITS) -> Volume:
         BadFile: a file is not what :data:`TAGS` and ``limits`` want, or the slices are not one
             regular stack; names a file by its place in the order of names, from 1.
     """
-    if not stat.S_ISDIR(os.lstat(folder).st_mode):
+    if not stat.S_ISDIR(os.lstat(split_address(folder)[0]).st_mode):
         raise BadFile("not a folder; put the series' .dcm files into a folder of their own")
     paths = series_files(folder)
     if not 2 <= len(paths) <= MAX_SLICES:

@@ -5,14 +5,21 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import re
 import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from medaug.data.address import split_address
+from medaug.data.names import ARCHIVES, PICTURES, SLICES, TABLES, VOLUMES, ending_of
+
 MAX_NAME_BYTES = 255
 _CHUNK = 1 << 20
+_HEADER = 1 << 18
+_SERIES_UID = re.compile(rb"\x20\x00\x0e\x00(?:UI.{2}|.{4})([0-9.]{3,64})", re.S)
+_NO_SLICES = PICTURES | VOLUMES | TABLES | ARCHIVES
 
 
 class BadFile(Exception):
@@ -70,11 +77,43 @@ def _check_kind(mode: int) -> None:
     raise BadFile(f"{kind}, not a regular file; put the file itself here")
 
 
-def series_files(folder: Path) -> tuple[Path, ...]:
-    """The ``*.dcm`` files of a folder by name, of whatever kind they are."""
+def series_files(path: Path) -> tuple[Path, ...]:
+    """The DICOM files of a folder by name: those called ``*.dcm`` or ``*.ima``, of whatever kind
+    they are, and others that are DICOM by content. Of ``folder#UID`` those of that series."""
+    folder, uid = split_address(path)
     with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries if entry.name.lower().endswith(".dcm")]
-    return tuple(folder / name for name in sorted(names) if not name.startswith("."))
+        names = [entry.name for entry in entries if not entry.name.startswith(".")]
+    files = tuple(folder / name for name in sorted(names) if _is_slice(folder / name))
+    if uid is None:
+        return files
+    return tuple(file for file in files if series_uid(file) == uid)
+
+
+def _is_slice(path: Path) -> bool:
+    ending = ending_of(path.name)
+    if ending in SLICES:
+        return True
+    if ending in _NO_SLICES or path.name.upper() == "DICOMDIR" or not path.is_file():
+        return False
+    try:
+        with open_regular(path) as file:
+            return file.read(132)[128:] == b"DICM"
+    except BadFile:
+        return False
+
+
+def series_uid(path: Path) -> str | None:
+    """The SeriesInstanceUID of a DICOM file, by the bytes of its header; None where there is none.
+
+    References to other series come before it (group 0008), so the last one counts.
+    """
+    try:
+        with open_regular(path) as file:
+            head = file.read(_HEADER)
+    except BadFile:
+        return None
+    found = _SERIES_UID.findall(head)
+    return found[-1].decode("ascii") if found else None
 
 
 @contextmanager

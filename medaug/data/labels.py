@@ -9,19 +9,21 @@ from __future__ import annotations
 import csv
 import difflib
 import io
+import json
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
+from typing import Any
 
+from medaug.data.canonical import near_id
 from medaug.data.files import BadFile, open_regular
 from medaug.errors import UserError
 
 PATIENT_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 """What a patient id may look like; it never becomes a path, its pseudonym does."""
-_MAX_BYTES = 16 << 20
+_MAX_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -87,12 +89,12 @@ class Labels:
     def near_miss(self, patient: str) -> int | None:
         """The line of an id that a spreadsheet may have made of ``patient``: ``007`` and ``7``,
         ``1e5`` and ``100000``, other case or separators. None where there is no such line."""
-        wanted = _loose(patient)
-        return next((line for key, line in self.line_of.items() if _loose(key) == wanted), None)
+        return near_id(patient, self.line_of)
 
 
 def read_table(path: Path, want: Sequence[str] = ()) -> Table:
-    """Read a comma-separated UTF-8 file (with or without byte order mark, any line ends).
+    """Read a comma-separated (``.tsv``: tab-separated) UTF-8 file, with or without byte order mark,
+    any line ends.
 
     Args:
         want: columns that must be there, by their exact names.
@@ -100,7 +102,8 @@ def read_table(path: Path, want: Sequence[str] = ()) -> Table:
     Raises:
         UserError: with the line, for anything that two readers could understand differently.
     """
-    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
+    delimiter = "\t" if path.suffix.lower() in (".tsv", ".tab") else ","
+    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True, delimiter=delimiter)
     records: list[tuple[int, list[str]]] = []
     try:
         records.extend((reader.line_num, cells) for cells in reader if cells)
@@ -169,8 +172,21 @@ def unlabelled(found: Iterable[str], labels: Labels) -> dict[str, str]:
     return reasons
 
 
-def _loose(patient: str) -> str:
+def read_json(path: Path) -> Any:
+    """The JSON in ``path``.
+
+    Raises:
+        UserError: it is no regular file, too large, or not JSON.
+    """
     try:
-        return str(Decimal(patient).normalize())
-    except InvalidOperation:
-        return re.sub(r"[^a-z0-9]", "", patient.casefold()).lstrip("0")
+        with open_regular(path) as file:
+            raw = file.read(_MAX_BYTES + 1)
+    except BadFile as error:
+        raise UserError(f"{path.name}: {error}") from None
+    if len(raw) > _MAX_BYTES:
+        raise UserError(f"{path.name}: more than {_MAX_BYTES >> 20} MiB; is this the data list?")
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise UserError(f"{path.name}{line}: is not JSON; export it again") from None

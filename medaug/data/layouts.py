@@ -1,232 +1,271 @@
-"""Folder layouts: which files are whose scans, and of which class. Nothing guesses a class."""
+"""From what a study names to a cohort: a table of scans, or a folder through its importer."""
 
 from __future__ import annotations
 
 import os
 import re
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from medaug.data.address import is_two_dimensional, split_address
 from medaug.data.cohort import Cohort, Reject, Scan, absent, folder_of
-from medaug.data.image_layouts import IMAGE_LAYOUTS
-from medaug.data.labels import PATIENT_ID, Table, read_table, unlabelled
-from medaug.data.monai_datalist import monai_datalist
-from medaug.data.nnunet import nnunet
+from medaug.data.copies import one_person
+from medaug.data.digests import Digests
+from medaug.data.files import BadFile, check_name
+from medaug.data.importers import IMPORTERS, Found, Options, import_folder
+from medaug.data.importers.base import count_reasons
+from medaug.data.importers.tree import HIDDEN
 from medaug.data.privacy import pseudonym
-from medaug.data.table import scan_table
+from medaug.data.table import JOIN, PUBLISHED, STUDY, TABLE, Row, ScanTable, check_rows
 from medaug.errors import UserError
-from medaug.spec.study import DataSpec
+from medaug.spec.data import DataSpec
 
 Progress = Callable[[int, int, str], None]
 """(done, total, what): called after each unit of work."""
-Layout = Callable[[DataSpec, Progress | None], Cohort]
 
-NAME_MAPPING = "name_mapping.csv"
-_ID_COLUMN = re.compile(r"(BraTS_?\d{2,4}_?(subject_?)?ID)|((subject|patient)(_?ID)?)|ID", re.I)
-"""Columns of subject ids: BraTS_2020_subject_ID, BraTS18ID, subject_ID, patient_id …"""
-_SUFFIXES = (".nii.gz", ".nii", ".hdr")
+PHANTOM = "phantom"
+LAYOUTS = (*IMPORTERS, PHANTOM)
+"""What ``data.layout`` may be."""
+_WITH_CHANNELS = ("brats", "nnunet")
 
 
-def read_cohort(spec: DataSpec, progress: Progress | None = None) -> Cohort:
-    """The scans of ``spec.root`` as its layout names them; no image is opened yet.
+def read_cohort(
+    spec: DataSpec,
+    progress: Progress | None = None,
+    *,
+    part: str = STUDY,
+    digests: Digests | None = None,
+) -> Cohort:
+    """The scans of ``spec``, of one part (study, pool or external); no image is opened yet.
 
     Raises:
-        UserError: there is no such layout or folder, its labels contradict each other, or a scan
-            has none and ``spec.accept.missing`` is not set.
+        UserError: there is no such table, folder or importer; what they say contradicts itself; a
+            scan has no class and ``spec.accept.missing`` is not set.
     """
-    if spec.layout not in LAYOUTS:
+    digests = digests or Digests()
+    if spec.layout == PHANTOM:
+        spec = _phantom(spec, progress)
+    elif spec.layout not in LAYOUTS:
         raise UserError(f"data.layout: '{spec.layout}'; use one of {', '.join(sorted(LAYOUTS))}")
-    cohort = LAYOUTS[spec.layout](spec, progress)
-    bare = [reject for reject in cohort.rejects if reject.unlabelled]
+    if spec.layout == "table":
+        return _of_table(spec, part, digests)
+    found = import_folder(folder_of(spec), options_of(spec), spec.layout)
+    rows, notes = checked(found, folder_of(spec), digests, spec)
+    cohort = cohort_of(rows, folder_of(spec), spec, part, [*found.notes, *notes, *_left(found)])
+    rejects = [replace(r, path=folder_of(spec) / r.path) for r in found.rejects]
+    rejects += cohort.rejects
+    _refuse_unlabelled(rejects, spec)
+    lines = [absent(spec, f"{table}: {text}") for table, text in found.lines_left.items()]
+    return replace(cohort, rejects=tuple(rejects), notes=(*cohort.notes, *lines))
+
+
+def check_source(spec: DataSpec) -> None:
+    """Raises UserError where there is no such table or folder."""
+    if spec.layout == "table":
+        table_of(spec)
+    elif spec.layout != PHANTOM:
+        folder_of(spec)
+
+
+def table_of(spec: DataSpec) -> Path:
+    """The table that a study reads.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = spec.table if spec.table is not None else folder_of(spec) / TABLE
+    if not path.is_file():
+        field = "data.root: holds no" if spec.table is None else "data.table: no file"
+        raise UserError(f"{field} {path.name}; check data, or make one with medaug init")
+    return path
+
+
+def options_of(spec: DataSpec) -> Options:
+    """What a study tells an importer."""
+    channels: tuple[str, ...] = tuple(spec.channel.split(JOIN))
+    default = DataSpec.model_fields["channel"].default
+    if spec.layout not in _WITH_CHANNELS and spec.channel == default:
+        channels = ()
+    if spec.layout == "brats" and not all(re.fullmatch(r"[A-Za-z0-9]+", c) for c in channels):
+        raise UserError(f"data.channel: '{spec.channel}'; use the end of a file name, like flair")
+    return Options(
+        classes=tuple(spec.label_of),
+        required=() if spec.grades else spec.classes,
+        channels=channels,
+        blocks=spec.accept.blocks,
+    )
+
+
+def checked(
+    found: Found, root: Path, digests: Digests, spec: DataSpec
+) -> tuple[list[Row], list[str]]:
+    """The rows of an importer, held to the rules of a table; equal pictures have one patient.
+
+    Raises:
+        UserError: a rule is broken.
+    """
+    if not found.rows:
+        return [], []
+    anonymous = [replace(row, patient=None) if found.alone else row for row in found.rows]
+    check_rows("data.root", anonymous, similar_ids=spec.accept.similar_ids)
+    return one_person(
+        found.rows, root, digests, name="data.root", merge=True, accept=spec.accept.copies
+    )
+
+
+def cohort_of(
+    rows: Iterable[Row], base: Path, spec: DataSpec, part: str, notes: Iterable[str], name: str = ""
+) -> Cohort:
+    """The rows of one part as scans: by patient, else in their order; 2-D images are numbered
+    within their patient.
+
+    Raises:
+        UserError: a row has a class that the study does not know.
+    """
+    scans: list[Scan] = []
+    rejects: list[Reject] = []
+    seen = Counter[str]()
+    for row in sorted((r for r in rows if r.scored_in == part), key=lambda r: r.unit):
+        paths = [base / file for file in row.files]
+        try:
+            for path in paths:
+                check_name(split_address(path)[0])
+        except BadFile as error:
+            rejects.append(Reject(paths[0], str(error), row.unit))
+            continue
+        number = seen[row.unit] if row.slice is None else row.slice
+        seen[row.unit] += 1
+        masks = [base / file for file in row.masks]
+        scans.append(
+            Scan(
+                patient=row.unit,
+                path=paths[0],
+                mask=masks[0] if masks else None,
+                label=None if row.label is None else _label(row, spec, name),
+                index=number if is_two_dimensional(paths[0]) else None,
+                part=row.part if row.part in PUBLISHED else None,
+                more=tuple(paths[1:]),
+                more_masks=tuple(masks[1:]),
+                covariates=tuple((c, _covariate(row, c)) for c in spec.covariates),
+                line=row.line,
+            )
+        )
+    return Cohort(tuple(scans), spec.classes, tuple(rejects), tuple(notes))
+
+
+def _of_table(spec: DataSpec, part: str, digests: Digests) -> Cohort:
+    path = table_of(spec)
+    table = ScanTable.read(path, similar_ids=spec.accept.similar_ids)
+    _check_covariates(table, spec)
+    base = path.parent
+    inside = (spec.root or base).resolve()
+    for row in table.rows:
+        for file in (*row.files, *row.masks):
+            place = split_address(base / file)[0]
+            if os.path.isabs(file) or not place.resolve().is_relative_to(inside):
+                raise UserError(
+                    f"{table.name}:{row.line}: points outside of data.root; write paths relative "
+                    "to the table, and set data.root to the folder that holds the files"
+                )
+    if any(".." in row.files[0] for row in table.rows):
+        base = base.resolve()
+        table = replace(table, rows=tuple(_plain(row, base) for row in table.rows))
+    rows, notes = one_person(
+        table.rows, base, digests, name=table.name, merge=False, accept=spec.accept.copies
+    )
+    notes = [*table.notes, *_about_patients(table), *notes]
+    return cohort_of(rows, base, spec, part, notes, table.name)
+
+
+def _plain(row: Row, base: Path) -> Row:
+    def plain(file: str) -> str:
+        return os.path.normpath(base / file)
+
+    return replace(
+        row,
+        files=tuple(map(plain, row.files)),
+        masks=tuple(map(plain, row.masks)),
+        patient=row.patient or row.files[0],
+    )
+
+
+def _about_patients(table: ScanTable) -> list[str]:
+    named = [role for role in ("patient", "group") if role in table.columns]
+    named = [role for role in named if any(getattr(row, role) for row in table.rows)]
+    if named:
+        column = table.columns[named[-1]]
+        return [f"patients are those of {table.name}, column {column}"]
+    return [
+        f"{table.name}: no column patient or group, so every scan counts as a patient of its own; "
+        "if one person has several, add the column or scores leak"
+    ]
+
+
+def _check_covariates(table: ScanTable, spec: DataSpec) -> None:
+    known = {name for row in table.rows for name in row.covariates} | {"site", "part"}
+    if unknown := [name for name in spec.covariates if name not in known]:
+        raise UserError(
+            f"data.covariates: {table.name} has no column '{unknown[0]}'; it has "
+            f"{', '.join(sorted(known))}"
+        )
+
+
+def _covariate(row: Row, column: str) -> str:
+    if column in row.covariates:
+        return row.covariates[column]
+    return str(getattr(row, column, None) or "") if column in ("site", "part") else ""
+
+
+def _label(row: Row, spec: DataSpec, name: str) -> int:
+    assert row.label is not None
+    if row.label in spec.label_of:
+        return spec.label_of[row.label]
+    shown = f"'{row.label}'" if re.fullmatch(r"[\w .+-]{1,24}", row.label) else "this value"
+    where = f"{name}:{row.line}" if name else "data.classes"
+    raise UserError(
+        f"{where}: class {shown} is unknown; write one of {', '.join(spec.label_of)}, add it to "
+        "data.classes, or map it in data.grades"
+    )
+
+
+def _left(found: Found) -> list[str]:
+    """One line for each reason that files were left out for, but for what is nobody's scan."""
+    told = {r.reason for r in found.rejects}
+    return [
+        f"{n} files left out: {reason}"
+        for reason, n in count_reasons(found.left_out)
+        if reason != HIDDEN and reason not in told and not reason.startswith(("no scan", "a table"))
+    ]
+
+
+def _refuse_unlabelled(rejects: Collection[Reject], spec: DataSpec) -> None:
+    bare = [reject for reject in rejects if reject.unlabelled]
     if bare and not spec.accept.missing:
         names = {reject.patient or str(reject.path) for reject in bare}
         # A near miss explains more than the first of many.
         reason = next((r.reason for r in bare if "nearly" in r.reason), bare[0].reason)
         raise UserError(
-            f"data.root: {len(bare)} scans without a label ({_first_five(names)}), one {reason}; "
+            f"data.root: {len(bare)} scans without a label ({first_five(names)}), one {reason}; "
             "or set data.accept.missing to leave them out"
         )
-    return cohort
 
 
-def brats(spec: DataSpec, progress: Progress | None = None) -> Cohort:
-    """``DIR/<class>/<patient>/<patient>_<channel>.nii.gz`` with ``<patient>_seg.nii.gz``, or
-    ``DIR/<patient>/…`` with the classes in ``DIR/name_mapping.csv`` (column ``Grade``).
-
-    Other folders than those of ``spec.classes`` are skipped with a note. A folder without the
-    channel is rejected.
-    """
-    root = folder_of(spec)
-    if not re.fullmatch(r"[A-Za-z0-9]+", spec.channel):
-        raise UserError(f"data.channel: '{spec.channel}'; use the end of a file name, like flair")
-    folders, rejects, notes = _patients(root, spec)
-    scans = []
-    for folder, label in folders:
-        image = _file(folder, spec.channel)
-        if image is None:
-            path = folder / f"{folder.name}_{spec.channel}.nii.gz"
-            reason = f"no {spec.channel} image; put <patient>_{spec.channel}.nii.gz into the folder"
-            rejects.append(Reject(path, reason, folder.name))
-        else:
-            scans.append(Scan(folder.name, image, _file(folder, "seg"), label))
-    scans.sort(key=lambda scan: scan.patient)
-    return Cohort(tuple(scans), spec.classes, tuple(rejects), tuple(notes))
+def first_five(names: Collection[str]) -> str:
+    return ", ".join(map(pseudonym, sorted(names)[:5])) + ", …" * (len(names) > 5)
 
 
-def dicom_series(spec: DataSpec, progress: Progress | None = None) -> Cohort:
-    """``DIR/<class>/<patient>/*.dcm``, one series per patient, or ``DIR/<patient>/*.dcm`` with the
-    classes in ``DIR/name_mapping.csv``; a mask is ``<patient>_seg.nii.gz`` in the same folder.
-
-    Only files named ``*.dcm`` in that very folder are read, a DICOMDIR never is.
-    """
-    folders, rejects, notes = _patients(folder_of(spec), spec)
-    scans = [Scan(folder.name, folder, _file(folder, "seg"), label) for folder, label in folders]
-    scans.sort(key=lambda scan: scan.patient)
-    return Cohort(tuple(scans), spec.classes, tuple(rejects), tuple(notes))
-
-
-def phantom(spec: DataSpec, progress: Progress | None = None) -> Cohort:
-    """A simulated cohort, written once to ``~/.cache/medaug`` and then read as :func:`brats`."""
+def _phantom(spec: DataSpec, progress: Progress | None) -> DataSpec:
+    """A simulated cohort, written once to ``~/.cache/medaug`` and then read as BraTS folders."""
     from medaug.data.phantom import CLASSES, RENDERER, write_cohort  # loads SciPy
 
     if spec.classes != CLASSES:
         raise UserError(f"data.classes: a phantom cohort has {', '.join(CLASSES)}")
     out = _cache() / f"phantom{RENDERER}-{spec.phantom.signature()}-{spec.image_size}"
     write_cohort(spec.phantom, spec.image_size, out, progress)
-    return brats(spec.model_copy(update={"root": out, "channel": "flair"}))
-
-
-LAYOUTS: Mapping[str, Layout] = {
-    "brats": brats,
-    "dicom_series": dicom_series,
-    "monai_datalist": monai_datalist,
-    "nnunet": nnunet,
-    "phantom": phantom,
-    "table": scan_table,
-    **IMAGE_LAYOUTS,
-}
-
-_Found = tuple[list[tuple[Path, int]], list[Reject], list[str]]
-"""(patient folder, class index) pairs, what was left out, notes."""
-
-
-def _patients(root: Path, spec: DataSpec) -> _Found:
-    """Patient folders in class folders, or with their classes in a table."""
-    if any(_is_folder(root / name) for name in spec.classes):
-        return _by_class_folder(root, spec.classes)
-    if (root / NAME_MAPPING).exists():
-        return _by_name_mapping(root, spec)
-    raise UserError(
-        f"data.root: holds neither a folder {' or '.join(spec.classes)} nor {NAME_MAPPING}; "
-        "check data.root and data.classes"
-    )
-
-
-def _by_class_folder(root: Path, classes: Sequence[str]) -> _Found:
-    folders: list[tuple[Path, int]] = []
-    rejects: list[Reject] = []
-    class_of: dict[str, str] = {}
-    for label, name in enumerate(classes):
-        if not _is_folder(root / name):
-            continue
-        for folder in _patient_folders(root / name, rejects):
-            if (other := class_of.setdefault(folder.name, name)) != name:
-                raise UserError(
-                    f"data.root: patient {pseudonym(folder.name)} is in {other} and in {name}; "
-                    "a patient has one class"
-                )
-            folders.append((folder, label))
-    # Other folders may be named after patients, so their names are not repeated.
-    others = [folder for folder in _folders(root) if folder.name not in classes]
-    notes = []
-    if others:
-        inside = sum(1 for folder in others for _ in _folders(folder))
-        notes.append(
-            f"{len(others)} folder(s) beside {', '.join(classes)} skipped, with {inside} "
-            "folder(s) inside: their class is not in data.classes"
-        )
-    return folders, rejects, notes
-
-
-def _by_name_mapping(root: Path, spec: DataSpec) -> _Found:
-    rejects: list[Reject] = []
-    folders = {folder.name: folder for folder in _patient_folders(root, rejects)}
-    table = read_table(root / NAME_MAPPING, ["Grade"])
-    id_column = _id_column(table, folders)
-    # BraTS writes NA where a patient was not part of that year's challenge.
-    rows = tuple((line, row) for line, row in table.rows if row[id_column] not in ("", "NA"))
-    labels = replace(table, rows=rows).labels(id_column, "Grade", spec.label_of)
-    notes = [f"{NAME_MAPPING}: ids are those of column {id_column}", *labels.notes]
-    bare = unlabelled(folders, labels)
-    for patient, reason in bare.items():
-        rejects.append(Reject(folders.pop(patient), reason, patient, unlabelled=True))
-    missing = labels.by_id.keys() - folders.keys()
-    if missing and (spec.accept.missing or not bare):  # else the folders may explain the lines
-        text = f"{NAME_MAPPING}: {len(missing)} patients have no folder ({_first_five(missing)})"
-        notes.append(absent(spec, text))
-    return [(folder, labels.by_id[name]) for name, folder in folders.items()], rejects, notes
-
-
-def _first_five(names: Collection[str]) -> str:
-    return ", ".join(map(pseudonym, sorted(names)[:5])) + ", …" * (len(names) > 5)
-
-
-def _id_column(table: Table, folders: Collection[str]) -> str:
-    """The subject-id column that knows most of the folders."""
-    known = {
-        column: sum(row[column] in folders for _, row in table.rows)
-        for column in table.columns
-        if _ID_COLUMN.fullmatch(column)
-    }
-    if not known:
-        raise UserError(
-            f"{table.name}:1: no column of ids (have {{{', '.join(table.columns)}}}); name it "
-            "subject_ID"
-        )
-    best = max(known, key=lambda column: known[column])
-    if not known[best]:
-        raise UserError(
-            f"{table.name}: none of the {len(folders)} patient folders is in column "
-            f"{' or '.join(known)}; ids are compared exactly, as text"
-        )
-    return best
-
-
-def _patient_folders(parent: Path, rejects: list[Reject]) -> Iterator[Path]:
-    """Folders whose names can be patient ids; the others go to ``rejects``."""
-    for entry in sorted(os.scandir(parent), key=lambda entry: entry.name):
-        if entry.name.startswith(".") or entry.is_file(follow_symlinks=False):
-            continue
-        path = Path(entry.path)
-        if not entry.is_dir(follow_symlinks=False):
-            reason = (
-                "a link or special file where a patient's folder should be; put the folder here"
-            )
-            rejects.append(Reject(path, reason, entry.name))
-        elif not PATIENT_ID.fullmatch(entry.name):
-            reason = "the folder's name is no patient id; use 1 to 64 of A-Z a-z 0-9 . _ - only"
-            rejects.append(Reject(path, reason, entry.name))
-        else:
-            yield path
-
-
-def _folders(parent: Path) -> Iterator[Path]:
-    with os.scandir(parent) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
-                yield Path(entry.path)
-
-
-def _is_folder(path: Path) -> bool:
-    return path.is_dir() and not path.is_symlink()
-
-
-def _file(folder: Path, what: str) -> Path | None:
-    """``<patient>_<what>`` in the first format that is there, whatever kind of file it is."""
-    names = (folder / f"{folder.name}_{what}{suffix}" for suffix in _SUFFIXES)
-    return next((path for path in names if os.path.lexists(path)), None)
+    return spec.model_copy(update={"root": out, "channel": "flair", "layout": "brats"})
 
 
 def _cache() -> Path:

@@ -20,7 +20,7 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from medaug.data.files import BadFile, take
-from medaug.spec.study import AcceptSpec
+from medaug.spec.data import AcceptSpec
 
 _DTYPES = {
     2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8",

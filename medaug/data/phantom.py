@@ -42,7 +42,7 @@ from medaug.data.anatomy import (
 )
 from medaug.errors import UserError
 from medaug.seeding import numpy_generator
-from medaug.spec.study import PhantomSpec
+from medaug.spec.data import PhantomSpec
 
 CLASSES = ("LGG", "HGG")
 MARKER = "cohort.json"

@@ -9,8 +9,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from medaug.data.address import is_two_dimensional, split_address
 from medaug.data.files import BadFile, series_files
-from medaug.data.images import is_image, read_image, read_image_mask
+from medaug.data.images import read_image, read_image_mask
 from medaug.data.nifti import Limits, Volume, nifti_files, read_mask, read_volume
 from medaug.data.resize import fit_images, fit_masks
 
@@ -52,7 +53,7 @@ def read_rows(path: Path, mask: Path | None, cut: Cut) -> tuple[dict[str, Any], 
     """
     if mask is None and cut.policy == "tumour_only":
         raise BadFile("has no mask, which slice_policy tumour_only needs; use slice_policy all")
-    pixels = (_read_image if is_image(path) else _read_volume)(path, mask, cut)
+    pixels = (_read_image if is_two_dimensional(path) else _read_volume)(path, mask, cut)
     index = np.arange(0, len(pixels.x_nHW), cut.step)
     arrays: list[NDArray[Any]] = [fit_images(pixels.x_nHW[index], cut.image_size)]
     if pixels.tumour_nHW is not None:
@@ -73,12 +74,15 @@ def read_rows(path: Path, mask: Path | None, cut: Cut) -> tuple[dict[str, Any], 
 
 def files_of(path: Path) -> tuple[Path, ...]:
     """Every file that is read of the scan at ``path``."""
-    return series_files(path) if _is_series(path) else nifti_files(path)
+    if _is_series(path):
+        return series_files(path)
+    return nifti_files(split_address(path)[0])
 
 
 def _is_series(path: Path) -> bool:
     """A DICOM series is the folder of its slices; a folder named like a file is nothing."""
-    return path.is_dir() and not path.is_symlink() and not path.name.endswith(_VOLUME_SUFFIXES)
+    place, _ = split_address(path)
+    return place.is_dir() and not place.is_symlink() and not place.name.endswith(_VOLUME_SUFFIXES)
 
 
 def _read_image(path: Path, mask: Path | None, cut: Cut) -> _Pixels:

@@ -7,20 +7,19 @@ a fold's training patients, follows exactly from moments in the manifest, one of
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from medaug.data.address import split_address
 from medaug.data.cohort import Cohort, Reject, Scan, units_and_labels
-from medaug.data.files import BadFile, open_regular
+from medaug.data.digests import Digests
 from medaug.data.layouts import Progress, read_cohort
 from medaug.data.nifti import Limits
 from medaug.data.privacy import refuse_key_inside, site_pseudonymiser
@@ -30,11 +29,14 @@ from medaug.data.splits import draw_patients, make_splits, patient_labels, renam
 from medaug.data.tally import Tally
 from medaug.errors import UserError
 from medaug.spec.base import signature
-from medaug.spec.study import AcceptSpec, DataSpec, SplitSpec
+from medaug.spec.data import AcceptSpec, DataSpec
+from medaug.spec.study import SplitSpec
 from medaug.store import Provenance, Store, StoreSchema, StoreWriter
 
 RECIPE = 1
 """Raise when the same files give other rows: stores made by another recipe are not reused."""
+_DECIDES_NO_ROW = {"blocks", "similar_ids", "copies", "lost"}
+"""Keys of ``accept`` that let scans in or stop a study; the scans themselves are signed."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ def ingest(
     progress: Progress | None = None,
     cohort: Cohort | None = None,
     workers: int | None = None,
+    config: str | None = None,
 ) -> IngestReport:
     """Read the cohort of ``spec`` into the slice store ``out``; return at once if it is there.
 
@@ -70,7 +73,7 @@ def ingest(
     whole shards, and the store is the same to the byte.
 
     A bad file goes to ``rejects.jsonl`` beside the store (mode 0600), or with ``on_bad: strict``
-    ends the ingest.
+    ends the ingest. ``config`` is the :func:`ingest_signature`, where the caller knows it.
 
     Raises:
         UserError: no store can be made of this cohort; nothing of it remains.
@@ -79,14 +82,16 @@ def ingest(
     if Store.exists(out):
         return _report_of(Store.open(out))
     refuse_key_inside(out.parent)
-    cohort = _usable(read_cohort(spec, progress) if cohort is None else cohort, spec, split)
+    cohort = usable(read_cohort(spec, progress) if cohort is None else cohort, spec, split)
     tally = Tally(spec, cohort, site_pseudonymiser(), split.unit)
     try:
         for reject in cohort.rejects:
             tally.reject(reject)
         # Before any reading, to fail early; and again at the end, without the bad files.
+        tally.check_losses(of_all=cohort.scans)
         make_splits(*units_and_labels(cohort.scans, split.unit), split, cohort.classes)
-        _write(spec, split, out, cohort, tally, progress, workers or reader_processes())
+        config = config or ingest_signature(cohort, spec, split)
+        _write(spec, split, out, cohort, tally, progress, workers or reader_processes(), config)
     except UserError:
         _discard(out)
         raise
@@ -95,25 +100,34 @@ def ingest(
     return _report_of(Store.open(out))
 
 
-def ingest_signature(cohort: Cohort, spec: DataSpec, split: SplitSpec) -> str:
+def ingest_signature(
+    cohort: Cohort, spec: DataSpec, split: SplitSpec, digests: Digests | None = None
+) -> str:
     """Twelve hex digits that name the slice store of ``cohort``: the hash of every input file, its
     patient's pseudonym and label, and all of ``spec`` and ``split`` that decides rows or split."""
-    cohort = _usable(cohort, spec, split)
+    cohort = usable(cohort, spec, split)
     decisive = {"image_size", "slice_policy", "slice_step", "on_bad"}
-    if spec.accept != AcceptSpec():  # what is taken anyway needs no mention
-        decisive.add("accept")
-    with ThreadPoolExecutor(reader_processes()) as pool:
-        files = list(pool.map(_fingerprint, cohort.scans))
+    told = spec.model_dump(mode="json", include=decisive)
+    accept = spec.accept.model_dump(mode="json", exclude=_DECIDES_NO_ROW)
+    if accept != AcceptSpec().model_dump(mode="json", exclude=_DECIDES_NO_ROW):
+        told["accept"] = accept  # what is taken anyway needs no mention
+    digests = digests or Digests()
+    files = [_files(scan) for scan in cohort.scans]
+    found = iter(digests.all_of(file for each in files for file in each))
+    hashes = [
+        [next(found) for _ in each] + _places(s)
+        for s, each in zip(cohort.scans, files, strict=True)
+    ]
     pseudonym = site_pseudonymiser().pseudonym
     return signature(
         {
             "recipe": RECIPE,
             "classes": cohort.classes,
-            "spec": spec.model_dump(mode="json", include=decisive),
+            "spec": told,
             "split": split.canonical(),
             "scans": [
                 [pseudonym(scan.patient), scan.label, scan.index, scan.part, hashes]
-                for scan, hashes in zip(cohort.scans, files, strict=True)
+                for scan, hashes in zip(cohort.scans, hashes, strict=True)
             ],
         }
     )
@@ -137,12 +151,12 @@ def _write(
     tally: Tally,
     progress: Progress | None,
     workers: int,
+    config: str,
 ) -> None:
     """Read every scan in the sandbox and write its rows, in the cohort's order."""
     size = spec.image_size
     has_masks = cohort.scans[0].mask is not None
     schema = StoreSchema((1, size, size), "float32", (size, size) if has_masks else None)
-    config = ingest_signature(cohort, spec, split)
     provenance = Provenance("slices", config, (), (), synthetic=False)
     limits = Limits(strict=spec.on_bad == "strict", accept=spec.accept)
     cut = Cut(size, spec.slice_policy, spec.slice_step, limits)
@@ -160,12 +174,14 @@ def _write(
         for number, (scan, volume, outcome) in enumerate(outcomes, start=1):
             name = tally.names[scan.patient]
             if outcome.reason is not None:
-                tally.reject(Reject(scan.path, outcome.reason, scan.patient))
+                lost = Reject(scan.path, outcome.reason, scan.patient, label=scan.label)
+                tally.reject(lost)
             else:
                 tally.keep(scan, outcome.facts)
                 done -= _write_rows(writer, scan, f"{name}-{volume}", name, outcome, done)
             if progress is not None:
                 progress(number, len(tasks), name)
+        tally.check_losses()
         raw = make_splits(*units_and_labels(tally.kept, split.unit), split, cohort.classes)
         splits.update(rename_patients(raw, tally.units).to_json())
         writer.extra.update(tally.extra())
@@ -201,7 +217,7 @@ def _volume_numbers(scans: Sequence[Scan]) -> Iterator[int]:
         seen[scan.patient] += scan.index is None
 
 
-def _usable(cohort: Cohort, spec: DataSpec, split: SplitSpec) -> Cohort:
+def usable(cohort: Cohort, spec: DataSpec, split: SplitSpec) -> Cohort:
     """The scans to read: those with a label (and a mask, if any has one), of ``max_patients``."""
     masks = any(scan.mask for scan in cohort.scans)
     scans, rejects = [], list(cohort.rejects)
@@ -209,7 +225,8 @@ def _usable(cohort: Cohort, spec: DataSpec, split: SplitSpec) -> Cohort:
         if scan.label is None:
             rejects.append(Reject(scan.path, "has no class; add it to the labels", scan.patient))
         elif masks and scan.mask is None:
-            rejects.append(Reject(scan.path, "has no mask, others have; add it", scan.patient))
+            reason = "has no mask, others have; add it"
+            rejects.append(Reject(scan.path, reason, scan.patient, label=scan.label))
         else:
             scans.append(scan)
     if not scans:
@@ -224,16 +241,14 @@ def _usable(cohort: Cohort, spec: DataSpec, split: SplitSpec) -> Cohort:
     return replace(cohort, scans=tuple(scans), rejects=tuple(rejects))
 
 
-def _fingerprint(scan: Scan) -> list[str]:
-    """SHA-256 of each file of a scan, or why it cannot be read."""
-    hashes = []
-    for path in (*files_of(scan.path), *(files_of(scan.mask) if scan.mask else ())):
-        try:
-            with open_regular(path) as file:
-                hashes.append(hashlib.file_digest(file, "sha256").hexdigest())
-        except BadFile as error:
-            hashes.append(str(error))
-    return hashes
+def _files(scan: Scan) -> list[Path]:
+    """Every file that is read of a scan, its masks last."""
+    return [file for path in (*scan.paths, *scan.masks) for file in files_of(path)]
+
+
+def _places(scan: Scan) -> list[str]:
+    """Which rows of an archive the scan is: other scans have the same file."""
+    return [part for path in scan.paths if (part := split_address(path)[1]) is not None]
 
 
 def _report_of(store: Store) -> IngestReport:

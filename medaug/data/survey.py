@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from nibabel import orientations
 
+from medaug.data.address import is_two_dimensional, split_address
 from medaug.data.cohort import Cohort, Scan, units_and_labels
 from medaug.data.files import BadFile, decompressed, series_files
-from medaug.data.images import is_image
 from medaug.data.nifti_header import Header, Limits, read_header
 from medaug.data.splits import patient_labels
-from medaug.spec.study import DataSpec
+from medaug.spec.data import DataSpec
 
 ODD_SPACING = 1.5
 """A spacing this many times the cohort's median, or less than its inverse, is reported."""
@@ -87,9 +87,9 @@ def survey(
 
 def _slices(scan: Scan, limits: Limits) -> tuple[int, tuple[float, float, float] | None]:
     """Axial slices of a scan, and its spacing along Left, Posterior and Superior."""
-    if is_image(scan.path):
+    if is_two_dimensional(scan.path):
         return 1, None
-    if scan.path.is_dir():  # a DICOM series: one file per slice
+    if split_address(scan.path)[0].is_dir():  # a DICOM series: one file per slice
         return len(series_files(scan.path)), None
     with decompressed(scan.path) as (stream, _):
         header = read_header(stream, limits)

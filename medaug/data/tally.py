@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from medaug.data.cohort import Cohort, Reject, Scan, Unit, unit_of, units_and_la
 from medaug.data.privacy import Pseudonymiser
 from medaug.data.splits import patient_labels
 from medaug.errors import UserError
-from medaug.spec.study import DataSpec
+from medaug.spec.data import DataSpec
 from medaug.storage.files import write_whole
 
 REJECTS = "rejects.jsonl"
@@ -64,6 +64,20 @@ class Tally:
         if scan.part and scan.part not in self._parts.setdefault(unit, []):
             self._parts[unit].append(scan.part)
 
+    def check_losses(self, of_all: Sequence[Scan] = ()) -> None:
+        """Raises UserError where a class has lost too many of its scans: the reason matters more
+        than how many are left. ``of_all``: before reading, the scans that are still there."""
+        lost = lost_classes(
+            ((reject.label, reject.reason) for _, reject in self.rejects),
+            (scan.label for scan in of_all or self.kept),
+            self._cohort.classes,
+            self._spec.accept.lost,
+        )
+        if lost is not None:
+            raise UserError(
+                f"data: {lost}; mend these files, or set data.accept.lost to go on without"
+            )
+
     def extra(self) -> dict[str, Any]:
         """The part of the manifest that only an ingest can fill."""
         label_of = patient_labels(*units_and_labels(self.kept))
@@ -76,8 +90,26 @@ class Tally:
             "notes": [*self._cohort.notes, *warnings],
             "free_text": self._free_text,
         }
-        data = self._spec.model_dump(mode="json", exclude={"root"})  # a path may name people
-        return {"moments": self._moments, "parts": self._parts, "ingest": report, "data": data}
+        data = self._spec.model_dump(mode="json", exclude={"root", "table"})  # may name people
+        return {
+            **{"moments": self._moments, "parts": self._parts, "ingest": report, "data": data},
+            "images": all(scan.index is not None for scan in self.kept),
+            "covariates": self._covariates(),
+        }
+
+    def _covariates(self) -> dict[str, dict[str, str]]:
+        """Pseudonym -> column -> cell, of the columns that the study names; where a patient's scans
+        differ, the cells of all of them, joined by ``;``."""
+        cells: dict[str, dict[str, list[str]]] = {}
+        for scan in self.kept:
+            for column, cell in scan.covariates:
+                told = cells.setdefault(self.names[scan.patient], {}).setdefault(column, [])
+                if cell and cell not in told:
+                    told.append(cell)
+        return {
+            name: {column: ";".join(sorted(told)) for column, told in columns.items()}
+            for name, columns in cells.items()
+        }
 
     def write_rejects(self, store: Path) -> None:
         """Put one line per reject into ``rejects.jsonl`` beside ``store`` (mode 0600), the one file
@@ -92,3 +124,31 @@ class Tally:
         if lines != before:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             write_whole(path, "".join(f"{line}\n" for line in lines).encode())
+
+
+def lost_classes(
+    rejected: Iterable[tuple[int | None, str]],
+    kept: Iterable[int | None],
+    classes: Sequence[str],
+    most: float,
+) -> str | None:
+    """One line about the classes that lose at least the share ``most`` of their scans, or all:
+    ``class ill: 12 of 12 scans refused: has an alpha channel``; None where none does.
+
+    Args:
+        rejected: class and reason of each scan that is refused.
+        kept: class of each that is not.
+    """
+    reasons: dict[int, Counter[str]] = defaultdict(Counter)
+    for label, reason in rejected:
+        if label is not None:
+            reasons[label][reason] += 1
+    left = Counter(label for label in kept if label is not None)
+    told = []
+    for label, why in sorted(reasons.items()):
+        lost, all_ = why.total(), why.total() + left[label]
+        if lost == all_ or lost >= most * all_ > 0:
+            reason, n = why.most_common(1)[0]
+            also = "" if n == lost else f" ({n}; and {len(why) - 1} other reasons)"
+            told.append(f"class {classes[label]}: {lost} of {all_} scans refused: {reason}{also}")
+    return "; ".join(told) or None

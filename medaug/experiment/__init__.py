@@ -15,7 +15,7 @@ from medaug.experiment.classify import classify
 from medaug.experiment.extract import extract
 from medaug.experiment.generate import generate, generate_together
 from medaug.experiment.names import generator_name, output_name
-from medaug.experiment.rows import ARM_CONFIGS, TooFewRows
+from medaug.experiment.rows import TooFewRows
 from medaug.experiment.segment import segment
 from medaug.spec import GenerateTrial, Stage, TrialConfig
 from medaug.storage.artifacts import Artifacts
@@ -24,7 +24,7 @@ from medaug.train.checkpoint import Checkpoint, Progress
 from medaug.train.loop import Diverged
 from medaug.train.world import World
 
-__all__ = ["ARM_CONFIGS", "generator_name", "output_name", "run_together", "run_trial"]
+__all__ = ["generator_name", "output_name", "run_together", "run_trial"]
 
 StageFunction = Callable[[Any, World, Artifacts, Checkpoint | None], Iterator[Progress]]
 """Of the stage's own type of trial."""

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from medaug.arms import ARM_CONFIGS, ARMS, ArmContext, ResampleArm
+from medaug.arms import ARMS, ArmContext, ResampleArm
 from medaug.errors import MedaugError, UserError
 from medaug.experiment.lineage import choosing_rows, prove_lineage
 from medaug.experiment.segment import feature_spec, load_unet
 from medaug.seeding import numpy_generator
 from medaug.spec import AugmentSpec, ClassifyTrial, GenerateTrial, WrittenArm, build_arm
+from medaug.spec.arms import ARM_CONFIGS
 from medaug.storage.artifacts import Artifacts
 from medaug.store import Store
 from medaug.train.extract import encoder

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -15,6 +17,8 @@ from medaug.storage.faults import storage_faults
 from medaug.storage.journal import JOURNAL, Journal, Record, check_files, read_journal
 from medaug.storage.json_files import read_json
 from medaug.storage.manifest import MANIFEST
+
+log = logging.getLogger(__name__)
 
 OF_THE_RUN = ("study.json", "data.json", "leakage.json", "unsealed.json", "unsealed.log")
 """Files by a run's ``study.json`` that numbers or their meaning depend on."""
@@ -80,6 +84,42 @@ def check_run(folder: Path) -> Sealing:
     results = [path.parent.name for path in (folder / "trials").glob("*/result.json")]
     loose = [key for key in results if f"trials/{key}/result.json" not in record.files]
     return Sealing(record, tuple(gone), len(results), len(loose))
+
+
+def vouched(trial: Path) -> bool:
+    """Whether the run that a finished trial belongs to has written what is there now.
+
+    Where this machine has a site's key, that run has to have sealed it; what was never sealed, or
+    has been changed, is left alone with a line, and whoever wants it runs the trial itself.
+    """
+    run, result = trial.parents[1], f"trials/{trial.name}/result.json"
+    try:
+        own = _files_by_trial(run).get(trial.name, {})
+        gone = check_files(run, Record(files=own))
+    except IntegrityError as damage:
+        log.warning("%s; not taken over from there", damage)
+        return False
+    if result not in own and seal_key() is not None:
+        log.warning("%s: run %s has not sealed it; not taken over", trial / "result.json", run.name)
+        return False
+    return not gone
+
+
+def _files_by_trial(run: Path) -> dict[str, dict[str, str]]:
+    """What the journal of ``run`` vouches for, read once for all trials while it does not change."""
+    path = run / JOURNAL
+    version = path.stat() if path.exists() else None
+    return _read_by_trial(run, (version.st_size, version.st_mtime_ns) if version else None)
+
+
+@functools.lru_cache(maxsize=64)
+def _read_by_trial(run: Path, version: tuple[int, int] | None) -> dict[str, dict[str, str]]:
+    record = read_journal(run, seal_key()) or Record()
+    found: dict[str, dict[str, str]] = {}
+    for name, sha256 in record.files.items():
+        if name.startswith("trials/"):
+            found.setdefault(name.split("/")[1], {})[name] = sha256
+    return found
 
 
 def planned(folder: Path) -> set[str]:

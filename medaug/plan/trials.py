@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from medaug.arms import ARMS, ResampleArm
 from medaug.errors import UserError
-from medaug.experiment import ARM_CONFIGS, output_name
+from medaug.experiment import output_name
 from medaug.models.unet import tap_shape
 from medaug.spec import (
     ArmSpec,
@@ -30,6 +30,7 @@ from medaug.spec import (
     WrittenArm,
     build_arm,
 )
+from medaug.spec.arms import ARM_CONFIGS
 from medaug.spec.axes import grid_points, inside
 
 T = TypeVar("T", bound=TrialConfig)

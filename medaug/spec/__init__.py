@@ -12,14 +12,13 @@ from medaug.spec.classifier import (
     ProbeSpec,
     build_classifier,
 )
+from medaug.spec.data import DataSpec, PhantomSpec
 from medaug.spec.loader import build_arm, build_study, load_study, written_study
 from medaug.spec.study import (
     ArmSpec,
     AshaSpec,
     AugmentSpec,
-    DataSpec,
     FeatureSpec,
-    PhantomSpec,
     PretrainSpec,
     ResourceSpec,
     SegmenterSpec,

@@ -119,6 +119,10 @@ LINEAR: Mapping[str, type[LinearSpec]] = {
 }
 """Kind -> its configuration; every other kind is a :class:`NetworkSpec`."""
 
+NETWORKS = ("feature_cnn", "linear", "resnet50", "cnn12", "separable_cnn", "mlp")
+"""The kinds of :class:`NetworkSpec`: the keys of ``medaug.models.classifiers.CLASSIFIERS``, which
+loads torch."""
+
 
 def build_classifier(
     value: Any, prefix: KeyPath = ("classifier",), sources: Sources | None = None

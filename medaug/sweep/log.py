@@ -54,11 +54,8 @@ class LogListener:
 
 
 @contextmanager
-def run_log(folder: Path) -> Iterator[LogListener]:
-    """Append everything that medaug logs, from level DEBUG, to ``folder``'s ``medaug.log`` (0600).
-
-    Yields the listener that a sweep tells its events.
-    """
+def run_log(folder: Path) -> Iterator[None]:
+    """Append all that medaug logs, from level DEBUG on, to ``folder``'s ``medaug.log`` (0600)."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.close(os.open(folder / NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
     handler = logging.FileHandler(folder / NAME, encoding="utf-8")
@@ -74,7 +71,7 @@ def run_log(folder: Path) -> Iterator[LogListener]:
     ours.setLevel(logging.DEBUG)
     try:
         log.info("medaug %s, Python %s", version("medaug"), platform.python_version())
-        yield LogListener()
+        yield
         log.info("the leaderboard is written")
     except BaseException as error:
         log.error("ended by %s", _described(error))

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 from medaug.errors import EnvironmentFault, Interrupted
 from medaug.ownership.lease import Lease
-from medaug.ownership.seals import RunSeals, check_run
+from medaug.ownership.seals import RunSeals, check_run, vouched
 from medaug.ownership.signals import StopRequests
 from medaug.ownership.version import note_version
 from medaug.spec import AshaSpec, ResourceSpec, TrialConfig
 from medaug.storage.probe import check_storage
 from medaug.storage.results import TrialResult
+from medaug.storage.run_folder import refresh_run
 from medaug.storage.trial_folder import TrialFolder
 from medaug.sweep.cluster.start import Cluster
 from medaug.sweep.events import Listener, Listeners, Outcome, Status
@@ -75,6 +76,7 @@ class Sweep:
         self._lease.acquire()
         try:
             note_version(self._experiment, allow_skew=self._allow_version_skew)
+            refresh_run(self._experiment)
             check_run(self._experiment)
         except BaseException:
             self._lease.release()
@@ -168,6 +170,7 @@ class Sweep:
                 result is not None
                 and result.status == "done"
                 and all(map(artifacts.has, result.made))
+                and vouched(other.path)
             ):
                 folder = TrialFolder(self._experiment, config.key)
                 folder.claim(config)

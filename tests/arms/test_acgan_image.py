@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from medaug.arms import ArmContext, load_arm
-from medaug.arms.acgan_image import ENCODED_AT_ONCE, AcganImageArm, AcganImageSpec, Smaller, as_rows
+from medaug.arms.acgan_image import ENCODED_AT_ONCE, AcganImageArm, Smaller, as_rows
+from medaug.spec.arms import AcganImageSpec
 from medaug.train.world import World
 
 SIZE, FEATURES = 24, (6, 6, 6)

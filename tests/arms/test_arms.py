@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from medaug.arms import (
-    ARM_CONFIGS,
     ARMS,
     ArmContext,
     FittedArm,
@@ -24,6 +23,7 @@ from medaug.data.augment import STUDY_A, STUDY_D, times_four
 from medaug.errors import UserError
 from medaug.plan.trials import plan_study
 from medaug.spec import AugmentSpec, build_arm, build_study
+from medaug.spec.arms import ARM_CONFIGS
 
 SMALL: dict[str, dict[str, Any]] = {
     "classical": {},

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from medaug.data.splits import make_splits
-from medaug.experiment import ARM_CONFIGS, run_trial
+from medaug.experiment import run_trial
 from medaug.plan.trials import plan_study
 from medaug.spec import StudySpec, build_study
+from medaug.spec.arms import ARM_CONFIGS
 from medaug.storage.artifacts import Artifacts
 from medaug.store import Provenance, Store, StoreSchema, StoreWriter
 from medaug.train.checkpoint import Ledger

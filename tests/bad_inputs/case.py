@@ -16,9 +16,9 @@ from medaug.data.nifti import Limits
 from medaug.data.privacy import site_pseudonymiser
 from medaug.data.reader import Cut, read_rows
 from medaug.data.tally import Tally
-from medaug.experiment import ARM_CONFIGS
 from medaug.spec import DataSpec, StudySpec, load_study
-from medaug.spec.study import AcceptSpec
+from medaug.spec.arms import ARM_CONFIGS
+from medaug.spec.data import AcceptSpec
 
 Make = Callable[[Path, pytest.MonkeyPatch], object]
 """Does what a user would, in an empty folder: raises, or returns what the user is told."""

@@ -10,7 +10,7 @@ from medaug.data.labels import unlabelled
 from medaug.data.layouts import read_cohort
 from medaug.data.splits import make_splits
 from medaug.spec import DataSpec, SplitSpec
-from medaug.spec.study import AcceptSpec
+from medaug.spec.data import AcceptSpec
 from medaug.store.schema import Fold, Splits
 from tests.bad_inputs.case import GOOD_STUDY, Case, Make, load
 from tests.data.test_labels import BAD, GRADES, labels, write

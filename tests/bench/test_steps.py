@@ -7,12 +7,12 @@ import json
 import pytest
 import torch
 
-from medaug.arms.acgan import AcganSpec
 from medaug.bench import Options, find_bench
 from medaug.bench.ddp import _on_ranks
 from medaug.bench.steps_gan import BATCH, Ours, acgan_pair, random_rows
 from medaug.bench.workbench import reference_step
 from medaug.errors import MedaugError
+from medaug.spec.arms import AcganSpec
 from medaug.train.world import World
 
 SHAPE = (8, 8, 8)

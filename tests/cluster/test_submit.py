@@ -18,8 +18,8 @@ from click.testing import CliRunner, Result
 
 from medaug.cli import main
 from medaug.errors import UserError
-from medaug.experiment import ARM_CONFIGS
 from medaug.spec import load_study
+from medaug.spec.arms import ARM_CONFIGS
 from medaug.sweep.cluster.jobs import Job, Jobs, resume_command, run_command
 from tests.cluster.head import Head, free_ports
 

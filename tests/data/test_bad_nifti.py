@@ -15,6 +15,7 @@ from medaug.data.reader import Cut, read_rows
 from medaug.data.slices import ingest
 from medaug.errors import UserError
 from medaug.spec import DataSpec, SplitSpec
+from medaug.spec.data import AcceptSpec
 from medaug.store import Store
 from tests.bad_inputs.volumes import (
     CORPUS,
@@ -91,7 +92,8 @@ def test_the_corpus_leaves_sound_patients_untouched(tmp_path, write_cohort):
     os.mkfifo(fifo)
 
     out = tmp_path / "stores" / "mixed"
-    report = ingest(SPEC.model_copy(update={"root": mixed}), SPLIT, out)
+    lossy = AcceptSpec(lost=1.0, copies=True)
+    report = ingest(SPEC.model_copy(update={"root": mixed, "accept": lossy}), SPLIT, out)
     wanted = {f"bad-{name}": reason for name, (_, _, reason) in CORPUS.items()}
     wanted["bad-fifo"] = "a FIFO"
     rejects = tmp_path / "stores" / "rejects.jsonl"

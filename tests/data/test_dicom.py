@@ -14,6 +14,7 @@ from medaug.data.nifti_header import Limits
 from medaug.data.reader import Cut, read_rows
 from medaug.data.slices import ingest
 from medaug.spec import DataSpec, SplitSpec
+from medaug.spec.data import AcceptSpec
 from medaug.store import Store
 from tests.data.dicom_series import AXIAL, voxels, write_series
 
@@ -107,13 +108,17 @@ def test_the_layout(tmp_path):
     write_cohort(tmp_path / "in")
     (tmp_path / "in/LGG/LGG_0/DICOMDIR").write_bytes(b"../../../etc/passwd")
     (tmp_path / "in/LGG/empty").mkdir()
-    spec = DataSpec(layout="dicom_series", root=tmp_path / "in", image_size=16)
+    (tmp_path / "in/LGG/bare").mkdir()
+    (tmp_path / "in/LGG/bare/1.dcm").write_bytes(b"not DICOM")
+    spec = DataSpec(
+        layout="dicom_series", root=tmp_path / "in", image_size=16, accept=AcceptSpec(lost=0.5)
+    )
     cohort = read_cohort(spec)
-    assert [(s.patient, s.label) for s in cohort.scans][-1] == ("empty", 0)
+    assert [(s.patient, s.label) for s in cohort.scans][-1] == ("bare", 0)
     report = ingest(spec, SplitSpec(folds=2), tmp_path / "s", cohort=cohort)
     assert report.patients == {"LGG": 4, "HGG": 4}
     assert [reason for _, reason in report.rejects] == [
-        "holds 0 .dcm files, want 2 to 4096 of one series"
+        "holds 1 .dcm files, want 2 to 4096 of one series"
     ]
     store = Store.open(report.path)
     assert len(store) == 8 * X.shape[2]

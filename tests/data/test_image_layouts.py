@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from medaug.data.cohort import Scan
-from medaug.data.image_layouts import IMAGE_LAYOUTS
 from medaug.data.image_patients import BLOCK, GUARD, in_blocks, patient_in_name
 from medaug.data.images import read_image, read_image_mask
+from medaug.data.layouts import read_cohort
 from medaug.errors import UserError
-from medaug.spec.study import AcceptSpec, DataSpec
+from medaug.spec.data import AcceptSpec, DataSpec
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
 if not REAL.is_dir():
@@ -28,7 +28,7 @@ def touch(root: Path, *names: str) -> None:
 def load(layout: str, root: Path, *classes: str, **fields):
     fields = {"accept": AcceptSpec(missing=True), **fields}
     spec = DataSpec(layout=layout, root=root, classes=classes, **fields)
-    return IMAGE_LAYOUTS[layout](spec, None)
+    return read_cohort(spec)
 
 
 def by_file(cohort) -> dict[str, Scan]:
@@ -138,7 +138,7 @@ def test_a_table_names_the_patients(tmp_path, name, column):
         ("d.png", f"has no line in {name}; add one")
     ]
     assert f"{name}: 1 lines have no image here" in cohort.notes
-    with pytest.raises(UserError, match="1 lines have no image"):
+    with pytest.raises(UserError, match="1 scans without a label"):
         load("class_folders", tmp_path, "no", "yes", accept=AcceptSpec())
 
 
@@ -225,7 +225,7 @@ def test_bad_head_ct_labels(tmp_path, labels, message):
 
 def test_class_names_of_a_fixed_layout(tmp_path):
     head_ct_set(tmp_path)
-    with pytest.raises(UserError, match=r"layout head_ct has \[normal, hemorrhage\]"):
+    with pytest.raises(UserError, match="class 'hemorrhage' is unknown; write one of LGG, HGG"):
         load("head_ct", tmp_path, "LGG", "HGG")
 
 
@@ -252,7 +252,8 @@ def test_ct_ich(tmp_path):
         ("050", 1, 0),
     ]
     assert [r.path.parts[-3:] for r in cohort.rejects] == [("x", "brain", "1.jpg")]
-    assert cohort.notes == ("hemorrhage_diagnosis.csv: 1 lines have no image here",)
+    assert "hemorrhage_diagnosis.csv: 1 lines have no image here" in cohort.notes
+    assert "1 files left out: a mask in JPEG, which has no sharp borders" in cohort.notes
 
 
 @pytest.mark.parametrize(
@@ -280,7 +281,10 @@ def image_list_set(root: Path, classes: dict[int, str]) -> None:
 
 def test_image_list_in_blocks(tmp_path):
     image_list_set(tmp_path, {n: "a" if n < 200 else "b" for n in range(1, 301)})
-    cohort = load("image_list", tmp_path, "a", "b")
+    alone = load("image_list", tmp_path, "a", "b")
+    assert len({scan.patient for scan in alone.scans}) == len(alone.scans) == 300
+    assert "blocks of consecutive numbers are a stand-in that you can accept" in alone.notes[0]
+    cohort = load("image_list", tmp_path, "a", "b", accept=AcceptSpec(missing=True, blocks=True))
     assert all(s.mask == tmp_path / "masks" / f"{s.index}.png" for s in cohort.scans)
     assert all(s.label == int(s.index >= 200) for s in cohort.scans)
     members = defaultdict(list)
@@ -318,8 +322,8 @@ def test_image_list_with_patients_and_missing_masks(tmp_path):
         "9.jpg": "has no line in labels.csv",
         "cover.jpg": "has no line in labels.csv",
     }
-    assert cohort.notes == ("labels.csv: 1 lines have no image here",)
-    with pytest.raises(UserError, match="class is unknown; write one of a, c"):
+    assert "labels.csv: 1 lines have no image here" in cohort.notes
+    with pytest.raises(UserError, match="class 'b' is unknown; write one of a, c"):
         load("image_list", tmp_path, "a", "c")
 
 

@@ -17,10 +17,13 @@ from medaug.data.privacy import KEY_ENV, pseudonym
 from medaug.data.slices import ingest, ingest_signature, normalisation
 from medaug.errors import UserError
 from medaug.spec import DataSpec, PhantomSpec, SplitSpec
+from medaug.spec.data import AcceptSpec
 from medaug.store import Store
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 SPLIT = SplitSpec(folds=2)
+LOSSY = AcceptSpec(lost=0.7)
+"""One of a handful of scans is a large share."""
 
 
 def brats(root: Path, **keys) -> DataSpec:
@@ -137,7 +140,9 @@ def test_a_part_of_the_cohort(tmp_path, write_cohort):
 def test_scans_without_mask_among_others_are_rejected(tmp_path, write_cohort):
     write_cohort(tmp_path / "in", 5)
     (tmp_path / "in/LGG/LGG_02/LGG_02_seg.nii.gz").unlink()
-    report = ingest(brats(tmp_path / "in"), SPLIT, tmp_path / "s")
+    with pytest.raises(UserError, match="class LGG: 1 of 5 scans refused: has no mask, others"):
+        ingest(brats(tmp_path / "in"), SPLIT, tmp_path / "s")
+    report = ingest(brats(tmp_path / "in", accept=LOSSY), SPLIT, tmp_path / "s")
     name = f"{pseudonym('LGG_02')}_flair.nii.gz"
     assert report.rejects == ((name, "has no mask, others have; add it"),)
     assert report.patients == {"LGG": 4, "HGG": 5}
@@ -150,7 +155,7 @@ def test_a_cohort_without_masks_is_a_store_without_masks(tmp_path, write_cohort)
     store = Store.open(ingest(brats(tmp_path / "in"), SPLIT, tmp_path / "s").path)
     assert store.schema.mask_shape is None
     assert set(store.tumour_pixels) == {-1}
-    with pytest.raises(UserError, match="cannot stratify: class LGG has 0 patients"):
+    with pytest.raises(UserError, match="class LGG: 4 of 4 scans refused: has no mask, which"):
         ingest(brats(tmp_path / "in", slice_policy="tumour_only"), SPLIT, tmp_path / "t")
     assert not (tmp_path / "t").exists()
 
@@ -173,7 +178,7 @@ def test_rejects_that_break_the_split_leave_nothing(tmp_path, write_cohort):
         (tmp_path / "in/LGG" / patient / f"{patient}_flair.nii.gz").write_bytes(b"")
     (tmp_path / "stores").mkdir()
     with pytest.raises(UserError, match="cannot stratify: class LGG has 1 patients"):
-        ingest(brats(tmp_path / "in"), SplitSpec(folds=3), tmp_path / "stores/s")
+        ingest(brats(tmp_path / "in", accept=LOSSY), SplitSpec(folds=3), tmp_path / "stores/s")
     assert [p.name for p in (tmp_path / "stores").iterdir()] == ["rejects.jsonl"]
 
 
@@ -183,7 +188,7 @@ def test_rejects_of_another_store_stay_listed(tmp_path, write_cohort):
     sound = bad.read_bytes()
     bad.write_bytes(b"")
     for name in ("a", "b"):
-        ingest(brats(tmp_path / "in"), SPLIT, tmp_path / "stores" / name)
+        ingest(brats(tmp_path / "in", accept=LOSSY), SPLIT, tmp_path / "stores" / name)
     lines = (tmp_path / "stores/rejects.jsonl").read_text().splitlines()
     assert [json.loads(line)["store"] for line in lines] == ["a", "b"]
     bad.write_bytes(sound)
@@ -223,7 +228,7 @@ def test_nothing_that_names_a_patient_gets_out(tmp_path, write_cohort, capfd, ca
     broken.write_bytes(broken.read_bytes()[:-30])
     seen = []
     report = ingest(
-        brats(root),
+        brats(root, accept=LOSSY),
         SplitSpec(folds=3),
         tmp_path / "stores" / "s",
         progress=lambda *a: seen.append(a),
@@ -289,7 +294,11 @@ def test_images_are_rows_too(tmp_path):
             Image.fromarray(pixels).save(tmp_path / "in" / name / f"IM-{label}{i:03d}-0001.png")
     (tmp_path / "in/sick/IM-1999-0001.png").write_bytes(b"not an image")
     spec = DataSpec(
-        layout="class_folders", root=tmp_path / "in", classes=("normal", "sick"), image_size=32
+        layout="class_folders",
+        root=tmp_path / "in",
+        classes=("normal", "sick"),
+        image_size=32,
+        accept=LOSSY,
     )
     report = ingest(spec, SPLIT, tmp_path / "s")
     store = Store.open(report.path)
@@ -342,7 +351,7 @@ def test_a_split_by_image_divides_patients_as_published(tmp_path):
                 stem = f"{'IM-' if name == 'NORMAL' else 'person'}{patient:04d}"
                 tail = f"-{number:04d}" if name == "NORMAL" else f"_virus_{number}"
                 x = np.full((16, 16), 10 * patient + number + 1, np.uint8)
-                x[0, 0] = count
+                x[0, 0], x[0, 1] = count, name == "NORMAL"
                 Image.fromarray(x).save(folder / f"{stem}{tail}.png")
     spec = DataSpec(
         layout="class_folders",
@@ -376,6 +385,6 @@ def test_a_split_by_image_is_for_images(tmp_path, write_cohort):
 @pytest.mark.skipif(not SHARED.is_dir(), reason=f"no real volumes at {SHARED}")
 def test_a_real_cohort_of_one_class_cannot_be_split(tmp_path):
     spec = brats(SHARED / "brats2013_hgg6_brats_layout", image_size=240)
-    with pytest.raises(UserError, match="cannot stratify: class LGG has 0 patients"):
+    with pytest.raises(UserError, match="class LGG: 4 of 4 scans refused: has no mask, which"):
         ingest(spec, SPLIT, tmp_path / "s")
     assert list(tmp_path.iterdir()) == []

@@ -16,9 +16,9 @@ from PIL import Image
 from medaug.cli import main
 from medaug.data.layouts import read_cohort
 from medaug.data.slices import ingest
-from medaug.experiment import ARM_CONFIGS
 from medaug.plan.trials import plan_study
 from medaug.spec import StudySpec, load_study
+from medaug.spec.arms import ARM_CONFIGS
 from medaug.store import Store
 
 
@@ -43,13 +43,15 @@ def planned_and_read(out: Path, tmp_path: Path) -> Store:
 def images(folder: Path, n: int) -> None:
     folder.mkdir(parents=True)
     for number in range(n):
-        pixels = np.random.default_rng(number).integers(0, 255, (20, 20), np.uint8)
+        pixels = np.random.default_rng([number, *folder.name.encode()]).integers(
+            0, 255, (20, 20), np.uint8
+        )
         Image.fromarray(pixels).save(folder / f"{folder.name}{number}.png")
 
 
 def test_brats_folders(tmp_path: Path, write_cohort: Any) -> None:
     root, out = tmp_path / "scans", tmp_path / "s.yaml"
-    write_cohort(root, 6)
+    write_cohort(root, 11)
     (root / "HGG" / "HGG_00" / "HGG_00_seg.nii.gz").unlink()
     odd = root / "LGG" / "LGG_01"
     for what in ("flair", "seg"):
@@ -60,10 +62,13 @@ def test_brats_folders(tmp_path: Path, write_cohort: Any) -> None:
     said = init(root, out)
     assert said.exit_code == 0
     for line in (
-        "layout brats: 12 scans of 12 patients",
-        "class LGG: 6 patients, 24 slices",
+        "layout brats: 21 scans of 21 patients",
+        "files: 45 in the folder = 42 of scans and masks + 0 tables + 3 left out",
+        "class LGG: 11 patients, 44 slices",
+        "class HGG: 10 patients, 40 slices",
+        "left out: 1 files, has no mask, others have; add it",
         "channels: flair; the study reads flair",
-        "masks: 11 scans have one, 1 have none",
+        "masks: 21 scans have one, 0 have none",
         "spacing: 1 x 1 mm, 2 mm between slices (median); 1 volumes differ 1.5-fold or more",
         "folder unknown is left out: it names no class",
         f"medaug run {out} --quick ",
@@ -73,7 +78,7 @@ def test_brats_folders(tmp_path: Path, write_cohort: Any) -> None:
     assert "LGG_0" not in said.output
     study = study_of(out)
     assert study.data.classes == ("LGG", "HGG")
-    assert study.split.folds == 3
+    assert study.split.folds == 5
 
 
 def test_what_it_writes_can_be_read(tmp_path: Path, write_cohort: Any) -> None:
@@ -145,19 +150,20 @@ def test_monai_list_and_table(tmp_path: Path) -> None:
         said = init(root, out)
         assert said.exit_code == 0, said.output
         study = study_of(out)
-        assert (study.data.layout, study.data.classes) == (layout, classes)
+        assert f"layout {layout}: 12 scans of 12 patients" in said.output
+        assert (study.data.layout, study.data.classes) == ("table", classes)
         assert len(read_cohort(study.data).scans) == 12
 
 
 @pytest.mark.parametrize(
     ("made", "message"),
     [
-        ({}, "no known layout; use class folders"),
+        ({}, "no known layout among its 0 files; use class folders"),
         ({"a/p1/p1_flair.nii": ""}, "fewer than two classes are named (a)"),
         ({"p1/p1_flair.nii": ""}, "nothing says their classes; write name_mapping.csv"),
-        ({"list.csv": "filename,diagnosis\nx.png,ill\n"}, "save it as scans.csv with the columns file,class"),
+        ({"list.csv": "filename,diagnosis\nx.png,ill\n"}, "or scans.csv with the columns file,class"),
         ({"datalist.json": '{"training": [{"image": "a.nii.gz", "label": "m.nii.gz"}]}'}, "write labels.csv"),
-        ({"a/1.png": "", "b/2.png": ""}, "class a has 1 usable patients, too few"),
+        ({"a/1.png": "", "b/2.png": ""}, "class a: 1 of 1 scans refused: empty file"),
     ],
 )  # fmt: skip
 def test_it_asks_and_never_guesses(tmp_path: Path, made: dict[str, str], message: str) -> None:

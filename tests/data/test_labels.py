@@ -6,7 +6,7 @@ from medaug.data.labels import read_table, unlabelled
 from medaug.data.layouts import read_cohort
 from medaug.errors import UserError
 from medaug.spec import DataSpec
-from medaug.spec.study import AcceptSpec
+from medaug.spec.data import AcceptSpec
 
 ALL_OR_NOTHING = {"accept": AcceptSpec()}
 GRADES = {"LGG": 0, "HGG": 1}
@@ -177,7 +177,7 @@ def test_grades_are_classes_as_the_study_says(flat):  # row 62
     grades = {"2": "LGG", "3": "LGG", "4": "HGG"}
     table = "Grade,ID\n2,BraTS20_001\n 4 ,BraTS20_002\n3,BraTS20_003\n"
     assert [scan.label for scan in flat(table, grades=grades).scans] == [0, 1, 0]
-    with pytest.raises(UserError, match=r"Grade '2' is unknown; write one of LGG, HGG, 4"):
+    with pytest.raises(UserError, match=r"class '2' is unknown; write one of LGG, HGG, 4"):
         flat(table, grades={"4": "HGG"})
     with pytest.raises(ValueError, match="grades: 'IV' is no class; write one of LGG, HGG"):
         DataSpec(grades={"4": "IV"})

@@ -12,7 +12,8 @@ import pytest
 from medaug.data.layouts import read_cohort
 from medaug.data.slices import ingest
 from medaug.errors import UserError
-from medaug.spec.study import DataSpec, SplitSpec
+from medaug.spec.data import DataSpec
+from medaug.spec.study import SplitSpec
 from medaug.store import Store
 
 N = 8
@@ -125,13 +126,16 @@ def test_monai_lists(tmp_path: Path, write_cohort: Any, said: str) -> None:
         ('{"training": [{"image": "a.nii"', r"datalist\.json:1: is not JSON"),
         ('{"training": []}', "lists no scans"),
         ('{"training": [{"label": 1}]}', r"datalist\.json: training\[0\]: no image"),
-        ('{"training": [{"image": ["a.nii", "b.nii"], "class": "LGG"}]}', "one channel per entry"),
+        ('{"training": [{"image": ["a.nii", 3], "class": "LGG"}]}', "image is no path"),
         ('{"training": [{"image": "../a.nii", "class": "LGG"}]}', r"points outside of data\.root"),
         (
             '{"training": [{"image": "/etc/passwd", "class": "LGG"}]}',
             r"points outside of data\.root",
         ),
-        ('{"training": [{"image": "a.nii", "class": "IV"}]}', "class 'IV' is none of LGG, HGG"),
+        (
+            '{"training": [{"image": "a.nii", "class": "IV"}]}',
+            "class 'IV' is unknown; write one of LGG, HGG",
+        ),
         (
             '{"training": [{"image": "a.nii"}]}',
             r"says nothing of a patient's class; write labels\.csv",
@@ -165,9 +169,9 @@ def test_a_table_of_scans(tmp_path: Path, write_cohort: Any) -> None:
     [
         ("file\na.nii\n", r"scans\.csv:1: no column 'class'"),
         ("file,class\na.nii,XX\n", r"scans\.csv:2: class 'XX' is unknown; write one of LGG, HGG"),
-        ("file,class\na.nii,LGG\na.nii,HGG\n", "another class further up"),
+        ("file,class\na.nii,LGG\na.nii,HGG\n", "lines 2, 3 list one file with another class"),
         ("file,class\n../a.nii,LGG\n", r"scans\.csv:2: points outside of data\.root"),
-        ("file,class,patient\na.nii,LGG,\n", r"scans\.csv:2: patient is empty"),
+        ("file,class,patient\na.nii,LGG,\n", r"scans\.csv: line 2: patient is empty"),
     ],
 )
 def test_bad_tables_are_named(tmp_path: Path, text: str, message: str) -> None:

@@ -19,7 +19,7 @@ from medaug.data.phantom import (
 )
 from medaug.errors import UserError
 from medaug.seeding import numpy_generator
-from medaug.spec.study import PhantomSpec
+from medaug.spec.data import PhantomSpec
 
 SMALL = PhantomSpec(patients=4, slices=(3, 5), seed=7)
 

@@ -9,10 +9,11 @@ import torch
 
 from medaug.data.layouts import read_cohort
 from medaug.data.slices import ingest, ingest_signature
-from medaug.experiment import ARM_CONFIGS, run_trial
+from medaug.experiment import run_trial
 from medaug.plan.trials import plan_study
 from medaug.results.leaderboard import CHANCE, leaderboard_of
 from medaug.spec import build_study
+from medaug.spec.arms import ARM_CONFIGS
 from medaug.storage.artifacts import Artifacts
 from medaug.train.world import World
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from medaug.data.privacy import KEY_ENV
-from medaug.experiment import ARM_CONFIGS
 from medaug.results.leaderboard import Leaderboard, Row
 from medaug.spec import load_study
+from medaug.spec.arms import ARM_CONFIGS
 from medaug.store import Store
 from tests.integration.in_process import Ended, run_here
 

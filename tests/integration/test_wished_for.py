@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from medaug.data.privacy import KEY_ENV
-from medaug.experiment import ARM_CONFIGS
 from medaug.spec import load_study
+from medaug.spec.arms import ARM_CONFIGS
 from medaug.storage.artifacts import Artifacts
 from tests.integration.in_process import run_here
 

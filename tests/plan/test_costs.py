@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from medaug.errors import EnvironmentFault
-from medaug.experiment import ARM_CONFIGS
 from medaug.plan.forecast.costs import Estimate, estimate, slices_bytes, stores_bytes, trial_seconds
 from medaug.plan.forecast.fit import check_fit, check_stores
 from medaug.plan.forecast.forecast import whole_plan
@@ -19,6 +18,7 @@ from medaug.plan.forecast.schedule import schedule
 from medaug.plan.forecast.standin import fewer, rows_of, write_stand_in
 from medaug.plan.trials import expand_arms, plan_study
 from medaug.spec import StudySpec, build_study
+from medaug.spec.arms import ARM_CONFIGS
 from medaug.storage.artifacts import Artifacts
 from medaug.store import Store
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from medaug.errors import EnvironmentFault
-from medaug.experiment import ARM_CONFIGS
 from medaug.plan.disk import KEPT, bytes_to_write
 from medaug.spec import StudySpec, TrialConfig, build_study
+from medaug.spec.arms import ARM_CONFIGS
 from medaug.spec.trial import parse_trial
 from medaug.storage.probe import check_storage
 

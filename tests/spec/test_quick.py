@@ -9,9 +9,9 @@ from click.testing import CliRunner
 
 from medaug.cli import main
 from medaug.cli.options import load
-from medaug.experiment import ARM_CONFIGS
 from medaug.plan.trials import plan_study
 from medaug.spec import StudySpec, build_study, load_study
+from medaug.spec.arms import ARM_CONFIGS
 from medaug.spec.quick import quick
 
 JOBS = sorted((Path(__file__).parents[2] / "jobs").glob("*.yaml"))

@@ -63,7 +63,9 @@ def with_threshold_0(run: Path) -> Path:
 
 def with_anothers_result(run: Path) -> Path:
     path = a_classifier(run)
-    others = [p for p in run.glob("trials/*/result.json") if p.stat().st_size != path.stat().st_size]
+    others = [
+        p for p in run.glob("trials/*/result.json") if p.stat().st_size != path.stat().st_size
+    ]
     shutil.copyfile(others[0], path)
     return path
 
@@ -108,9 +110,10 @@ def test_a_line_of_ones_own_is_no_help_without_the_key(run: Path) -> None:
     journal = Journal(run)  # without any
     journal.seal(path)
     journal.flush()
-    assert "1 of 5 lines of its journal were sealed without this site's key" in ask(
-        run, "leaderboard"
-    ).stderr
+    assert (
+        "1 of 5 lines of its journal were sealed without this site's key"
+        in ask(run, "leaderboard").stderr
+    )
 
 
 def test_a_deleted_trial_is_missed(run: Path) -> None:

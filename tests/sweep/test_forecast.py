@@ -13,9 +13,9 @@ from rich.console import Console
 
 from medaug.cli import main
 from medaug.errors import EnvironmentFault
-from medaug.experiment import ARM_CONFIGS
 from medaug.plan.forecast.forecast import forecast, render
 from medaug.spec import StudySpec, build_study
+from medaug.spec.arms import ARM_CONFIGS
 from medaug.sweep.cluster.start import Cluster
 from medaug.sweep.display import Display
 

@@ -10,13 +10,14 @@ import pytest
 
 from medaug.errors import EnvironmentFault, UserError
 from medaug.sweep.events import Outcome
-from medaug.sweep.log import NAME, run_log
+from medaug.sweep.log import NAME, LogListener, run_log
 
 
 def test_events_and_warnings_are_written_for_the_owner_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with run_log(tmp_path / "run") as listener:
+    listener = LogListener()
+    with run_log(tmp_path / "run"):
         listener.on_wave_start("classify", 4, 1)
         listener.on_trial_end(Outcome("abc", "failed", 2, error="hang: rank 1 stands still"))
         logging.getLogger("medaug.elsewhere").warning("a remark")

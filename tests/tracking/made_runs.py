@@ -11,11 +11,12 @@ import numpy as np
 import torch
 
 from medaug.data.splits import make_splits
-from medaug.experiment import ARM_CONFIGS, generator_name, output_name
+from medaug.experiment import generator_name, output_name
 from medaug.models.unet import UNet
 from medaug.plan.trials import Plan, plan_study
 from medaug.seeding import numpy_generator
 from medaug.spec import ClassifyTrial, StudySpec, TrialConfig, build_study
+from medaug.spec.arms import ARM_CONFIGS
 from medaug.storage.artifacts import Artifacts
 from medaug.storage.trial_folder import TrialFolder
 from medaug.store import Provenance, Splits, Store, StoreSchema, StoreWriter

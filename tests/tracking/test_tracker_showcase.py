@@ -17,7 +17,7 @@ from mlflow import MlflowClient, pyfunc
 from mlflow.entities import Run
 
 from medaug.arms import FittedArm, load_arm
-from medaug.arms.acgan import AcganArm, AcganSpec
+from medaug.arms.acgan import AcganArm
 from medaug.experiment import generator_name, output_name
 from medaug.plan.trials import plan_study
 from medaug.results.leaderboard import Leaderboard, leaderboard_of
@@ -25,6 +25,7 @@ from medaug.results.report.answer import answer
 from medaug.results.report.document import REPORT
 from medaug.results.table import with_interval
 from medaug.spec import StudySpec, TrialConfig
+from medaug.spec.arms import AcganSpec
 from medaug.storage.artifacts import Artifacts
 from medaug.tracking.tracker import Tracker, sync
 from medaug.train.gan import Gan

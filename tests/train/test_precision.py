@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import nn
 
-from medaug.arms.acgan import AcganSpec
 from medaug.spec import FeatureSpec, SegmenterSpec
+from medaug.spec.arms import AcganSpec
 from medaug.spec.classifier import NetworkSpec
 from medaug.train import precision
 from medaug.train.gan import train_gan

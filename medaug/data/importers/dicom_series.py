@@ -1,0 +1,251 @@
+"""Folders of DICOM slices, with or without endings, however deep."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from medaug.data.address import of_series
+from medaug.data.files import series_uid
+from medaug.data.importers.base import Found, Look, Options, ordered, patient_by
+from medaug.data.importers.folders import class_level, names_no_class, part_in, telling
+from medaug.data.importers.people import one_person_each
+from medaug.data.importers.sheets import Said, near_miss, said_by, sheets_of
+from medaug.data.importers.tree import Tree, folder_of, parts_of
+from medaug.data.labels import PATIENT_ID
+from medaug.data.table import STUDY, Row
+from medaug.errors import UserError
+
+_SCOUT = 5
+"""A series of so few slices beside a longer one is its localiser."""
+_CLEARLY = 2.0
+"""A series with so many times the slices of the next is the one that was meant."""
+
+
+@dataclass(frozen=True)
+class _Series:
+    folder: str
+    uid: str
+    files: tuple[str, ...]
+    alone: bool
+    """Whether its folder holds no other."""
+
+    @property
+    def address(self) -> str:
+        return self.folder if self.alone else of_series(self.folder, self.uid)
+
+
+@dataclass(frozen=True)
+class DicomSeries:
+    """``DIR/<class>/<patient>/…/*.dcm``, or ``DIR/<patient>/…`` with the classes in a table.
+
+    A file is DICOM by its content, whatever its ending (``.dcm``, ``.IMA``, none); a DICOMDIR is
+    never followed. Of several series of one patient the one that is clearly the longest is taken;
+    where none is, the person is asked. A mask is ``<patient>_seg.nii.gz`` in the patient's folder.
+    Single files straight below a class are 2-D images.
+    """
+
+    name: str = "dicom_series"
+
+    def looks_like(self, tree: Tree) -> Look | None:
+        n = len(tree.dicom)
+        if not n or n < len(tree.pictures) or n < len(tree.volumes):
+            return None
+        return Look(0.8, f"{n} DICOM files")
+
+    def rows(self, tree: Tree, options: Options) -> Found:
+        found = Found([])
+        patients, images = _patients(tree, options, found)
+        class_of, said, lacking = _classes(tree, [*patients, *images], options, found)
+        people, notes = one_person_each(key[-1] for key in patients)
+        found.notes += notes
+        for key, series in sorted(patients.items(), key=lambda item: (item[0][-1], item[0])):
+            name = key[-1]
+            label = class_of.get(key)
+            files = [file for s in series for file in s.files]
+            if label is None:
+                reason, bare = lacking.get(key, ("its class is not in data.classes", False))
+                if bare:
+                    found.reject(files, reason, name, bare=True)
+                for file in files:
+                    found.leave_out(file, reason)
+                continue
+            one = _one_series(series, options, found)
+            found.used |= set(one.files)
+            mask = next(
+                (m for m in tree.volumes if m.startswith(f"{'/'.join(key)}/{name}_seg.")), None
+            )
+            found.rows.append(
+                Row(
+                    (one.address,),
+                    label,
+                    patient_by(options, one.folder)
+                    or (said.patient_of.get("/".join(key)) if said else None)
+                    or people[name],
+                    (mask,) if mask else (),
+                    part="external" if part_in(parts_of(one.files[0])) == "external" else STUDY,
+                    covariates=said.covariates.get("/".join(key), {}) if said else {},
+                )
+            )
+        _add_images(images, class_of, said, lacking, options, found)
+        found.classes = ordered(row.label for row in found.rows if row.label)
+        return found
+
+
+Key = tuple[str, ...]
+"""The folders down to a patient; of a single image, down to its file."""
+Lacking = dict[Key, tuple[str, bool]]
+"""Why somebody has no class, and whether a table should have said it."""
+
+
+def _patients(
+    tree: Tree, options: Options, found: Found
+) -> tuple[dict[Key, list[_Series]], list[Key]]:
+    """Patient folder -> its series; and files that are images of their own."""
+    by_folder: dict[str, list[str]] = defaultdict(list)
+    for name in tree.dicom:
+        by_folder[folder_of(name)].append(name)
+    level = class_level(
+        {telling(parts_of(name), options.classes) for name in tree.dicom}, options.classes
+    )
+    tables = bool(tree.tables) and not options.classes
+    patients: dict[Key, list[_Series]] = defaultdict(list)
+    images: list[Key] = []
+    for folder, files in sorted(by_folder.items()):
+        series = _series_in(tree, folder, files)
+        depth = _patient_depth(folder, level, options.classes, tables)
+        key = tuple(folder.split("/"))[:depth] if folder else ()
+        if depth is None and len(series) == len(files) > 1:
+            images += [(*folder.split("/"), file) for file in files]
+            continue
+        key = key or tuple(folder.split("/"))
+        if not PATIENT_ID.fullmatch(key[-1]):
+            reason = "the folder's name is no patient id; use 1 to 64 of A-Z a-z 0-9 . _ - only"
+            for file in files:
+                found.leave_out(file, reason)
+            continue
+        patients[key] += series
+    return patients, images
+
+
+def _patient_depth(
+    folder: str, level: int | None, known: Collection[str], tables: bool
+) -> int | None:
+    """How many folders lead to the patient; None where the folder is the class's own."""
+    parts = folder.split("/")
+    telling_at = [i for i, part in enumerate(parts) if telling([part], known)]
+    place = 0 if level is None else level + 1
+    if tables and len(telling_at) <= place:
+        place = len(telling_at) - 1
+    return telling_at[place] + 1 if 0 <= place < len(telling_at) else None
+
+
+def _series_in(tree: Tree, folder: str, files: list[str]) -> list[_Series]:
+    by_uid: dict[str, list[str]] = defaultdict(list)
+    for file in files:
+        by_uid[series_uid(tree.root / file) or ""].append(file)
+    return [
+        _Series(folder, uid, tuple(names), len(by_uid) == 1)
+        for uid, names in sorted(by_uid.items())
+    ]
+
+
+def _one_series(series: list[_Series], options: Options, found: Found) -> _Series:
+    """The series that was meant.
+
+    Raises:
+        UserError: that is for the person to say.
+    """
+    if options.channels:
+        series = [s for s in series if s.folder.split("/")[-1] in options.channels] or series
+    longest = sorted(series, key=lambda s: (-len(s.files), s.folder, s.uid))
+    if len(longest) > 1:
+        first, second = len(longest[0].files), len(longest[1].files)
+        if first < _CLEARLY * second and not second <= min(_SCOUT, first - 1):
+            sizes = ", ".join(str(len(s.files)) for s in longest[:6])
+            raise UserError(
+                f"data.root: a patient has {len(longest)} series of {sizes} slices, and nothing "
+                "says which is meant; keep one series per folder and patient, or name the series' "
+                "folder with --channels NAME"
+            )
+        for other in longest[1:]:
+            for file in other.files:
+                found.leave_out(file, "a shorter series beside the one that is read")
+    return longest[0]
+
+
+def _classes(
+    tree: Tree, keys: list[Key], options: Options, found: Found
+) -> tuple[dict[Key, str], Said | None, Lacking]:
+    above = {key: telling(key[:-1], options.classes) for key in keys}
+    level = class_level(set(above.values()), options.classes)
+    named = {k: path[level] for k, path in above.items() if level is not None and len(path) > level}
+    if not named:
+        return _by_table(tree, keys, options, found)
+    labels: dict[Key, str] = {}
+    lacking: Lacking = {}
+    for key in keys:
+        name = named.get(key)
+        if name is None or (names_no_class(name) and name not in options.classes):
+            lacking[key] = ("lies in no folder that names its class", False)
+        elif not options.classes or name in options.classes:
+            labels[key] = name
+        else:
+            lacking[key] = ("its class is not in data.classes", False)
+    return labels, None, lacking
+
+
+def _by_table(
+    tree: Tree, keys: list[Key], options: Options, found: Found
+) -> tuple[dict[Key, str], Said | None, Lacking]:
+    aliases = {
+        "/".join(key): [
+            [key[-1], key[-1].rpartition("/")[2], key[-1].rpartition("/")[2].rpartition(".")[0]]
+        ]
+        for key in keys
+    }
+    problems: dict[str, str] = {}
+    sheets = sheets_of(tree, aliases, problems)
+    said = said_by(sheets, options)
+    if said is None:
+        raise UserError(
+            next(iter(problems.values()), None)
+            or f"data.root: {len(keys)} DICOM patients, and nothing says their classes; put them "
+            "into one folder for each class, or write name_mapping.csv with the columns "
+            "subject_ID,Grade and a line for each"
+        )
+    found.tables += [sheet.table.name for sheet in sheets]
+    for sheet in sheets:
+        found.absent(sheet.table.name, sheet.lines_left)
+    labels: dict[Key, str] = {}
+    lacking: Lacking = {}
+    for key in keys:
+        if (label := said.class_of.get("/".join(key))) is not None:
+            labels[key] = label
+        else:
+            lacking[key] = (near_miss(key[-1], sheets), True)
+    return labels, said, lacking
+
+
+def _add_images(
+    images: list[Key],
+    class_of: Mapping[Key, str],
+    said: Said | None,
+    lacking: Lacking,
+    options: Options,
+    found: Found,
+) -> None:
+    for key in images:
+        name = key[-1]
+        if (label := class_of.get(key)) is None:
+            reason, bare = lacking.get(key, ("has no class", False))
+            found.reject([name], reason, name, bare=bare)
+            continue
+        patient = patient_by(options, name) or (
+            said.patient_of.get("/".join(key)) if said else None
+        )
+        found.rows.append(Row((name,), label, patient or name))
+    if images:
+        found.alone = said is None and options.patients is None and len(found.rows) == len(images)
+        found.notes.append(f"{len(images)} DICOM files are images of their own, not slices")

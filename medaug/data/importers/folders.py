@@ -1,0 +1,139 @@
+"""What folder names say: a part of the publisher's, a class, a patient, or nothing."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+
+from medaug.data.canonical import is_blank
+from medaug.data.importers.base import PREDICTIONS
+from medaug.data.masks import is_mask_folder
+
+_WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
+_PART_WORDS = {
+    **dict.fromkeys(("train", "training", "traindata", "trainingdata"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "validate", "dev"), "val"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation", "heldout"), "test"),
+    "external": "external",
+}
+_ABOUT_PARTS = frozenset(
+    (
+        "data dataset set images image imgs input inputs folder split part task stage group "
+        "groundtruth gt isic brats bra ts miccai challenge final release chest xray ct mri "
+        "scans slices png jpg v "
+    ).split()
+)
+_NEUTRAL = frozenset(
+    (
+        "image images img imgs pic pics picture pictures photo photos png jpg jpeg tif tiff bmp "
+        "webp dicom dcm nifti nii niigz data dataset datasets database raw input inputs slice "
+        "slices scan scans volume volumes all allimages imagesall sample samples original "
+        "originals preprocessed processed resized cropped archive download downloads unzipped "
+        "files frames imagestr imagests source src derivatives anat brain patientsct "
+    ).split()
+)
+_NEUTRAL_LIKE = re.compile(
+    r".*[_ -]?(images?|imgs?|data|files)?[_ -]?part[_ -]?\d+|images?[_ -]\d+|fold[_ -]?\d+|"
+    r"split[_ -]?\d+|batch[_ -]?\d+|.*[_ -](images?|imgs?|data|dataset|slices)|v\d+(\.\d+)*",
+    re.I,
+)
+_NUMBERED = re.compile(r"[_-]\d{3,}$")
+_POOL = re.compile(r"(un[ _-]?label?led|pool|no[ _-]?labels?)([ _-]?(images?|data))?", re.I)
+_NO_CLASS = re.compile(r"unknown|na|n_a|none|unlabel?led|misc|miscellaneous|others?_unknown", re.I)
+_VIEWS = frozenset(
+    "left right axial coronal sagittal cc mlo ap pa lateral frontal l r od os pre post".split()
+)
+_MAGNIFICATION = re.compile(r"\d+\s*x", re.I)
+
+
+def part_of(name: str) -> str | None:
+    """``train``, ``val``, ``test``, ``external`` or ``pool``, where the name of a folder says so:
+    ``train``, ``TrainingData``, ``MICCAI_BraTS2020_ValidationData``, ``stage_2_test_images``."""
+    if _POOL.fullmatch(name):
+        return "pool"
+    if _NUMBERED.search(name):
+        return None  # BraTS20_Training_001 is somebody
+    words = [word.casefold() for word in _WORDS.findall(name)]
+    parts = {_PART_WORDS[word] for word in words if word in _PART_WORDS}
+    if len(parts) != 1 or {"positive", "negative", "pos", "neg"} & set(words):
+        return None
+    rest = [
+        w for w in words if w not in _PART_WORDS and w not in _ABOUT_PARTS and not w.isdecimal()
+    ]
+    return parts.pop() if len(rest) <= 2 else None
+
+
+def says_nothing(name: str) -> bool:
+    """Whether a folder's name can be no class: images, data, part_1, masks, pred, train …"""
+    plain = re.sub(r"[\s_.-]+", "", name).casefold()
+    return (
+        plain in _NEUTRAL
+        or plain in PREDICTIONS
+        or _NEUTRAL_LIKE.fullmatch(name) is not None
+        or is_mask_folder(name)
+        or part_of(name) is not None
+    )
+
+
+def names_no_class(name: str) -> bool:
+    return _NO_CLASS.fullmatch(name) is not None or is_blank(name)
+
+
+def telling(parts: Sequence[str], known: Collection[str] = ()) -> tuple[str, ...]:
+    """The folders of a path that may be a class or a patient; ``known`` names are classes."""
+    return tuple(part for part in parts if part in known or not says_nothing(part))
+
+
+def part_in(parts: Iterable[str]) -> str | None:
+    """What the folders of a path say of the part; the innermost counts."""
+    said = [part for name in parts if (part := part_of(name)) is not None]
+    return said[-1] if said else None
+
+
+def class_level(paths: Collection[tuple[str, ...]], known: Collection[str] = ()) -> int | None:
+    """Which of the telling folders of each path is the class; None where none can be.
+
+    The outermost that tells scans apart, unless it looks like patients (names with numbers) and
+    the one below repeats the same few words in each: ``8863/0/x.png`` against ``benign/40X/x.png``.
+    """
+    depth = max((len(path) for path in paths), default=0)
+    if known:
+        hits: list[int] = [sum(len(p) > i and p[i] in known for p in paths) for i in range(depth)]
+        return max(range(depth), key=lambda i: (hits[i], -i)) if any(hits) else None
+    for level in range(depth):
+        names = {path[level] for path in paths if len(path) > level}
+        if len(names) < 2:
+            continue
+        if level + 1 < depth and _are_patients(names) and _repeats(paths, level):
+            continue
+        return level
+    return 0 if depth else None
+
+
+def are_patients(folders: Collection[str]) -> bool:
+    """Whether the folders below classes look like people: every name has a number."""
+    return len(folders) > 1 and all(
+        any(map(str.isdigit, name)) and not _MAGNIFICATION.fullmatch(name) for name in folders
+    )
+
+
+def _are_patients(names: Collection[str]) -> bool:
+    if not are_patients(names):
+        return False
+    small = {int(name) for name in names if name.isdecimal()}
+    return small != set(range(len(names)))  # 0, 1, 2 are classes
+
+
+def _repeats(paths: Collection[tuple[str, ...]], level: int) -> bool:
+    below: dict[str, set[str]] = defaultdict(set)
+    for path in paths:
+        if len(path) > level + 1:
+            below[path[level]].add(path[level + 1])
+    every = set().union(*below.values()) if below else set()
+    return (
+        2 <= len(every) <= 20
+        and not {name.casefold() for name in every} <= _VIEWS
+        and not any(map(_MAGNIFICATION.fullmatch, every))
+        and sum(map(len, below.values())) > len(every)
+    )

@@ -1,0 +1,198 @@
+"""A folder as importers see it: every name below it, no file opened but to learn its kind."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from medaug.data.files import BadFile, check_name, open_regular
+from medaug.data.masks import is_mask_folder, masked_stem
+from medaug.data.names import (
+    ARCHIVES,
+    PICTURES,
+    SLICES,
+    SYSTEM_FOLDERS,
+    TABLES,
+    VOLUMES,
+    ending_of,
+    is_hidden,
+    stem_of,
+)
+
+HIDDEN = "hidden or of the operating system"
+LINK = "a symbolic link; put the file itself there"
+SPECIAL = "not a regular file; put the file itself there"
+_SNIFFED = 132
+_OF_IMAGES = frozenset(("image images img imgs imagestr imagests input inputs jpg png").split())
+_KNOWN_TEXT = frozenset(
+    ".txt .md .pdf .json .html .xml .xlsx .xls .doc .docx .yaml .yml .py .zip".split()
+)
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Names relative to ``root``, with ``/``, in order."""
+
+    root: Path
+    files: tuple[str, ...]
+    """Regular files that may be somebody's scan, mask or table."""
+    noise: Mapping[str, str]
+    """Everything else, and why it is nothing: hidden, links, impossible names."""
+    _by_folder: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list), repr=False)
+
+    @staticmethod
+    def of(root: Path) -> Tree:
+        """Walk ``root``; links are counted, not followed."""
+        files: list[str] = []
+        noise: dict[str, str] = {}
+        _walk(root, "", False, files, noise)
+        return Tree(root, tuple(sorted(files)), dict(sorted(noise.items())))
+
+    @property
+    def total(self) -> int:
+        return len(self.files) + len(self.noise)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._set
+
+    @cached_property
+    def _set(self) -> frozenset[str]:
+        return frozenset(self.files)
+
+    @cached_property
+    def pictures(self) -> tuple[str, ...]:
+        return self._with(PICTURES)
+
+    @cached_property
+    def volumes(self) -> tuple[str, ...]:
+        return self._with(VOLUMES)
+
+    @cached_property
+    def tables(self) -> tuple[str, ...]:
+        return self._with(TABLES)
+
+    @cached_property
+    def archives(self) -> tuple[str, ...]:
+        return self._with(ARCHIVES)
+
+    @cached_property
+    def dicom(self) -> tuple[str, ...]:
+        """Files that are DICOM by their ending, or without one by their content."""
+        known = PICTURES | VOLUMES | TABLES | ARCHIVES | _KNOWN_TEXT
+        found = []
+        for name in self.files:
+            ending = ending_of(name)
+            if PurePosixPath(name).name.upper() == "DICOMDIR":
+                continue
+            if ending in SLICES or (ending not in known and is_dicom(self.root / name)):
+                found.append(name)
+        return tuple(found)
+
+    @cached_property
+    def masks(self) -> Mapping[str, tuple[str, ...]]:
+        """Picture or volume -> its masks; a key ``""`` holds those that belong to none."""
+        return _paired((*self.pictures, *self.volumes))
+
+    @cached_property
+    def mask_files(self) -> frozenset[str]:
+        return frozenset(mask for masks in self.masks.values() for mask in masks)
+
+    def _with(self, endings: frozenset[str]) -> tuple[str, ...]:
+        return tuple(name for name in self.files if ending_of(name) in endings)
+
+
+def folder_of(name: str) -> str:
+    return name.rpartition("/")[0]
+
+
+def parts_of(name: str) -> tuple[str, ...]:
+    """The folders above a file."""
+    return PurePosixPath(name).parts[:-1]
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether the file starts as PS3.10 wants it."""
+    try:
+        with open_regular(path) as file:
+            return file.read(_SNIFFED)[128:] == b"DICM"
+    except BadFile:
+        return False
+
+
+def _walk(folder: Path, prefix: str, hidden: bool, files: list[str], noise: dict[str, str]) -> None:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name = f"{prefix}{entry.name}"
+            if entry.is_dir(follow_symlinks=False):
+                below = hidden or entry.name.casefold() in SYSTEM_FOLDERS or entry.name[0] == "."
+                _walk(Path(entry.path), f"{name}/", below, files, noise)
+            elif hidden or is_hidden(entry.name):
+                noise[name] = HIDDEN
+            elif entry.is_symlink():
+                noise[name] = LINK
+            elif not stat.S_ISREG(entry.stat(follow_symlinks=False).st_mode):
+                fifo = stat.S_ISFIFO(entry.stat(follow_symlinks=False).st_mode)
+                noise[name] = f"{'a FIFO' if fifo else 'a device or socket'}, {SPECIAL}"
+            else:
+                try:
+                    check_name(Path(name))
+                    files.append(name)
+                except BadFile as error:
+                    noise[name] = str(error)
+
+
+def _paired(names: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Masks by the image they belong to: beside it under a name of their own (``x_mask.png``), or
+    in a folder of masks under its name (``masks/x.png`` for ``images/x.jpg`` or ``x.jpg``)."""
+    by_key: dict[tuple[str, str], str] = {}
+    doubtful: list[tuple[str, str, bool]] = []
+    for name in names:
+        in_folder = any(map(is_mask_folder, parts_of(name)))
+        found = masked_stem(stem_of(name))
+        if in_folder or found is not None:
+            stem, sure = found or (stem_of(name), False)
+            doubtful.append((name, stem or stem_of(name), in_folder or sure))
+        else:
+            by_key[_place(name), stem_of(name).casefold()] = name
+    masks: dict[str, list[str]] = defaultdict(list)
+    for name, stem, sure in doubtful:
+        stems = dict.fromkeys((stem.casefold(), stem_of(name).casefold()))
+        image = next((by_key[k] for k in _keys(name, stems) if k in by_key), None)
+        if image is not None:
+            masks[image].append(name)
+        elif sure:
+            masks[""].append(name)
+    return {image: tuple(found) for image, found in masks.items()}
+
+
+def _keys(name: str, stems: Mapping[str, None]) -> Iterator[tuple[str, str]]:
+    for stem in stems:
+        yield _place(name), stem
+        yield folder_of(name), stem
+
+
+def _place(name: str) -> str:
+    """The folders of a file but those that say whether it is an image or a mask."""
+    neutral = (
+        "image",
+        "images",
+        "img",
+        "imgs",
+        "imagestr",
+        "imagests",
+        "input",
+        "inputs",
+        "jpg",
+        "png",
+    )
+    kept = [
+        part
+        for part in parts_of(name)
+        if not is_mask_folder(part) and part.casefold() not in neutral
+    ]
+    return "/".join(kept)

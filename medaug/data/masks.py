@@ -1,0 +1,50 @@
+"""Which files are masks, by the names that people give them. A mask is never an image."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+from medaug.data.names import ending_of, stem_of
+
+FOLDERS = frozenset(
+    (
+        "mask masks seg segs segmentation segmentations label labels labelstr labelsts gt gts "
+        "groundtruth groundtruths annotation annotations lesion lesions roi rois tumormask "
+        "tumourmask tumormasks tumourmasks maskimages truth contours "
+    ).split()
+)
+"""Folders that hold masks, in lower case without separators; ``labels`` may also hold tables."""
+
+_SURE = r"masks?|segs?|segmentations?|segm|gt|ground[_-]?truth|annotations?|truth|dseg|lesionmask"
+_PERHAPS = r"tumou?rs?|labels?|labelmap|lesions?|rois?|contours?|hge[_-]seg"
+_END = re.compile(
+    rf"(?P<stem>.*?)[ _.-]+((?:hge[_-])?(?:{_SURE})|(?P<weak>{_PERHAPS}))(?:[ _-]?\d+)?", re.I
+)
+_START = re.compile(rf"(?:(?:{_SURE})|(?P<weak>{_PERHAPS}))[ _.-]+(?P<stem>.+)", re.I)
+_BARE = re.compile(rf"(?:{_SURE})(?:[ _-]?\d+)?", re.I)
+
+
+def masked_stem(stem: str) -> tuple[str, bool] | None:
+    """(stem of the image that a mask called ``stem`` belongs to, whether the name alone is proof);
+    None for a name that is no mask's. ``tumor``, ``label`` … are proof only beside that image."""
+    if _BARE.fullmatch(stem):
+        return "", True
+    for pattern in (_END, _START):
+        if match := pattern.fullmatch(stem):
+            return match["stem"], match["weak"] is None
+    return None
+
+
+def is_mask_folder(name: str) -> bool:
+    return re.sub(r"[\s_.-]+", "", name).casefold() in FOLDERS
+
+
+def names_a_mask(file: str, images: Collection[str]) -> bool:
+    """Whether ``file`` is named as the mask of another of ``images``."""
+    folder, _, name = file.rpartition("/")
+    found = masked_stem(stem_of(name))
+    if found is None or not found[0]:
+        return False
+    wanted = f"{folder}/{found[0]}" if folder else found[0]
+    return any(f"{wanted}{ending}" in images for ending in {ending_of(name), ".png", ".jpg"})

@@ -1,0 +1,36 @@
+"""What a file's name says of its kind."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+
+PICTURES = frozenset(
+    ".png .jpg .jpeg .jpe .jfif .tif .tiff .bmp .dib .webp .gif .ppm .pgm .jp2 .j2k".split()
+)
+"""Endings of 2-D images, also of those that no reader here takes: it then says why."""
+VOLUMES = frozenset(".nii .nii.gz .hdr .mha .mhd .nrrd .nhdr .mgz .mgh".split())
+SLICES = frozenset([".dcm", ".ima", ".dicom", ".dic"])
+TABLES = frozenset([".csv", ".tsv"])
+ARCHIVES = frozenset({".npz"})
+SYSTEM = frozenset(["thumbs.db", "desktop.ini", "ehthumbs.db", "icon"])
+SYSTEM_FOLDERS = frozenset({"__macosx", "$recycle.bin", "@eadir"})
+
+
+def ending_of(name: str) -> str:
+    """``.nii.gz`` of ``a.nii.gz``, ``.png`` of ``b.PNG``: lower case, empty where there is none."""
+    suffixes = PurePath(name).suffixes
+    if len(suffixes) > 1 and suffixes[-1].lower() == ".gz":
+        return "".join(suffixes[-2:]).lower()
+    return suffixes[-1].lower() if suffixes else ""
+
+
+def stem_of(name: str) -> str:
+    """The name without its folder and ending."""
+    base = PurePath(name).name
+    return base[: len(base) - len(ending_of(base))] or base
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is the system's, not the user's."""
+    low = name.casefold()
+    return name.startswith(".") or low in SYSTEM or low in SYSTEM_FOLDERS
