@@ -22,9 +22,10 @@ from medaug.data.slices import ingest, ingest_signature
 from medaug.errors import IntegrityError, UserError
 from medaug.plan.disk import bytes_to_write
 from medaug.plan.trials import ArmVariant, Plan, expand_arms, plan_study
-from medaug.results.leaderboard import Leaderboard, leaderboard_of
+from medaug.results.leaderboard import leaderboard_of
 from medaug.results.records import study_data
 from medaug.results.report.document import write_report
+from medaug.results.rows import Leaderboard
 from medaug.spec import DataSpec, SplitSpec, StudySpec, TrialConfig, build_study, signature
 from medaug.spec.arms import ARM_CONFIGS
 from medaug.storage.artifacts import Artifacts

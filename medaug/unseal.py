@@ -23,13 +23,14 @@ import torch
 from medaug.audit.sealed import FILE, LOG, openings_of, unsealed_of
 from medaug.errors import UserError
 from medaug.experiment.sealed import load_classifier, sealed_rows
-from medaug.metrics.board import Board
+from medaug.metrics.board import Board, Contrast
 from medaug.metrics.predictions import Predictions
-from medaug.metrics.uncertainty import Interval, gain, interval
+from medaug.metrics.uncertainty import Interval, interval
 from medaug.ownership.seals import open_journal
-from medaug.results.leaderboard import Leaderboard, Row, leaderboard_of
+from medaug.results.leaderboard import leaderboard_of
 from medaug.results.records import TrialRecord, read_study, read_trial, read_trials
-from medaug.results.table import UNRANKABLE, with_interval
+from medaug.results.rows import UNRANKABLE, Leaderboard, Row
+from medaug.results.table import with_interval
 from medaug.storage import storage_at
 from medaug.storage.json_files import write_json
 from medaug.store import Store
@@ -43,8 +44,9 @@ def unseal(folder: Path, progress: Progress | None = None) -> Record:
     """Score the test patients of the run in ``folder``, or tell what they scored the first time.
 
     The classifiers of all folds vote under each seed: their probabilities are averaged, and so are
-    the thresholds that each chose on its own validation patients. Intervals are 95 %, resampled
-    over patients and seeds. The record is kept as ``unsealed.json``.
+    the thresholds that each chose on its own validation patients. The balanced accuracy and the
+    gain are of patients, as on the leaderboard; scores of slices stand beside them. Intervals are
+    95 %, over patients, seeds and draws. The record is kept as ``unsealed.json``.
 
     Raises:
         UserError: no test set was sealed, trials are unfinished, or no configuration is rankable.
@@ -58,15 +60,18 @@ def unseal(folder: Path, progress: Progress | None = None) -> Record:
     chosen = list({row.title: row for row in roles.values()}.values())
     opening = _log(folder, board)  # first: from now on somebody may have seen something
     tables, about = _test(folder, chosen, progress)
-    reference = tables[roles["reference"].title]
+    reference, together = roles["reference"].title, Board.of(tables)
     rows = [
         {
             "configuration": row.title,
             "roles": [role for role, holder in roles.items() if holder is row],
-            "scores": dict(_scores(tables[row.title], board.classes)),
+            "scores": {
+                "balanced_accuracy": _of_contrast(together.contrast(row.title)),
+                **dict(_slice_scores(tables[row.title], board.classes)),
+            },
             "gain": None
-            if tables[row.title] is reference
-            else _plain(gain(tables[row.title], reference)),
+            if row.title == reference
+            else _of_contrast(together.contrast(row.title, reference)),
             "cross_validated": {"mean": row.mean, "low": row.low, "high": row.high},
         }
         for row in chosen
@@ -171,16 +176,17 @@ def _votes(
     labels: np.ndarray,
     n_classes: int,
 ) -> Predictions:
-    """The mean over folds, under each seed."""
+    """The mean over folds, under each seed and draw."""
     tables = []
-    for seed in sorted({trial.config.seed for trial in trials}):
-        own = [trial for trial in trials if trial.config.seed == seed]
+    for seed, draw in sorted({trial.replicate[:2] for trial in trials}):
+        own = [trial for trial in trials if trial.replicate[:2] == (seed, draw)]
         thresholds = [trial.classified.threshold for trial in own]
         table = Predictions.of_trial(
             patients,
             labels,
             np.mean([probability[trial.config.key] for trial in own], axis=0, dtype=float),
             seed=seed,
+            draw=draw,
             fold=0,
             threshold=float(np.mean(thresholds)),
             n_classes=n_classes,
@@ -202,23 +208,25 @@ def _about(rows: Store) -> Record:
     }
 
 
-def _scores(table: Predictions, classes: Sequence[str]) -> Iterator[tuple[str, Record]]:
-    """Each score with its interval."""
-    metrics = {"balanced_accuracy": "balanced_accuracy"}
-    metrics |= {f"recall/{name}": f"recall_class{k}" for k, name in enumerate(classes)}
-    metrics |= {name: name for name in ("accuracy", "macro_f1", "mcc")}
+def _slice_scores(table: Predictions, classes: Sequence[str]) -> Iterator[tuple[str, Record]]:
+    """Each score of single slices with its interval."""
+    metrics = {"slice_balanced_accuracy": "balanced_accuracy"}
+    metrics |= {f"slice_recall/{name}": f"recall_class{k}" for k, name in enumerate(classes)}
+    metrics |= {f"slice_{name}": name for name in ("accuracy", "macro_f1", "mcc")}
     if len(classes) == 2:
-        metrics |= {name: name for name in ("auroc", "auprc")}
+        metrics |= {f"slice_{name}": name for name in ("auroc", "auprc")}
     for name, metric in metrics.items():
         yield name, _plain(interval(table, metric))
-    whole = Board.of({"": table}).contrast("")
-    low, high = whole.bounds()
-    yield "patient_balanced_accuracy", _finite(mean=whole.estimate, low=low, high=high)
 
 
 def _plain(value: Interval) -> Record:
     """JSON, in which numbers that do not exist are null."""
     return _finite(mean=value.mean, low=value.low, high=value.high)
+
+
+def _of_contrast(found: Contrast) -> Record:
+    low, high = found.bounds()
+    return _finite(mean=found.estimate, low=low, high=high)
 
 
 def _finite(**bounds: float) -> Record:

@@ -18,9 +18,11 @@ from medaug.models.mlp import VelocityMlp
 from medaug.seeding import generator, seed_of
 from medaug.spec.arms import FlowSpec
 from medaug.store import balanced_weights
+from medaug.store.sampler import epoch_batches
 from medaug.train.average import follow
 from medaug.train.checkpoint import Checkpoint, Progress
 from medaug.train.loop import Guard, Training, part, run_epochs
+from medaug.train.resident import ResidentRows, epoch_rows
 from medaug.train.rows import MemoryRows
 from medaug.train.scaling import FeatureScale
 from medaug.train.tally import Tally
@@ -53,29 +55,37 @@ class FlowArm(PcaArm):
         if resume is not None:
             training.restore(resume)
         self._probe = probe(ctx.train, ctx.val, alone)
-        one_epoch = partial(self._epoch, training, codes, alone, ctx.seed)
+        scaled = self.scale.encode(codes.x.to(alone.device))
+        rows = ResidentRows(scaled), torch.from_numpy(codes.labels).to(alone.device)
+        one_epoch = partial(self._epoch, training, codes, rows, alone, ctx.seed)
         return run_epochs(training, alone, ctx.seed, self.config.epochs, one_epoch, lambda: self)
 
     def _epoch(
-        self, training: Training, codes: MemoryRows, world: World, seed: int, epoch: int
+        self,
+        training: Training,
+        codes: MemoryRows,
+        kept: tuple[ResidentRows, Tensor],
+        world: World,
+        seed: int,
+        epoch: int,
     ) -> dict[str, float]:
         tally = Tally(world)
         learner, adam = training.modules["learner"], training.optimizers["adam"]
-        batches = codes.batches(
-            world,
+        plan = epoch_batches(
+            len(codes),
             self.config.batch_size,
             seed=seed,
             epoch=epoch,
             weights=balanced_weights(codes.labels),
             steps=self.config.steps_per_epoch,
         )
-        for batch in batches:
+        for rows in epoch_rows(plan, slice(None), world.device):
             source = generator(seed, "flow", training.step, device=world.device)
             random = partial(torch.rand, generator=source, device=world.device)
-            x1 = self.scale.encode(batch.x.to(world.device))
+            x1 = kept[0].take(rows)
             x0 = torch.empty_like(x1).normal_(generator=source)
             t, hidden = random(len(x1)), random(len(x1)) < self.config.drop_label
-            label = batch.label.to(world.device).masked_fill(hidden, self.n_classes)
+            label = kept[1].index_select(0, rows).masked_fill(hidden, self.n_classes)
             velocity = learner(torch.lerp(x0, x1, t[:, None]), t, label)
             loss = (velocity - (x1 - x0)).square().mean()
             adam.zero_grad(set_to_none=True)

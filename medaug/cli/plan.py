@@ -41,4 +41,6 @@ def plan(
     with make_display() as display:
         found = forecast(study, display, address=address, loading_s=loading_s)
     body = {"study": study.name, **found.cost.to_json(), "notes": found.notes}
+    if found.power is not None:
+        body |= {"power": found.power.to_json()}
     click.echo(json.dumps(body, indent=1) if as_json else render(found))

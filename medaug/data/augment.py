@@ -68,7 +68,7 @@ def augment(
         raise ValueError(f"{n} images but {len(seeds)} seeds; give one seed per image")
     if n == 0:
         return x_NCHW.clone(), None if mask_NHW is None else mask_NHW.clone()
-    u, noise = _draw(spec, seeds, width)
+    u, noise = _draw(spec, seeds, width, x_NCHW.device)
     x, mask = x_NCHW.float(), mask_NHW
     x = _flip_and_turn(spec, u, x)
     if mask is not None:
@@ -77,7 +77,6 @@ def augment(
         grid = F.affine_grid(_affine(spec, u), [n, 1, width, width], align_corners=False)
         if noise is not None:
             grid = grid + _elastic(spec, noise, width)
-        grid = grid.to(x.device)
         # Zero padding is the only constant that grid_sample knows: move `fill` to zero and back.
         x = F.grid_sample(x - fill, grid, "bilinear", align_corners=False) + fill
         if mask is not None:
@@ -109,9 +108,13 @@ _PURPOSES = (
 
 
 def _draw(
-    spec: AugmentSpec, seeds: Sequence[int], size: int
+    spec: AugmentSpec, seeds: Sequence[int], size: int, device: torch.device
 ) -> tuple[Uniform, torch.Tensor | None]:
-    """Purpose -> (N,) in [0, 1), drawn whether used or not; elastic noise (N, 2, knots, knots)."""
+    """Purpose -> (N,) in [0, 1), drawn whether used or not; elastic noise (N, 2, knots, knots).
+
+    Drawn on the CPU, where a seed gives the same numbers beside any GPU, and sent in two copies
+    that nobody waits for; all that is made of them is computed on ``device``.
+    """
     knots = 0
     if spec.elastic_alpha > 0:
         # Enough knots to carry a field of this smoothness, but no more than there are pixels.
@@ -122,8 +125,9 @@ def _draw(
         generator = torch.Generator().manual_seed(seed)
         uniform.append(torch.rand(len(_PURPOSES), generator=generator))
         noise.append(torch.rand(2, knots, knots, generator=generator))
-    columns = torch.stack(uniform).unbind(1)
-    return dict(zip(_PURPOSES, columns, strict=True)), torch.stack(noise) if knots else None
+    columns = torch.stack(uniform).to(device, non_blocking=True).unbind(1)
+    field = torch.stack(noise).to(device, non_blocking=True) if knots else None
+    return dict(zip(_PURPOSES, columns, strict=True)), field
 
 
 def _signed(u: torch.Tensor) -> torch.Tensor:
@@ -135,7 +139,7 @@ def _flip_and_turn(spec: AugmentSpec, u: Uniform, x: torch.Tensor) -> torch.Tens
     """The transforms that only move pixels, without interpolation; ``x`` is (N, ..., S, S)."""
 
     def where(chosen: torch.Tensor, moved: torch.Tensor) -> torch.Tensor:
-        return torch.where(chosen.to(x.device).view(-1, *[1] * (x.dim() - 1)), moved, x)
+        return torch.where(chosen.view(-1, *[1] * (x.dim() - 1)), moved, x)
 
     if spec.hflip:
         x = where(u["hflip"] < spec.hflip, x.flip(-1))
@@ -173,8 +177,12 @@ def _affine(spec: AugmentSpec, u: Uniform) -> torch.Tensor:
 
 def _matrix(*rows: torch.Tensor | float) -> torch.Tensor:
     """Homogeneous (N, 3, 3) from the six upper entries, numbers or (N,) tensors."""
-    n = max(entry.numel() for entry in rows if isinstance(entry, torch.Tensor))
-    entries = [torch.as_tensor(e, dtype=torch.float32).expand(n) for e in (*rows, 0, 0, 1)]
+    one = next(entry for entry in rows if isinstance(entry, torch.Tensor))
+    entries = [
+        entry.float() if isinstance(entry, torch.Tensor) else torch.full_like(one, entry)
+        for entry in (*rows, 0, 0, 1)
+    ]
+    n = len(one)
     return torch.stack(entries, dim=1).reshape(n, 3, 3)
 
 
@@ -187,10 +195,11 @@ def _elastic(spec: AugmentSpec, noise: torch.Tensor, size: int) -> torch.Tensor:
     knots = noise.shape[-1]
     knots_per_pixel = knots / REFERENCE_PIXELS
     two_variances = 2 * max(spec.elastic_sigma * knots_per_pixel, 1e-3) ** 2
-    position = torch.arange(knots)
+    position = torch.arange(knots, device=noise.device)
     kernel = torch.exp(-((position[:, None] - position) ** 2) / two_variances)
     # Weights sum to 1 in the middle; at the border the field fades, as with zero padding.
-    kernel /= torch.exp(-(torch.arange(-4 * knots, 4 * knots + 1) ** 2) / two_variances).sum()
+    around = torch.arange(-4 * knots, 4 * knots + 1, device=noise.device)
+    kernel /= torch.exp(-(around**2) / two_variances).sum()
     knots_moved = spec.elastic_alpha * knots_per_pixel**2 * (kernel @ _signed(noise) @ kernel.T)
     field = F.interpolate(knots_moved, (size, size), mode="bilinear", align_corners=False)
     return field.permute(0, 2, 3, 1) * (2 / knots)
@@ -200,7 +209,7 @@ def _intensity(spec: AugmentSpec, u: Uniform, x: torch.Tensor) -> torch.Tensor:
     """Clipping, contrast, brightness; strengths are shares of each image's own range."""
     if not (spec.clip or spec.contrast or spec.brightness):
         return x
-    cut, factor, offset = (u[key].to(x.device).view(-1, 1, 1, 1) for key in _PURPOSES[-3:])
+    cut, factor, offset = (u[key].view(-1, 1, 1, 1) for key in _PURPOSES[-3:])
     low, high = x.amin((1, 2, 3), keepdim=True), x.amax((1, 2, 3), keepdim=True)
     span, mean = high - low, x.mean((1, 2, 3), keepdim=True)
     cut = min(spec.clip, 0.5) * cut * span

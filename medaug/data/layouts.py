@@ -109,10 +109,16 @@ def checked(
     """
     if not found.rows:
         return [], []
+    name = TABLE if found.written else "data.root"
     anonymous = [replace(row, patient=None) if found.alone else row for row in found.rows]
-    check_rows("data.root", anonymous, similar_ids=spec.accept.similar_ids)
+    check_rows(name, anonymous, similar_ids=spec.accept.similar_ids)
     return one_person(
-        found.rows, root, digests, name="data.root", merge=True, accept=spec.accept.copies
+        found.rows,
+        root,
+        digests,
+        name=name,
+        merge=not found.written,
+        accept=spec.accept.copies,
     )
 
 

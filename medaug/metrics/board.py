@@ -42,6 +42,8 @@ class Contrast:
     n_discordant: int
     """Patients whose own difference is not zero in some replicate."""
     n_classes: int
+    is_score: bool = False
+    """Whether it is a score, between 0 and 1, and no difference of two."""
 
     @property
     def error(self) -> float:
@@ -63,9 +65,20 @@ class Contrast:
         return reach
 
     def bounds(self, level: float = 0.95) -> tuple[float, float]:
-        """Two-sided interval of this contrast alone."""
-        reach = self.reach((1 - level) / 2)
-        return self.estimate - reach, self.estimate + reach
+        """Two-sided interval of this contrast alone.
+
+        That of a score is symmetric in its log-odds, which keeps it between 0 and 1; at either end
+        it reaches as far as "three of n".
+        """
+        tail, p = (1 - level) / 2, self.estimate
+        reach = self.reach(tail)
+        if not self.is_score or math.isnan(reach):
+            return p - reach, p + reach
+        if min(p, 1 - p) < 1e-9:
+            reach = (1 - tail ** (1 / self.n_smallest)) / self.n_classes
+            return max(0.0, p - reach), min(1.0, p + reach)
+        odds, wide = p / (1 - p), math.exp(reach / (p * (1 - p)))
+        return 1 / (1 + wide / odds), 1 / (1 + 1 / (odds * wide))
 
 
 class Board:
@@ -121,6 +134,7 @@ class Board:
             n_smallest=ours.smallest_stratum,
             n_discordant=len(carriers),
             n_classes=ours.n_classes,
+            is_score=other is None,
         )
 
     def studentised(self, title: str, other: str) -> np.ndarray:

@@ -63,6 +63,8 @@ def simultaneous_bounds(
     NaN bounds where a class has fewer than two patients.
     """
     families = [family for family in families if family.rows and family.controls]
+    if not families:
+        return {}
     best = [max(family.controls, key=board.mean) for family in families]
     error = 1 - level
     pairs, worst = [], []

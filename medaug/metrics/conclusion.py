@@ -17,7 +17,9 @@ MARGIN = 0.02
 """A gain in balanced accuracy that is too small to matter, unless a study says otherwise."""
 CHANCE_TO_DECIDE = 0.8
 MOST = 100_000
-"""Numbers beyond this are not worth naming."""
+"""Patients beyond this are not worth naming."""
+MOST_TIMES = 30
+"""Nor are more than so many times today's draws or seeds: so few say little of so many."""
 
 
 @dataclass(frozen=True)
@@ -87,17 +89,26 @@ def _undecided(contrast: Contrast, shrink: float, margin: float) -> Conclusion:
     if parts.variance() == 0:  # nothing tells the two apart yet: the reach falls as 1 / patients
         return _of_sizes(margin, parts.n_patients / shrink)
     wanted = parts.variance() * shrink**2
-    alone = (
+    alone = _of_sizes(
+        margin,
         parts.patients_for(wanted),
-        parts.draws_for(wanted) if parts.n_draws > 1 else math.inf,
-        parts.seeds_for(wanted) if parts.n_seeds > 1 else math.inf,
+        _in_reach(parts.draws_for(wanted), parts.n_draws),
+        _in_reach(parts.seeds_for(wanted), parts.n_seeds),
     )
-    if min(alone) <= MOST:
-        return _of_sizes(margin, *alone)
-    more = 1 / shrink**2
-    sizes = (parts.n_patients, parts.n_draws, parts.n_seeds)
-    all_of_them = (size * more if size > 1 else math.inf for size in sizes)
-    return _of_sizes(margin, *all_of_them, together=True)
+    if alone.patients or alone.draws or alone.seeds:
+        return alone
+    # Half of what may be left of the variance to the patients, half to the replicates.
+    of_patients = parts.patients_share * parts.variance()
+    rest = parts.variance() - of_patients
+    more = max(1.0, 2 * rest / wanted)
+    replicates = [n * more if n > 1 else math.inf for n in (parts.n_draws, parts.n_seeds)]
+    patients = parts.n_patients * max(1.0, 2 * of_patients / wanted)
+    return _of_sizes(margin, patients, *replicates, together=True)
+
+
+def _in_reach(size: float, now: int) -> float:
+    """So many draws or seeds, unless there is a single one or that is far beyond what is known."""
+    return size if now > 1 and size <= MOST_TIMES * now else math.inf
 
 
 def _of_sizes(

@@ -30,7 +30,9 @@ class ExchangeRate:
 
     @property
     def text(self) -> str:
-        """``37 [0, 85]``; ``≥ 300 [120, ≥ 300]`` where the curve ends before."""
+        """``37 [0, 85]``; ``≥ 300 [120, ≥ 300]`` where the curve ends before; ``≤ 0``."""
+        if self.low == self.high and self.rows in (self.least, self.most):
+            return self._say(self.rows)
         return f"{self._say(self.rows)} [{self._say(self.low)}, {self._say(self.high)}]"
 
     def _say(self, rows: float) -> str:

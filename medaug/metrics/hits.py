@@ -56,7 +56,9 @@ class Hits:
     @cached_property
     def totals(self) -> np.ndarray:
         """Balanced accuracy of patients under each seed and draw, float64 (S, D)."""
-        return np.tensordot(self.unit_weight, self.right, 1)
+        of_class = (self.right[self.label == k] for k in range(self.n_classes))
+        recalls = [r.mean(axis=0) if len(r) else np.full(r.shape[1:], np.nan) for r in of_class]
+        return np.mean(recalls, axis=0)
 
     @cached_property
     def influence(self) -> np.ndarray:
@@ -93,10 +95,10 @@ class Hits:
 def hits_of(table: Predictions) -> Hits:
     """The hits of a table of at least one row."""
     rows = table.by_patient() if table.labels_are_patients else table
-    units, unit = np.unique(np.stack([rows.patient_index, rows.label]), axis=1, return_inverse=True)
+    units, unit = np.unique(rows.patient_index * rows.n_classes + rows.label, return_inverse=True)
     seeds, seed = np.unique(rows.seed, return_inverse=True)
     draws, draw = np.unique(rows.draw, return_inverse=True)
-    shape = (units.shape[1], len(seeds), len(draws))
+    shape = (len(units), len(seeds), len(draws))
     cell = np.ravel_multi_index((unit.reshape(-1), seed, draw), shape)
     count = np.bincount(cell, minlength=np.prod(shape)).reshape(shape)
     right = np.bincount(cell, weights=rows.predicted == rows.label, minlength=np.prod(shape))
@@ -113,8 +115,8 @@ def hits_of(table: Predictions) -> Hits:
     return Hits(
         patients=rows.patients,
         strata=rows.strata,
-        patient=units[0],
-        label=units[1],
+        patient=units // table.n_classes,
+        label=units % table.n_classes,
         seeds=seeds,
         draws=draws,
         right=share,

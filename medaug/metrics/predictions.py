@@ -106,13 +106,13 @@ class Predictions:
     @cached_property
     def replicates(self) -> np.ndarray:
         """The (seed, draw) pairs that are there, sorted, int64 (R, 2)."""
-        return np.unique(np.stack([self.seed, self.draw], axis=1), axis=0)
+        first, _ = _places(self.seed, self.draw)
+        return np.stack([self.seed[first], self.draw[first]], axis=1)
 
     @cached_property
     def replicate_index(self) -> np.ndarray:
         """Each row's place in :attr:`replicates`, int64 (n,)."""
-        pairs = np.stack([self.seed, self.draw], axis=1)
-        return np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1)
+        return _places(self.seed, self.draw)[1]
 
     @cached_property
     def strata(self) -> np.ndarray:
@@ -139,16 +139,23 @@ class Predictions:
         slices to average. :func:`medaug.metrics.hits.hits_of` therefore calls such slices one by
         one, and averages afterwards.
         """
-        key = np.stack([self.patient_index, self.label, self.seed, self.draw, self.fold])
-        _, first, group = np.unique(key, axis=1, return_index=True, return_inverse=True)
-        group = group.reshape(-1)
-        mean = np.zeros((len(first), *self.probability.shape[1:]))
-        np.add.at(mean, group, self.probability)
-        count = np.bincount(group).reshape(-1, *[1] * (mean.ndim - 1))
-        probability = np.clip(mean / count, 0, 1)
+        first, group = _places(self.patient_index, self.label, self.seed, self.draw, self.fold)
+        columns = self.probability.reshape(len(self), -1).T
+        sums = [np.bincount(group, weights=each, minlength=len(first)) for each in columns]
+        mean = np.stack(sums, axis=1) / np.bincount(group)[:, None]
+        probability = np.clip(mean, 0, 1).reshape(len(first), *self.probability.shape[1:])
         kept = {name: getattr(self, name)[first] for name in COLUMNS}
         kept |= {
             "probability": probability,
             "predicted": predict(probability, self.threshold[first]),
         }
         return Predictions(**kept, n_classes=self.n_classes)
+
+
+def _places(*columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(first row of each combination in ascending order, each row's place among them)."""
+    values = [np.unique(column, return_inverse=True) for column in columns]
+    shape = tuple(max(1, len(found)) for found, _ in values)
+    key = np.ravel_multi_index(tuple(place.reshape(-1) for _, place in values), shape)
+    _, first, place = np.unique(key, return_index=True, return_inverse=True)
+    return first, place.reshape(-1)

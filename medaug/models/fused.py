@@ -45,7 +45,9 @@ def fuse(networks: Sequence[nn.Module], generators: Sequence[torch.Generator]) -
         raise ValueError(f"{type(first).__name__} cannot be fused; train replicates separately")
     # The container's own code runs, on fused children; its hyperparameters are those of the first.
     shell = first.__new__(type(first))
-    shell.__dict__ = {**first.__dict__, "_modules": {}}
+    # A compiled first network would take its compiled code along, and be the only one to learn.
+    own_state = {k: v for k, v in first.__dict__.items() if k != "_compiled_call_impl"}
+    shell.__dict__ = {**own_state, "_modules": {}}
     for name, _ in first.named_children():
         children = [network.get_submodule(name) for network in networks]
         shell._modules[name] = fuse(children, generators)

@@ -106,7 +106,7 @@ def vouched(trial: Path) -> bool:
 
 
 def _files_by_trial(run: Path) -> dict[str, dict[str, str]]:
-    """What the journal of ``run`` vouches for, read once for all trials while it does not change."""
+    """What the journal of ``run`` vouches for; read once while it does not change."""
     path = run / JOURNAL
     version = path.stat() if path.exists() else None
     return _read_by_trial(run, (version.st_size, version.st_mtime_ns) if version else None)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 
-from medaug.results.leaderboard import Leaderboard
+from medaug.results.rows import Leaderboard
 
 FIRST = [
-    *("rank", "title", "mean", "low", "high", "gain", "gain_low", "gain_high", "flags"),
+    *("rank", "title", "mean", "low", "high", "gain", "gain_low", "gain_high"),
+    *("conclusion.text", "worth.text", "flags"),
     *("arm", "kind", "synthetic", "n_synthetic", "train_rows", "replicates", "expected"),
 ]
 """Columns in front; the others follow."""
@@ -16,7 +17,7 @@ FIRST = [
 def as_frame(board: Leaderboard) -> pd.DataFrame:
     """One line a configuration, best first.
 
-    Columns are the fields of :class:`medaug.results.leaderboard.Row`; grid values are
+    Columns are the fields of :class:`medaug.results.rows.Row`; grid values are
     ``point.<key>``, scores ``scores.<name>``, measures of generated rows ``quality.<name>``. Flags
     are joined by ``"; "``. What is not known is missing.
     """
@@ -24,6 +25,7 @@ def as_frame(board: Leaderboard) -> pd.DataFrame:
     if frame.empty:
         return pd.DataFrame(columns=FIRST)
     frame["flags"] = frame["flags"].map("; ".join)
-    whole = ("rank", "train_rows")
+    whole = ("rank", "train_rows", "real_rows")
     frame = frame.astype(dict.fromkeys(whole, "Int64"))
-    return frame[[*FIRST, *(column for column in frame if column not in FIRST)]]
+    frame = frame.reindex(columns=[*FIRST, *(column for column in frame if column not in FIRST)])
+    return frame.drop(columns=[name for name in ("conclusion", "worth") if name in frame])

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from medaug.metrics.significance import published_balanced_accuracy, wilson_interval
-from medaug.results.leaderboard import NO_GAIN, REFERENCE, verdict
+from medaug.results.rows import NO_GAIN, REFERENCE, verdict
 
 Bounds = tuple[float, float, float]
 """(value, low, high): 95 %."""

@@ -51,9 +51,9 @@ class TrialRecord:
         return self.result.scores if self.result else {}
 
     @property
-    def replicate(self) -> tuple[int, int]:
-        """(seed, fold)."""
-        return self.config.seed, self.config.fold
+    def replicate(self) -> tuple[int, int, int]:
+        """(seed, draw, fold)."""
+        return self.config.seed, getattr(self.config, "draw", 0), self.config.fold
 
     @cached_property
     def epochs(self) -> list[dict[str, Any]]:
@@ -137,6 +137,7 @@ def predictions_of(trials: Iterable[TrialRecord], n_classes: int) -> Predictions
             rows.label.array(),
             rows.probability.array(),
             seed=trial.config.seed,
+            draw=trial.classify.draw,
             fold=trial.config.fold,
             threshold=trial.classified.threshold,
             n_classes=n_classes,

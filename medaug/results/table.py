@@ -14,16 +14,20 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from medaug.results.leaderboard import (
+from medaug.results.published import TITLES, WARTS, JudgedRow, published
+from medaug.results.rows import (
     CHANCE,
     COLLAPSE,
     LEAK,
-    NO_GAIN,
+    POSITIVE,
     RECALL_FLOOR,
     REFERENCE,
+    UNCHECKED,
+    UNRANKABLE,
+    WEAKER,
     Leaderboard,
+    Row,
 )
-from medaug.results.published import TITLES, WARTS, JudgedRow, published
 
 WIDEST = 140
 PLAIN_WIDTH = 100
@@ -32,8 +36,6 @@ NARROWEST_TITLE = 16
 GAP = "  "
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
-
-UNRANKABLE = "not rankable: "
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class _Line:
     title: str
     numbers: tuple[str, ...]
     flags: Sequence[str] = ()
+    ending: str = ""
+    """How the comparison ends, before the flags."""
 
 
 def render(board: Leaderboard, width: int | None = None) -> str:
@@ -60,18 +64,29 @@ def render(board: Leaderboard, width: int | None = None) -> str:
             row.title,
             (
                 with_interval(row.mean, row.low, row.high),
-                ""
-                if REFERENCE in row.flags
-                else with_interval(row.gain, row.gain_low, row.gain_high, signed=True),
+                gain_of(row),
                 *(share(row.scores.get(f"recall/{name}")) for name in board.classes),
                 f"{row.replicates}/{row.expected}",
             ),
             row.flags,
+            " · ".join(filter(None, (row.ending, worth_of(row)))),
         )
         for row in board.rows
     ]
     parts = [Text(f"{board.run} (protocol {board.protocol})", style="bold"), Text()]
     return _text(width, [*parts, header, *lines, Text(), Text(explanation(board))])
+
+
+def gain_of(row: Row) -> str:
+    """The gain with its bounds; nothing for the row that the others are compared with."""
+    if REFERENCE in row.flags:
+        return ""
+    return with_interval(row.gain, row.gain_low, row.gain_high, signed=True)
+
+
+def worth_of(row: Row) -> str:
+    """``worth 37 [0, 85] real rows``; nothing where there is no learning curve to tell."""
+    return f"worth {row.worth.text} real rows" if row.worth is not None else ""
 
 
 def render_published(width: int | None = None) -> str:
@@ -90,26 +105,30 @@ def render_published(width: int | None = None) -> str:
 
 
 def explanation(board: Leaderboard) -> str:
-    """What the gain is measured against, and what the flags mean, in a few plain sentences."""
+    """What the gain is measured against, and what is said of the rows, in plain sentences."""
     flags = {flag for row in board.rows for flag in row.flags}
+    ends = {row.conclusion.end for row in board.rows if row.conclusion and row.synthetic}
     best = sorted({row.reference for row in board.rows if row.reference})
     against = f" ({best[0]})" if len(best) == 1 else ""
     text = [
-        "Intervals are 95 %, resampled over patients and seeds together; class columns are recalls,"
-        " n the replicates (seeds x folds).",
+        "Scores and recalls (the class columns) are of patients: the slices' mean probability is"
+        " called once. Intervals are 95 %, over patients, seeds and draws; n counts replicates"
+        " (seeds x draws x folds).",
         "Gain: difference in balanced accuracy, on the same patients, to the best configuration"
-        f" without synthetic data{against}; rows rank by its lower bound.",
+        f" without synthetic data{against}; rows rank by its lower bound. Bounds of rows with"
+        " synthetic data are one-sided 95 % bounds that hold for all of them at once.",
     ]
-    if NO_GAIN in flags:
-        text.append(f"'{NO_GAIN}': that bound is not above zero.")
-    if CHANCE in flags:
-        text.append(f"'{CHANCE}': the interval reaches 1/{len(board.classes)}.")
-    if COLLAPSE in flags:
-        text.append(f"'{COLLAPSE}': a recall is below {RECALL_FLOOR}.")
-    if LEAK in flags:
+    text += [said for end, said in _ends(board.margin).items() if end in ends]
+    if any(row.worth is not None for row in board.rows):
         text.append(
-            f"'{LEAK}': images that are scored have copies among other patients (leakage.json), so"
-            " all scores may be too good."
+            "Worth: the further real training rows that would raise the unaugmented classifier as"
+            " much, with a 95 % interval; '≥' and '≤' where its learning curve ends."
+        )
+    text += [said for flag, said in _meanings(len(board.classes)).items() if flag in flags]
+    if any(flag.startswith(UNCHECKED) for flag in flags):
+        text.append(
+            f"'{UNCHECKED}…': what a row gains by balancing the classes alone has not been told"
+            " apart; these controls cost nothing."
         )
     text.append(
         f"{board.tried} configurations were tried: the more, the less the best one's lead means."
@@ -117,6 +136,28 @@ def explanation(board: Leaderboard) -> str:
     if board.unfinished:
         text.append(f"Incomplete: {_unfinished(board)}.")
     return " ".join(text)
+
+
+def _ends(margin: float) -> dict[str, str]:
+    return {
+        "gain": "'gain': the lower bound is above zero.",
+        "no gain": f"'no gain above +{margin:g}': the upper bound is below that.",
+        "undecided": "'undecided': neither; so many patients, draws or seeds would decide in four"
+        " of five such studies.",
+    }
+
+
+def _meanings(n_classes: int) -> dict[str, str]:
+    return {
+        WEAKER: f"'{WEAKER}': the best linear model on the same data scores higher, with its whole"
+        " interval; such a row says more about its classifier than about synthetic data.",
+        POSITIVE: f"'{POSITIVE}': real rows that were held back are added, which no generator can"
+        " be expected to beat; it shows what this study can see.",
+        CHANCE: f"'{CHANCE}': the interval reaches 1/{n_classes}.",
+        COLLAPSE: f"'{COLLAPSE}': a recall is below {RECALL_FLOOR}.",
+        LEAK: f"'{LEAK}': images that are scored have copies among other patients (leakage.json),"
+        " so all scores may be too good.",
+    }
 
 
 def with_interval(value: float, low: float, high: float, *, signed: bool = False) -> str:
@@ -191,7 +232,7 @@ def _widths(lines: Sequence[_Line], width: int) -> list[int]:
 
 
 def _lay_out(line: _Line, widths: Sequence[int], width: int) -> Iterator[Text]:
-    is_header = not (line.flags or line.rank)
+    is_header = not (line.flags or line.rank or line.ending)
     rank, indent = f"{line.rank:>{widths[0]}}{GAP}", " " * (widths[0] + len(GAP))
     cells = (f"{cell:<{w}}" for cell, w in zip(line.numbers, widths[2:], strict=True))
     numbers, bold, dim = GAP.join(cells), "" if is_header else "bold", "dim" if is_header else ""
@@ -204,9 +245,11 @@ def _lay_out(line: _Line, widths: Sequence[int], width: int) -> Iterator[Text]:
         for place, title in enumerate(titles):
             yield Text.assemble(indent if place else rank, (title, bold), style=dim)
         yield Text(indent + numbers, style=dim)
-    said = " · ".join(_unbroken(line.flags))
+    ending = line.ending.replace(" ", NO_BREAK) if len(line.ending) < width // 2 else line.ending
+    said = " · ".join(filter(None, (ending, *_unbroken(line.flags))))
     for text in textwrap.wrap(said, width - len(indent) - 2, break_on_hyphens=False):
-        style = "cyan" if REFERENCE in line.flags else "yellow"
+        calm = "cyan" if REFERENCE in line.flags else "yellow"
+        style = "green" if line.ending.split(" · ")[0] == "gain" and not line.flags else calm
         yield Text(f"{indent}  {text}".replace(NO_BREAK, " "), style=style)
 
 

@@ -51,9 +51,9 @@ class NetworkSpec(ClassifierSpec):
     focal_gamma: Annotated[float, Field(ge=0)] = 0.0
     balanced_sampler: bool = False
     final: Literal["average", "best_epoch"] = "average"
-    """Which weights are kept: the average over the last tenth of the steps, with batch norm's
-    statistics taken anew, so that a dozen validation patients choose no epoch; or those of the
-    epoch with the lowest validation loss, as papers do."""
+    """Which weights are kept: their average over the last tenth of the steps, with batch norm's
+    statistics taken anew, or that after an earlier epoch whose validation loss was lower by more
+    than a standard error; or those of the epoch with the lowest validation loss, as papers do."""
     early_stop: Positive | None = None
     """With ``best_epoch``: stop after this many epochs without a better validation loss."""
     precision: Precision = "auto"

@@ -213,6 +213,9 @@ class SweepSpec(Spec):
     keep: Positive = 1
     """For ``optuna``: how many of the best configurations get all seeds and folds."""
     seeds: tuple[int, ...] = (0, 1, 2)
+    margin: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    """A gain in balanced accuracy that is too small to matter: rows whose upper bound is below it
+    end in ``no gain above +margin``."""
     asha: AshaSpec | None = None
     max_trials: Positive = 10_000
 

@@ -8,17 +8,26 @@ from pathlib import Path
 from typing import Any
 
 from medaug.results.goodput import spent_by
-from medaug.results.leaderboard import REFERENCE, Leaderboard, Row
 from medaug.results.records import read_trials
 from medaug.results.report.answer import answer
 from medaug.results.report.document import REPORT
-from medaug.results.table import explanation, with_interval
+from medaug.results.rows import REFERENCE, Leaderboard, Row
+from medaug.results.table import explanation, with_interval, worth_of
 from medaug.spec.base import signature
 from medaug.tracking.generators import register_best
 from medaug.tracking.mirror import Mirror, read_sent, seconds_by_bucket
 from medaug.tracking.params import as_text, finite
 from medaug.tracking.runs import Point, Run
-from medaug.tracking.view import FLAGS, GAIN, SCORE, VIEW_TAG, artifact_page, link, view_of
+from medaug.tracking.view import (
+    CONCLUSION,
+    FLAGS,
+    GAIN,
+    SCORE,
+    VIEW_TAG,
+    artifact_page,
+    link,
+    view_of,
+)
 
 NOTE = "mlflow.note.content"
 """The tag that the UI shows as a description."""
@@ -43,6 +52,7 @@ def _send_row(mirror: Mirror, row: Row) -> None:
     """One configuration as a run beside the trials: filter by ``tags.stage = 'leaderboard'``."""
     labels = {"arm": row.arm, "kind": row.kind, "n_synthetic": row.n_synthetic, **row.point}
     labels |= {} if row.train_rows is None else {"train_rows": row.train_rows}
+    labels |= {"classifier": row.classifier} if row.classifier else {}
     key = f"{mirror.folder.name}/row-{signature(labels)}"
     run = mirror.runs.open(key, row.title, parent=mirror.parent)
     points, bad = _news(run, _row_metrics(row))
@@ -53,6 +63,7 @@ def _send_row(mirror: Mirror, row: Row) -> None:
         "rank": "not rankable" if row.rank is None else row.rank,
         SCORE: with_interval(row.mean, row.low, row.high),
         GAIN: _gain(row),
+        CONCLUSION: " · ".join(filter(None, (row.ending, worth_of(row)))) or "none",
         FLAGS: "; ".join(row.flags),
         "reference": row.reference or "none",
         "status": "done",
@@ -156,8 +167,8 @@ def _figures(folder: Path) -> Iterator[tuple[Path, str | None, str]]:
 def _as_markdown(board: Leaderboard) -> str:
     """The leaderboard for the description of the sweep's run."""
     lines = [
-        "| rank | configuration | balanced accuracy | gain | n | flags |",
-        "|---|---|---|---|---|---|",
+        "| rank | configuration | balanced accuracy | gain | conclusion | n | flags |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in board.rows:
         cells = (
@@ -165,6 +176,7 @@ def _as_markdown(board: Leaderboard) -> str:
             row.title,
             with_interval(row.mean, row.low, row.high),
             _gain(row),
+            " · ".join(filter(None, (row.ending, worth_of(row)))),
             f"{row.replicates}/{row.expected}",
             "; ".join(row.flags),
         )

@@ -12,7 +12,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
 from medaug.errors import EnvironmentFault, Interrupted, MedaugError, UserError
-from medaug.results.leaderboard import Leaderboard, leaderboard_of
+from medaug.results.leaderboard import leaderboard_of
+from medaug.results.rows import Leaderboard
 from medaug.spec import StudySpec, TrialConfig
 from medaug.tracking.mirror import Mirror, read_status, write_status
 from medaug.tracking.spool import SPOOL, Backlog

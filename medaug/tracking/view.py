@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 
-from medaug.results.leaderboard import Leaderboard
+from medaug.results.rows import Leaderboard
 
 VIEW = "leaderboard"
 VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
 """The experiment's tag that the UI's own "Share" button writes, there compressed."""
 
-SCORE, GAIN, FLAGS = "balanced accuracy", "gain", "flags"
+SCORE, GAIN, CONCLUSION, FLAGS = "balanced accuracy", "gain", "conclusion", "flags"
 """Tags of a leaderboard's row: numbers with their intervals are read as text, sorted as metrics."""
 
 _WORKFLOW = "?workflowType=machine_learning"
@@ -33,6 +33,7 @@ def view_of(board: Leaderboard) -> str:
         **{f"params.`{name}`": NARROW for name in axes},
         f"tags.`{SCORE}`": 155,
         f"tags.`{GAIN}`": 185,
+        f"tags.`{CONCLUSION}`": 230,
         f"tags.`{FLAGS}`": WIDE,
     }
     state = {

@@ -18,7 +18,10 @@ class FusedAdam(torch.optim.Adam):
     """
 
     def __init__(self, parameters: Iterable[Tensor], **keys: Any) -> None:
-        super().__init__(parameters, fused=True, **keys)
+        given = list(parameters)
+        # On a GPU a step may be captured as a graph, so its count is a tensor there.
+        on_gpu = any(parameter.device.type == "cuda" for parameter in given)
+        super().__init__(given, fused=True, capturable=on_gpu, **keys)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Torch's, and moments lie as their weights do, however they were written."""

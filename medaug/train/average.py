@@ -1,11 +1,12 @@
-"""The exponential moving average of networks' weights."""
+"""The exponential moving average of networks' weights, and batch norm under it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from medaug.models.foreach import copy_, lerp_
 
@@ -26,3 +27,26 @@ def follow(averages: Sequence[nn.Module], networks: Sequence[nn.Module], decay: 
         lerp_([target for target, _ in moving], [source for _, source in moving], 1 - decay)
     if counts:
         copy_([target for target, _ in counts], [source for _, source in counts])
+
+
+@torch.no_grad()
+def settle_batchnorm(
+    network: nn.Module, forward: Callable[[Tensor], object], batches: Iterable[Tensor]
+) -> None:
+    """Take batch norm's statistics anew: their means over ``batches`` under the present weights.
+
+    Averages of the statistics that single steps had are those of other weights (Izmailov et al.
+    2018, 3.2), and Keras's momentum of .99 has forgotten its start only after hundreds of steps.
+    Dropout is off, as when the network is used. ``batches`` are not read where there is no norm.
+    """
+    network.eval()
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for number, x in enumerate(batches if norms else (), 1):
+        for norm in norms:
+            norm.train()
+            norm.momentum = 1 / number  # the mean over batches
+        forward(x)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        norm.eval()

@@ -11,11 +11,9 @@ from torch import nn
 
 from medaug.store import Store
 from medaug.store.sampler import epoch_batches
+from medaug.train.resident import ResidentRows, Sender, epoch_rows
 from medaug.train.scaling import FeatureScale, channels_last
 from medaug.train.world import World
-
-KEPT_BYTES = {"cpu": 256 << 20, "cuda": 8 << 30}
-"""A store up to this size stays on the device; a larger one is read again in every epoch."""
 
 READ_ROWS = 64
 
@@ -59,13 +57,11 @@ class Feed:
     ) -> None:
         self._store, self._scale, self._fixed, self._world = store, scale, fixed, world
         self.labels = torch.from_numpy(store.labels).to(world.device)
-        one = self._once(store.read(slice(0, 1)).x)
-        kept_bytes = one.nbytes * len(store)
-        self._kept: torch.Tensor | None = None
-        if kept_bytes <= KEPT_BYTES[world.device.type]:
-            starts = range(0, len(store), READ_ROWS)
-            chunks = (store.read(slice(start, start + READ_ROWS)).x for start in starts)
-            self._kept = torch.cat([self._once(x) for x in chunks])
+        self._send = Sender(world.device)
+        starts = range(0, len(store), READ_ROWS)
+        chunks = (store.read(slice(start, start + READ_ROWS)).x for start in starts)
+        once = (self._once(x.to(world.device)) for x in chunks)
+        self._kept = ResidentRows.of(once, len(store), world.device)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -84,15 +80,14 @@ class Feed:
             for batch in self._store.batches(
                 self._world, batch_size, seed=seed, epoch=epoch, steps=steps, weights=weights
             ):
-                yield self._each(self._once(batch.x)), batch.label.to(self._world.device)
+                x, label = self._send(batch.x, batch.label)
+                yield self._each(self._once(x)), label
             return
         plan = epoch_batches(
             len(self), batch_size, seed=seed, epoch=epoch, steps=steps, weights=weights
         )
-        mine = self._world.share(batch_size)
-        order = torch.from_numpy(np.stack(plan)[:, mine]).to(self._world.device)
-        for rows in order:
-            yield self._each(self._kept[rows]), self.labels[rows]
+        for rows in epoch_rows(plan, self._world.share(batch_size), self._world.device):
+            yield self._each(self._kept.take(rows)), self.labels.index_select(0, rows)
 
     def in_order(self, batch_size: int) -> Iterator[torch.Tensor]:
         """This rank's contiguous share of all rows, x in batches; joined by ``World.gather``."""
@@ -100,13 +95,13 @@ class Feed:
         for start in range(share.start, share.stop, batch_size):
             rows = slice(start, min(start + batch_size, share.stop))
             if self._kept is None:
-                yield self._each(self._once(self._store.read(rows).x))
+                (x,) = self._send(self._store.read(rows).x)
+                yield self._each(self._once(x))
             else:
-                yield self._each(self._kept[rows])
+                yield self._each(self._kept.slice(rows))
 
     def _once(self, x: torch.Tensor) -> torch.Tensor:
         """What is kept: the stored row, or the output of the fixed layers."""
-        x = x.to(self._world.device)
         return self._fixed(self._scale.encode(x)) if len(self._fixed) else x
 
     def _each(self, x: torch.Tensor) -> torch.Tensor:

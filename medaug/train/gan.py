@@ -17,7 +17,7 @@ from medaug.errors import UserError
 from medaug.train.checkpoint import Progress
 from medaug.train.gan_run import Gan, GanTask, Quality, Replicate
 from medaug.train.gan_step import GanBatch, GanStep
-from medaug.train.loop import Epochs
+from medaug.train.loop import Epochs, forget_compiled
 from medaug.train.world import World
 
 __all__ = ["Gan", "GanTask", "Quality", "train_gan", "train_gans"]
@@ -54,6 +54,8 @@ def train_gans(tasks: Sequence[GanTask], world: World) -> list[Iterator[Progress
     """
     if len(tasks) > 1:
         _check_alike(tasks, world)
+    if tasks[0].spec.compile != "none":
+        forget_compiled()
     replicates = [Replicate(task, world) for task in tasks]
     together = _Together(replicates, world)
     return [together.epochs_of(replicate) for replicate in replicates]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
@@ -16,15 +16,17 @@ from medaug.errors import UserError
 from medaug.models.layers import channels_innermost
 from medaug.seeding import generator, seed_of
 from medaug.spec.gan import GanSpec
-from medaug.store import Batch, balanced_weights
+from medaug.store import balanced_weights
+from medaug.store.sampler import Order, epoch_batches
 from medaug.train.adam import FusedAdam
 from medaug.train.checkpoint import Checkpoint
 from medaug.train.draws import Draws
 from medaug.train.gan_step import GanBatch, GanStep
-from medaug.train.loop import Guard, Training, compile_for, dropout_seed
+from medaug.train.loop import Guard, Training, dropout_seed
 from medaug.train.precision import settle
+from medaug.train.resident import ResidentRows, Sender, epoch_rows
 from medaug.train.rows import RowSource
-from medaug.train.scaling import FeatureScale, channels_last
+from medaug.train.scaling import FeatureScale, channels_last, rows_per_read
 from medaug.train.tally import ClassSpread, Tally
 from medaug.train.world import World, check_batch_size, convert_batchnorm
 
@@ -145,7 +147,7 @@ class Replicate:
         self.trained = self.training.epoch - 1
         """The last epoch that was begun."""
         self._settle_precision()
-        compile_for(world, spec.compile, self.generator, self.discriminator)
+        self._keep()
 
     def _settle_precision(self) -> None:
         """The configuration's ``auto`` becomes what is faster here, or what was begun with."""
@@ -177,26 +179,49 @@ class Replicate:
         task, epoch = self.task, self.training.epoch
         self.trained = epoch
         self.masks.manual_seed(dropout_seed(task.seed, epoch, self.world))
-        self._batches = self.task.train.batches(
-            self.world,
-            self.batch_size,
-            seed=task.seed,
-            epoch=epoch,
-            weights=self.weights,
-            steps=task.spec.steps_per_epoch,
+        order: Order = {
+            "seed": task.seed,
+            "epoch": epoch,
+            "weights": self.weights,
+            "steps": task.spec.steps_per_epoch,
+        }
+        self._batches = self._kept_batches(order) if self.kept else self._sent_batches(order)
+
+    def _kept_batches(self, order: Order) -> Iterator[tuple[Tensor, Tensor]]:
+        assert self.kept is not None
+        plan = epoch_batches(len(self.task.train), self.batch_size, **order)
+        share = self.world.share(self.batch_size)
+        for rows in epoch_rows(plan, share, self.world.device):
+            yield self.kept.take(rows), self.labels.index_select(0, rows)
+
+    def _sent_batches(self, order: Order) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in self.task.train.batches(self.world, self.batch_size, **order):
+            x, label = self.send(batch.x, batch.label)
+            yield self._scaled(x), label
+
+    def _scaled(self, x: Tensor) -> Tensor:
+        """Rows as the first layer wants them: autocast would round them so in any case."""
+        dtype = torch.bfloat16 if self.task.spec.precision == "bf16" else torch.float32
+        return channels_last(self.scale.encode(x), dtype)
+
+    def _keep(self) -> None:
+        """Rows on the device, scaled, if they fit there."""
+        train, device = self.task.train, self.world.device
+        self.send = Sender(device)
+        self.labels = torch.from_numpy(train.labels).to(device)
+        in_order = train.batches(
+            World.single(), rows_per_read(train), seed=0, epoch=0, shuffle=False, drop_last=False
         )
+        chunks = (self._scaled(batch.x.to(device)) for batch in in_order)
+        self.kept = ResidentRows.of(chunks, len(train), device)
 
     def next_batch(self) -> GanBatch | None:
         """The epoch's next rows on the device, with the step's latents; None at its end."""
-        batch: Batch | None = next(self._batches, None)
-        if batch is None:
+        if (drawn := next(self._batches, None)) is None:
             return None
-        spec, device = self.task.spec, self.world.device
+        real, real_label = drawn
+        spec = self.task.spec
         draws = Draws(self.task.seed, self.training.step, self.batch_size, self.world)
-        # Rows are kept as the first layer wants them: autocast would round them so in any case.
-        dtype = torch.bfloat16 if spec.precision == "bf16" else torch.float32
-        real = channels_last(self.scale.encode(batch.x.to(device)), dtype)
-        real_label = batch.label.to(device)
         same = spec.adv == "wgan_gp"
         fake_label = real_label if same else draws.labels("label", self.n_classes)
         return GanBatch(real, real_label, fake_label, draws.normal("latent", self.nz), draws)

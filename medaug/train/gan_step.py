@@ -37,7 +37,7 @@ from medaug.models.losses import (
 from medaug.spec.gan import GanSpec
 from medaug.train.average import follow
 from medaug.train.draws import Draws
-from medaug.train.loop import Training, autocast, guarded_steps
+from medaug.train.loop import Training, autocast, compile_for, guarded_steps
 from medaug.train.tally import ClassSpread, Tally
 from medaug.train.world import World, distribute
 
@@ -126,6 +126,7 @@ class GanStep:
             masks = [each.masks for each in replicates]
             generate = fuse(self.generators, masks)
             self.discriminate = fuse(self.discriminators, masks)
+        compile_for(world, spec.compile, generate, self.discriminate)
         self.generate = distribute(generate, world)
         self.judge_both = distribute(JointPass(self.discriminate), world)
         self.adversarial = ADVERSARIAL[spec.adv]

@@ -23,10 +23,10 @@ from medaug.errors import IntegrityError, UserError
 from medaug.metrics.generative import gap_gmp
 from medaug.spec.classifier import LinearSpec, ProbeSpec, build_classifier
 from medaug.store import Store
+from medaug.train.choice import chosen_threshold
 from medaug.train.means import fit_means
 from medaug.train.probe import LinearFit, fit_probe, unit
 from medaug.train.space import FeatureSpace
-from medaug.train.threshold import chosen_threshold
 from medaug.train.weighting import (
     class_counts,
     class_weights,

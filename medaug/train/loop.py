@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from medaug.errors import MedaugError
@@ -24,6 +25,8 @@ from medaug.train.pace import PACE
 from medaug.train.world import World
 
 log = logging.getLogger(__name__)
+
+COMPILED_ON = ("cuda",)
 
 
 class Diverged(MedaugError):
@@ -52,7 +55,8 @@ class Statistics:
 
         With ``taken`` (what :meth:`Guard.step` returned), a skipped step does not count.
         """
-        item = torch.stack([total.detach().double(), total.new_tensor(count, dtype=torch.float64)])
+        # No tensor is made of a number: on a GPU that would be a copy that the host waits for.
+        item = F.pad(total.detach().double()[None], (0, 1), value=float(count))
         if taken is not None:
             item = torch.where(taken, item, 0.0)
         self._sums[name] = self._sums[name] + item if name in self._sums else item
@@ -134,10 +138,34 @@ def guarded_steps(pairs: Sequence[tuple[Guard, torch.optim.Optimizer]]) -> torch
             # Fused optimisers skip on the device, as under a GradScaler: no wait for it.
             optimizer.found_inf = mine  # type: ignore[attr-defined]
             optimizer.step()
-        elif not mine:
-            optimizer.step()
+        else:
+            _step_unless(mine, optimizer)
     PACE.stepped()
     return finite
+
+
+def _step_unless(bad: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """``optimizer.step()`` unless ``bad`` is 1, for optimisers that cannot skip on the device.
+
+    On a GPU, asking would make the host wait in every step: there the step is taken and undone.
+    What begins in it begins at 0, as the state of torch's optimisers does.
+    """
+    if bad.device.type == "cpu":
+        if not bad:
+            optimizer.step()
+        return
+    before = {tensor.data_ptr(): tensor.clone() for tensor in _moved_by(optimizer)}
+    optimizer.step()
+    for tensor in _moved_by(optimizer):
+        was = before.get(tensor.data_ptr(), 0)
+        tensor.copy_(torch.where(bad > 0, was, tensor))
+
+
+def _moved_by(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    """Parameters, detached, and state."""
+    parameters = [p.detach() for group in optimizer.param_groups for p in group["params"]]
+    state = (x for state in optimizer.state.values() for x in state.values())
+    return parameters + [x for x in state if isinstance(x, torch.Tensor)]
 
 
 def _gradients(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
@@ -311,11 +339,20 @@ def compile_for(world: World, how: str, *networks: nn.Module) -> None:
     """``torch.compile`` the networks in place, as ``how`` (none, default, cuda_graphs) says."""
     if how == "none":
         return
-    if world.device.type != "cuda":
+    if world.device.type not in COMPILED_ON:
         log.warning("compile: %s is for GPUs and there is none: training as without it", how)
         return
     for network in networks:
         network.compile(mode="reduce-overhead" if how == "cuda_graphs" else "default")
+
+
+def forget_compiled() -> None:
+    """Drop what earlier trainings of this process have compiled.
+
+    Each training compiles the same code for weights of its own, and after eight of them torch
+    gives up and runs eagerly for the rest of the process (dynamo's recompile limit).
+    """
+    torch.compiler.reset()
 
 
 def autocast(world: World, precision: str) -> torch.autocast:

@@ -1,9 +1,10 @@
 """Training a network on real rows and the rows that an arm adds.
 
 Every arm takes the same number of optimiser steps, and scaling is fitted on the real training
-rows. By default no epoch is chosen: the weights are an average over the last part of a fixed number
-of steps. The epoch of the lowest validation loss, which papers take, is the luck of a dozen
-patients; on 60 chest X-rays it was the first one in half of the trainings.
+rows. By default the result is an average of the weights over the last part of a fixed number of
+steps, or of an earlier one where that was plainly better. The epoch of the lowest validation loss,
+which papers take, is the luck of a dozen patients; on 60 chest X-rays it was the first one in half
+of the trainings.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from functools import partial
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from medaug.errors import UserError
 from medaug.models.classifiers import CLASSIFIERS, class_logits
@@ -26,17 +26,19 @@ from medaug.seeding import seed_of
 from medaug.spec.classifier import LINEAR, NetworkSpec
 from medaug.store import Store, balanced_weights
 from medaug.train.adam import FusedAdam
-from medaug.train.average import follow
+from medaug.train.average import follow, settle_batchnorm
 from medaug.train.checkpoint import Checkpoint, Progress
+from medaug.train.choice import chosen_threshold, plainly_lower
 from medaug.train.feed import Feed, fit_scale, split_fixed
 from medaug.train.loop import Guard, Statistics, Training, autocast, part, run_epochs
 from medaug.train.precision import settle
 from medaug.train.scaling import FeatureScale, channels_last
-from medaug.train.threshold import chosen_threshold
-from medaug.train.weighting import class_counts, class_weights, logit_shift
+from medaug.train.weighting import class_counts, class_weights, logit_shift, patient_means
 from medaug.train.world import World, check_batch_size, convert_batchnorm, distribute
 
 EVAL_BATCH = 64
+SETTLING = 16
+"""Batches from which batch norm's statistics are taken, at most."""
 PROBED_ROWS = 8
 """Rows on which the two precisions are compared."""
 
@@ -62,7 +64,7 @@ class NetworkClassifier:
     threshold: float
     """From this probability on a row is positive (the last of two classes)."""
     best_epoch: int
-    """Counted from 1; the last one of averaged weights."""
+    """Counted from 1."""
     scores: dict[str, float]
     """Metrics of that epoch."""
     history: list[dict[str, float]]
@@ -182,10 +184,14 @@ class Run:
             statistics.add("train/loss", *self.learn(x, label))
             if self.judged is not self.network:
                 follow([self.judged], [self.network], (1 - 1 / self.training.step) ** (PROFILE + 1))
-        if self.judged is not self.network and epoch + 1 == self.spec.epochs:
+        if self.judged is not self.network:
             self._settle(steps)
-        metrics = statistics.means() | self._validate()
-        self._note(metrics["val/loss"])
+        logits = self._val_logits()
+        metrics = statistics.means() | self._judge(logits)
+        if self.spec.final == "average":
+            self._note_average(logits)
+        else:
+            self._note_best(metrics["val/loss"])
         return metrics
 
     def learn(self, x: torch.Tensor, label: torch.Tensor) -> tuple[torch.Tensor, int, torch.Tensor]:
@@ -201,18 +207,18 @@ class Run:
         return loss * len(label), len(label), taken
 
     def finish(self) -> NetworkClassifier:
-        if self.judged is self.network:
-            self.network.load_state_dict(part(self.training.extra, "best"))
+        checkpoint = self.training.checkpoint()
+        self.judged.load_state_dict(_weights(checkpoint, self.spec))
         return network_of(
-            self.training.checkpoint(),
+            checkpoint,
             self.spec,
             self.shape,
             self.n_classes,
             threshold=self._threshold(),
         )
 
-    def _validate(self) -> dict[str, float]:
-        logits, label = self._val_logits(), self.val.labels
+    def _judge(self, logits: torch.Tensor) -> dict[str, float]:
+        label = self.val.labels
         predicted = logits[:, : self.n_classes].argmax(1)
         return {
             "val/loss": float(self.loss(logits, label)),
@@ -230,45 +236,54 @@ class Run:
         trained = split_fixed(self.judged)[1]
         return _logits(self.judged, trained, self.val, self.spec, n_out, self.world)
 
-    @torch.no_grad()
     def _settle(self, steps: int) -> None:
-        """Batch norm's statistics under the averaged weights, from one epoch's batches.
+        """Batch norm's statistics under the averaged weights, from batches like an epoch's."""
+        trained = split_fixed(self.judged)[1]
 
-        Averages of the statistics that single steps had are those of other weights (Izmailov et
-        al. 2018, 3.2); and Keras's momentum of .99 has forgotten its start only after hundreds of
-        steps. Dropout is off, as when the network is used.
-        """
-        norms = [m for m in self.judged.modules() if isinstance(m, _BatchNorm)]
-        if not norms:
-            return
-        self.judged.eval()
-        momenta = [norm.momentum for norm in norms]
-        for norm in norms:
-            norm.train()
-        trained, spec = split_fixed(self.judged)[1], self.spec
-        batches = self.rows.batches(
-            spec.batch_size, seed=self.seed, epoch=spec.epochs, steps=steps, weights=self.weights
-        )
-        for number, (x, _) in enumerate(batches, 1):
-            for norm in norms:
-                norm.momentum = 1 / number  # the mean over batches
-            with autocast(self.world, spec.precision):
+        def forward(x: torch.Tensor) -> None:
+            with autocast(self.world, self.spec.precision):
                 trained(x)
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
 
-    def _note(self, loss: float) -> None:
-        """Keep the weights if they are the best; see whether it is time to stop."""
-        training, epoch, patience = self.training, self.training.epoch + 1, self.spec.early_stop
-        if self.judged is not self.network:
-            training.facts["best_epoch"] = epoch
-            return
-        if loss < training.facts.get("best_loss", math.inf):
-            training.facts |= {"best_loss": loss, "best_epoch": epoch}
-            for name, tensor in self.network.state_dict().items():
-                training.extra[f"best.{name}"] = tensor.detach().clone()
-        waited = epoch - training.facts.get("best_epoch", epoch)
-        training.stopped = patience is not None and waited >= patience
+        batches = self.rows.batches(
+            self.spec.batch_size,
+            seed=self.seed,
+            epoch=-1,  # the same ones each time
+            steps=min(steps, SETTLING),
+            weights=self.weights,
+        )
+        settle_batchnorm(self.judged, forward, (x for x, _ in batches))
+
+    def _note_best(self, loss: float) -> None:
+        """Keep the weights if ``loss`` is the lowest so far; see whether it is time to stop."""
+        facts, epoch, patience = self.training.facts, self.training.epoch + 1, self.spec.early_stop
+        if loss < facts.get("best_loss", math.inf):
+            facts |= {"best_loss": loss, "best_epoch": epoch}
+            self._keep()
+        waited = epoch - facts.get("best_epoch", epoch)
+        self.training.stopped = patience is not None and waited >= patience
+
+    def _note_average(self, logits: torch.Tensor) -> None:
+        """The last epoch is the result, unless an earlier one was plainly better."""
+        facts, epoch = self.training.facts, self.training.epoch + 1
+        adjusted = logits[:, : self.n_classes] + self.training.extra["shift"]
+        row_losses = nn.functional.cross_entropy(adjusted, self.val.labels, reduction="none")
+        losses = patient_means(row_losses.double().cpu().numpy(), self.val_patients)
+        lowest = facts.get("lowest")
+        if lowest is None or losses.mean() < np.mean(lowest["losses"]):
+            lowest = facts["lowest"] = {"epoch": epoch, "losses": losses.tolist()}
+            self._keep()
+        sooner = plainly_lower(np.array(lowest["losses"]), losses)
+        facts["best_epoch"] = lowest["epoch"] if sooner else epoch
+
+    def _keep(self) -> None:
+        for name, tensor in self.judged.state_dict().items():
+            self.training.extra[f"best.{name}"] = tensor.detach().clone()
+
+
+def _weights(checkpoint: Checkpoint, spec: NetworkSpec) -> dict[str, torch.Tensor]:
+    if spec.final == "average" and checkpoint.state["facts"]["best_epoch"] == checkpoint.epoch:
+        return part(checkpoint.tensors, "average")
+    return part(part(checkpoint.tensors, "extra"), "best")
 
 
 def network_of(
@@ -288,8 +303,7 @@ def network_of(
     best = facts["best_epoch"]
     if spec.precision == "auto":
         spec = spec.model_copy(update={"precision": facts.get("precision", "fp32")})
-    averaged = spec.final == "average"
-    weights = part(checkpoint.tensors, "average") if averaged else part(extra, "best")
+    weights = _weights(checkpoint, spec)
     return NetworkClassifier(
         spec=spec,
         shape=shape,

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -21,10 +22,12 @@ from medaug.models.unet import UNet
 from medaug.seeding import seed_of
 from medaug.spec.study import DiceSpec, SegmenterSpec
 from medaug.store import Batch, Store
+from medaug.store.sampler import Order, epoch_batches
 from medaug.train.adam import FusedAdam
 from medaug.train.checkpoint import Checkpoint, Progress
 from medaug.train.loop import Guard, Statistics, Training, autocast, run_epochs
 from medaug.train.precision import settle
+from medaug.train.resident import ResidentRows, Sender, epoch_rows
 from medaug.train.world import World, check_batch_size, distribute
 
 Normalisation = tuple[float, float]
@@ -35,6 +38,7 @@ log = logging.getLogger(__name__)
 
 PROBED_SIDE = 96
 """Of the image on which the two precisions are compared."""
+READ_ROWS = 64
 STUCK = 0.995
 """A soft Dice loss on validation slices above this is that of a network that finds nothing."""
 
@@ -117,6 +121,7 @@ class Run:
         if resume is not None:
             self.training.restore(resume)
         self._settle_precision()
+        self.kept = self._kept_rows() if train.schema.mask_shape is not None else None
 
     def _settle_precision(self) -> None:
         """The configuration's ``auto`` becomes what is faster here, or what was begun with."""
@@ -134,8 +139,8 @@ class Run:
 
     def one_epoch(self, epoch: int) -> dict[str, float]:
         statistics = Statistics(self.world)
-        for batch in self.train.batches(self.world, self.batch_size, seed=self.seed, epoch=epoch):
-            statistics.add("train/loss", *self.learn(*self._augmented(batch, epoch)))
+        for x, mask, rows in self._batches(epoch):
+            statistics.add("train/loss", *self.learn(*self._augmented(x, mask, rows, epoch)))
         metrics = statistics.means()
         metrics |= validate(self.unet, self.val, self.spec, self.normalisation, self.world)
         facts = self.training.facts
@@ -178,12 +183,55 @@ class Run:
         history = self.training.history
         return Segmenter(weights, best, history[best - 1], history, self.spec.precision)
 
-    def _augmented(self, batch: Batch, epoch: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _batches(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, list[int]]]:
+        """This rank's raw images, masks and row numbers, from the device if they fit there."""
+        order: Order = {"seed": self.seed, "epoch": epoch}
+        if self.kept is None:
+            send = Sender(self.world.device)
+            for batch in self.train.batches(self.world, self.batch_size, **order):
+                assert batch.mask is not None
+                x, mask = send(batch.x, batch.mask)
+                yield x.float(), mask[:, None], batch.row.tolist()
+            return
+        images, masks, numbers = self.kept
+        plan = epoch_batches(len(self.train), self.batch_size, **order)
+        share = self.world.share(self.batch_size)
+        for rows, mine in zip(plan, epoch_rows(plan, share, self.world.device), strict=True):
+            yield (
+                images.take(mine).float(),
+                masks.take(mine)[:, None],
+                numbers[rows[share]].tolist(),
+            )
+
+    def _kept_rows(self) -> tuple[ResidentRows, ResidentRows, np.ndarray] | None:
+        """Images, masks and row numbers, where they fit on the device."""
+        device, n, numbers = self.world.device, len(self.train), []
+
+        def batches() -> Iterator[Batch]:
+            return self.train.batches(
+                World.single(), READ_ROWS, seed=0, epoch=0, shuffle=False, drop_last=False
+            )
+
+        images = ResidentRows.of((batch.x for batch in batches()), n, device)
+        if images is None:
+            return None
+
+        def masks() -> Iterator[torch.Tensor]:
+            for batch in batches():
+                assert batch.mask is not None
+                numbers.append(batch.row.numpy().copy())
+                yield batch.mask
+
+        kept_masks = ResidentRows.of(masks(), n, device)
+        return None if kept_masks is None else (images, kept_masks, np.concatenate(numbers))
+
+    def _augmented(
+        self, x: torch.Tensor, mask: torch.Tensor, rows: list[int], epoch: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Raw images (n, 1, S, S) and masks (n, 1, S, S), both transformed alike."""
-        x, mask = _to_device(batch, self.world)
         if self.spec.augment is None:
             return x, mask
-        seeds = [seed_of(self.seed, "augment", epoch, row) for row in batch.row.tolist()]
+        seeds = [seed_of(self.seed, "augment", epoch, row) for row in rows]
         # Before normalisation, where 0, with which it fills, is air.
         x, moved = augment(x, mask[:, 0], self.spec.augment, seeds)
         assert moved is not None

@@ -51,6 +51,12 @@ def patient_weights(patient: np.ndarray) -> np.ndarray:
     return 1.0 / rows[index]
 
 
+def patient_means(values: np.ndarray, patient: np.ndarray) -> np.ndarray:
+    """(patients,) means of ``values`` (n,) over each patient's rows, patients in order."""
+    _, index, rows = np.unique(patient, return_inverse=True, return_counts=True)
+    return np.bincount(index, values) / rows
+
+
 def equal_classes(label: np.ndarray, weight: np.ndarray, n_classes: int) -> np.ndarray:
     """``weight`` (n,) scaled so that every class that occurs weighs 1."""
     total = np.bincount(label, weight, minlength=n_classes)

@@ -14,7 +14,8 @@ from scipy.ndimage import gaussian_filter, zoom
 from medaug.audit import scan as scanning
 from medaug.audit.leakage import Image, Leak, Leakage, leakage_of
 from medaug.audit.scan import note_leakage, report_path, scan, scan_slices
-from medaug.results.leaderboard import LEAK, leaderboard_of
+from medaug.results.leaderboard import leaderboard_of
+from medaug.results.rows import LEAK
 from medaug.results.table import explanation
 from medaug.storage.artifacts import Artifacts
 from medaug.store import Fold, Provenance, Splits, Store, StoreSchema, StoreWriter

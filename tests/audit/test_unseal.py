@@ -107,8 +107,8 @@ def test_the_scores_are_those_of_the_folds_votes(finished: Path) -> None:
     assert row["configuration"] == best.title
     trials = [trial for trial in classifiers(finished) if trial.config.key in best.trials]
     assert len(trials) == 6
-    label = sealed(finished).labels
-    accuracies, areas = [], []
+    label, patients = sealed(finished).labels, sealed(finished).patients
+    accuracies, areas, whole = [], [], []
     for seed in (0, 1, 2):
         own = [trial for trial in trials if trial.config.seed == seed]
         votes = []
@@ -118,9 +118,13 @@ def test_the_scores_are_those_of_the_folds_votes(finished: Path) -> None:
         threshold = np.mean([t.classified.threshold for t in own])
         accuracies.append(balanced_accuracy_score(label, np.mean(votes, 0) >= threshold))
         areas.append(roc_auc_score(label, np.mean(votes, 0)))
+        means = [np.mean(votes, 0)[patients == name].mean() for name in np.unique(patients)]
+        true = [label[patients == name][0] for name in np.unique(patients)]
+        whole.append(balanced_accuracy_score(true, np.array(means) >= threshold))
     scores = row["scores"]
-    assert scores["balanced_accuracy"]["mean"] == pytest.approx(np.mean(accuracies))
-    assert scores["auroc"]["mean"] == pytest.approx(np.mean(areas))
+    assert scores["balanced_accuracy"]["mean"] == pytest.approx(np.mean(whole))
+    assert scores["slice_balanced_accuracy"]["mean"] == pytest.approx(np.mean(accuracies))
+    assert scores["slice_auroc"]["mean"] == pytest.approx(np.mean(areas))
     assert scores["balanced_accuracy"]["low"] <= scores["balanced_accuracy"]["mean"]
 
     assert record["who"] == getpass.getuser()

@@ -9,7 +9,8 @@ from medaug.data.layouts import read_cohort
 from medaug.data.slices import ingest, ingest_signature
 from medaug.experiment import run_trial
 from medaug.plan.trials import plan_study
-from medaug.results.leaderboard import Leaderboard, leaderboard_of
+from medaug.results.leaderboard import leaderboard_of
+from medaug.results.rows import Leaderboard
 from medaug.spec import StudySpec
 from medaug.storage.trial_folder import TrialFolder, write_json
 from medaug.store import Store

@@ -11,7 +11,8 @@ from medaug.data.layouts import read_cohort
 from medaug.data.slices import ingest, ingest_signature
 from medaug.experiment import run_trial
 from medaug.plan.trials import plan_study
-from medaug.results.leaderboard import CHANCE, leaderboard_of
+from medaug.results.leaderboard import leaderboard_of
+from medaug.results.rows import CHANCE
 from medaug.spec import build_study
 from medaug.spec.arms import ARM_CONFIGS
 from medaug.storage.artifacts import Artifacts

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from medaug.data.privacy import KEY_ENV
-from medaug.results.leaderboard import Leaderboard, Row
+from medaug.results.rows import Leaderboard, Row
 from medaug.spec import load_study
 from medaug.spec.arms import ARM_CONFIGS
 from medaug.store import Store

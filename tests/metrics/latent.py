@@ -31,6 +31,8 @@ class Latent:
     row_draw: float = 0.2
     seed: float = 0.05
     residual: float = 0.5
+    restless: float = 1.0
+    """How many times as much chance every other row has in its seeds and draws."""
 
     @property
     def spread(self) -> float:
@@ -55,11 +57,12 @@ class Latent:
         shared = shared + rng.normal(0, self.draw, (2, 1, d))[label]
         names = np.char.add("p-", np.char.zfill(np.arange(p).astype(str), 5))
         found = {}
-        for row in rows:
+        for number, row in enumerate(rows):
+            times = self.restless if number % 2 == 0 else 1.0
             odds = shared + self.signal + (more or {}).get(row, 0.0)
             odds = odds + rng.normal(0, self.row_patient, (p, 1, 1))
-            odds = odds + rng.normal(0, self.row_draw, (2, 1, d))[label]
-            odds = odds + rng.normal(0, self.seed, (2, s, 1))[label]
+            odds = odds + rng.normal(0, times * self.row_draw, (2, 1, d))[label]
+            odds = odds + rng.normal(0, times * self.seed, (2, s, 1))[label]
             right = (odds + rng.normal(0, self.residual, (p, s, d)) > 0).astype(float)
             found[row] = Hits(
                 patients=names,

@@ -214,3 +214,40 @@ def test_a_large_board_takes_seconds():
     start = time.process_time()
     simultaneous_bounds(board, [Family(tuple(rows), tuple(controls))])
     assert time.process_time() - start < 10
+
+
+def test_intervals_of_scores_cover_and_stay_between_0_and_1():
+    """Near the top, where symmetric intervals reach beyond 1 and miss too often."""
+    for latent in (Latent(patients=40, signal=1.0), Latent(patients=60, signal=3.0)):
+        truth, held = latent.accuracy(), 0
+        for i in range(150):
+            board = Board(latent.hits(np.random.default_rng(i), ["a"]), resamples=10)
+            low, high = board.contrast("a").bounds()
+            assert 0 <= low <= board.mean("a") <= high <= 1
+            held += low <= truth <= high
+        assert held >= 0.9 * 150
+    hits = Latent(patients=40, signal=30).hits(np.random.default_rng(0), ["a"])
+    low, high = Board(hits).contrast("a").bounds()
+    assert (low, high) == pytest.approx((1 - (1 - 0.025 ** (1 / 20)) / 2, 1))
+
+
+def test_patients_with_slices_of_both_labels_are_drawn_whole():
+    """A patient whose slices all look positive is right on one label and wrong on the other."""
+    held, widths = 0, []
+    for i in range(200):
+        rng = np.random.default_rng(i)
+        n = 40
+        unit, label = np.arange(2 * n) // 2, np.arange(2 * n) % 2
+        keep = (label == 0) | (rng.uniform(size=2 * n) < 0.7)  # some have no positive slice
+        unit, label = unit[keep], label[keep]
+        strata = np.array([label[unit == p].max() for p in range(n)])
+        hits = {}
+        for title in ("a", "b"):
+            lean = rng.normal(0, 1, n)[unit] * (2 * label - 1)
+            right = 1 / (1 + np.exp(-(0.5 + lean + rng.normal(0, 0.5, len(unit)))))
+            hits[title] = Hits(np.arange(n).astype(str), strata, unit, label, np.zeros(1),
+                               np.zeros(1), right[:, None, None], 2)  # fmt: skip
+        low, high = Board(hits, resamples=10).contrast("a", "b").bounds()
+        held += low <= 0 <= high
+        widths.append(high - low)
+    assert 0.90 * 200 <= held <= 0.99 * 200

@@ -57,6 +57,10 @@ def judged(
         ("20 draws, one seed", Latent(draws=20, seeds=1, seed=0.0, patients=200), 1, 0.0),
         ("5 draws that matter, one seed",
          Latent(seeds=1, seed=0.0, row_draw=0.4, patients=200), 1, 0.0),
+        ("one draw, seeds of every other row matter four times as much",
+         Latent(**ONE_DRAW, seed=0.1, restless=4.0, patients=200, signal=0.0), 1, 0.0),
+        ("draws of every other row matter four times as much, one seed",
+         Latent(seeds=1, seed=0.0, row_draw=0.1, restless=4.0, patients=200, signal=0.0), 1, 0.0),
         ("rows that hardly differ", Latent(**ONE_DRAW, row_patient=0.05, residual=0.05), 1, 0.0),
     ],
 )  # fmt: skip
@@ -71,6 +75,14 @@ def test_boards_without_a_gain_show_one_in_one_of_twenty(name, latent, controls,
     )
     assert consistent(false_gains, BOARDS, 0.05)
     assert consistent(too_low, BOARDS, 0.05)
+
+
+def test_one_draw_says_nothing_of_other_draws():
+    """The limit of what data can tell: draws matter, and the study has one."""
+    boards = [judged(Latent(draws=1), number) for number in range(BOARDS)]
+    false_gains = sum(any(row.low > 0 for row in board.values()) for board in boards)
+    print(f"\none draw of draws that matter: any false gain {counted(false_gains, BOARDS)}")
+    assert not consistent(false_gains, BOARDS, 0.05)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ from tests.audit.small_runs import SLICES, study, write_slices
 ARMS: dict[str, Any] = {"none": {}, "duplicate": {}, "classical": {}, "gaussian": {"components": 2}}
 
 
-def small_study(storage: Path) -> StudySpec:
-    """Two arms and two controls, two folds, one seed, a sealed test set."""
-    return study(storage, arms=ARMS, sweep={"n_synthetic": [24], "seeds": [0]})
+def small_study(storage: Path, seeds: Sequence[int] = (0,)) -> StudySpec:
+    """Two arms and two controls, two folds, a sealed test set."""
+    return study(storage, arms=ARMS, sweep={"n_synthetic": [24], "seeds": list(seeds)})
 
 
 def sealed_run(study: StudySpec) -> Path:

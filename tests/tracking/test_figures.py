@@ -12,12 +12,12 @@ import pytest
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from medaug.metrics.predictions import Predictions
-from medaug.results.leaderboard import Leaderboard, Row
 from medaug.results.report.curves import gan_curves, segmenter_curves
 from medaug.results.report.figures import confusion, forest, response, roc
 from medaug.results.report.pictures import Overlay, montage, overlays, strongest
 from medaug.results.report.roc import GRID, roc_band
 from medaug.results.report.style import CYCLE, DPI, png
+from medaug.results.rows import Leaderboard, Row
 from tests.tracking.made_runs import gan_history
 from tests.tracking.test_table import NONE, ROW
 

@@ -13,16 +13,9 @@ import numpy as np
 import pytest
 
 from medaug.errors import UserError
-from medaug.results.leaderboard import (
-    CHANCE,
-    COLLAPSE,
-    NO_GAIN,
-    REFERENCE,
-    Leaderboard,
-    Row,
-    leaderboard_of,
-)
+from medaug.results.leaderboard import leaderboard_of
 from medaug.results.published import published
+from medaug.results.rows import CHANCE, COLLAPSE, NO_GAIN, REFERENCE, Leaderboard, Row
 from medaug.spec import ClassifyTrial
 from tests.tracking.made_runs import config_in, made_scores, start, study, write_trial
 
@@ -66,15 +59,18 @@ def edited(folder: Path, tmp_path: Path, edit: Any) -> Leaderboard:
 def test_a_planted_gain_ranks_first_and_nothing_else_has_one(planted: Path) -> None:
     board = leaderboard_of(planted)
     best = board.rows[0]
-    assert (best.title, best.rank, best.flags) == ("acgan +300", 1, ())
+    assert (best.title, best.rank, best.ending) == ("acgan +300", 1, "gain")
+    assert best.flags == ("not compared with class_weights and logit_adjust",)
     assert best.gain_low > 0
     assert best.gain == pytest.approx(best.mean - row_of(board, best.reference or "").mean)
-    without_gain = [row for row in board.rows[1:] if REFERENCE not in row.flags]
-    assert len(without_gain) == board.tried - 2
-    assert all(NO_GAIN in row.flags for row in without_gain)
+    others = [row for row in board.rows[1:] if row.synthetic]
+    assert len(others) == 3
+    assert all(row.conclusion and row.conclusion.end != "gain" for row in others)
+    assert not any(row.conclusion for row in board.rows if not row.synthetic)
+    assert sum(REFERENCE in row.flags for row in board.rows) == 1
     assert [row.rank for row in board.rows] == list(range(1, 10))
-    lows = [row.gain_low for row in board.rows]
-    assert lows == sorted(lows, reverse=True)
+    keys = [(CHANCE in row.flags, -row.gain_low) for row in board.rows]
+    assert keys == sorted(keys)
 
 
 def test_scores_are_those_of_all_folds_together(planted: Path) -> None:
@@ -82,7 +78,7 @@ def test_scores_are_those_of_all_folds_together(planted: Path) -> None:
     recalls = [row.scores["recall/LGG"], row.scores["recall/HGG"]]
     assert np.mean(recalls) == pytest.approx(row.mean)
     assert row.scores["balanced_accuracy"] == pytest.approx(row.mean)
-    assert row.scores["patient_balanced_accuracy"] > row.mean  # slices vote
+    assert row.scores["slice_balanced_accuracy"] < row.mean  # slices vote
     assert row.scores["ece"] == pytest.approx(0.1)  # what is not pooled is a mean of trials
     assert (row.replicates, row.expected, row.patients) == (9, 9, 36)
     assert row.device_hours == pytest.approx(9 * 2.25 / 3600)
@@ -93,7 +89,9 @@ def test_no_effect_at_all_is_called_that(tmp_path: Path) -> None:
     board = leaderboard_of(made_scores(study(tmp_path)))
     assert all(row.rank for row in board.rows)
     assert not any(row.gain_low > 0 for row in board.rows)
-    assert sum(NO_GAIN in row.flags for row in board.rows) == len(board.rows) - 1
+    ends = [row.conclusion.end for row in board.rows if row.conclusion]
+    assert len(ends) == 4
+    assert "gain" not in ends
 
 
 @pytest.mark.parametrize("status", ["diverged", "failed", "unfinished", "stopped"])
@@ -187,7 +185,8 @@ def test_few_seeds_and_the_published_protocol_are_not_ranked(tmp_path: Path) -> 
     assert all(said in reasons(row) for row in board.rows)
     for row in board.rows:
         assert ("lineage violated as published" in reasons(row)) == row.synthetic
-    assert row_of(board, "acgan +300").gain_low > 0  # shown all the same
+    assert row_of(board, "acgan +300").gain > 0  # shown all the same
+    assert not any(row.conclusion for row in board.rows)
 
 
 def test_chance_and_collapse_are_named_and_rank_last(planted: Path, tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from medaug.results.leaderboard import CHANCE, COLLAPSE, NO_GAIN, REFERENCE, Leaderboard, Row
+from medaug.metrics.conclusion import Conclusion
+from medaug.metrics.exchange import ExchangeRate
+from medaug.results.rows import CHANCE, COLLAPSE, REFERENCE, WEAKER, Leaderboard, Row
 from medaug.results.table import explanation, render, render_published, spoken, with_interval
 
 ROW = Row(
@@ -29,7 +31,9 @@ ROW = Row(
     gain_high=0.0552,
     reference="none",
     scores={"recall/LGG": 0.512, "recall/HGG": 0.89},
-    flags=(NO_GAIN,),
+    conclusion=Conclusion("undecided", 0.02, patients=340, draws=60),
+    worth=ExchangeRate(37.4, -12.0, 300.0, -50.0, 300.0),
+    flags=(WEAKER,),
     rank=2,
 )
 NONE = replace(
@@ -42,6 +46,8 @@ NONE = replace(
     gain=0.0,
     gain_low=0.0,
     gain_high=0.0,
+    conclusion=None,
+    worth=None,
     flags=(REFERENCE,),
     rank=1,
 )
@@ -58,11 +64,19 @@ LOST = replace(
         "not rankable: no complete duplicate and no classical arm with +4800",
         CHANCE,
         COLLAPSE,
-        NO_GAIN,
     ),
+    conclusion=None,
+    worth=None,
     rank=None,
 )
 BOARD = Leaderboard("demo", "honest", ("LGG", "HGG"), (NONE, ROW, LOST), tried=3, unfinished=4)
+
+
+SAID = (
+    "undecided: about 340 patients or 60 draws would decide",
+    "worth 37 [−12, ≥ 300] real rows",
+    "weaker than a linear model",
+)
 
 
 @pytest.mark.parametrize("width", [80, 100, 140])
@@ -72,9 +86,9 @@ def test_nothing_is_lost_at_any_width(width: int) -> None:
     words = " ".join(text.split())
     flags = (
         "not rankable: 0 of 9 replicates (failed); no complete duplicate and no classical arm with"
-        " +4800 · not better than chance · one-class collapse · no demonstrated gain"
+        " +4800 · not better than chance · one-class collapse"
     )
-    for part in ("0.701 [0.600, 0.800]", "+0.021 [−0.013, +0.055]", "0.51 0.89 9/9", flags):
+    for part in ("0.701 [0.600, 0.800]", "+0.021 [−0.013, +0.055]", "0.51 0.89 9/9", flags, *SAID):
         assert part in words
     assert words.count("acgan ngf=512 ndf=512 +4800 of") == 2
     assert words.count("1000") == 2
@@ -105,11 +119,15 @@ def test_it_says_how_to_read_it() -> None:
     assert "without synthetic data (none)" in text
     assert "3 configurations were tried" in text
     assert "4 trials are unfinished or failed" in text
-    assert f"'{NO_GAIN}': that bound is not above zero" in text
+    assert "'undecided': neither" in text
+    assert "Worth: the further real training rows" in text
+    assert f"'{WEAKER}': the best linear model" in text
     assert "reaches 1/2" in text
-    clean = replace(BOARD, rows=(NONE,), unfinished=0)
-    assert NO_GAIN not in explanation(clean)
-    assert "unfinished" not in explanation(clean)
+    clean = explanation(replace(BOARD, rows=(NONE,), unfinished=0))
+    assert not any(word in clean for word in ("undecided", "Worth", WEAKER, "unfinished"))
+    ended = replace(ROW, conclusion=Conclusion("no gain", 0.01))
+    text = explanation(replace(BOARD, rows=(ended,), margin=0.01))
+    assert "'no gain above +0.01': the upper bound is below that" in text
 
 
 def test_colour_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:

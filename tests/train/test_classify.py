@@ -12,12 +12,12 @@ from medaug.errors import UserError
 from medaug.models.classifiers import CLASSIFIERS
 from medaug.spec import NetworkSpec
 from medaug.store import Store
-from medaug.train import feed
+from medaug.train import feed, resident
 from medaug.train.checkpoint import Ledger, Progress
+from medaug.train.choice import best_threshold, chosen_threshold, plainly_lower
 from medaug.train.classify import train_classifier
 from medaug.train.loop import Diverged
 from medaug.train.network import PROFILE, NetworkClassifier
-from medaug.train.threshold import best_threshold, chosen_threshold
 from medaug.train.world import World
 from tests.train.cohorts import features
 
@@ -91,7 +91,7 @@ def test_the_result_can_be_the_epoch_with_the_lowest_validation_loss(cohort: Pat
 def test_the_result_is_an_average_over_the_last_steps(cohort: Paths) -> None:
     """In closed form: after step t, weights of step s count (s/t)^a - ((s - 1)/t)^a."""
     real, val = Store.open(cohort[0]), Store.open(cohort[2])
-    settings = spec(kind="linear", epochs=12, lr=1e-2, batch_size=40)  # a step an epoch
+    settings = spec(kind="linear", epochs=12, lr=1e-3, batch_size=40)  # a step an epoch
     progress = list(train_classifier(settings, real, None, val, ALONE, 5))
     weights = [p.checkpoint.tensors for p in progress if p.checkpoint]
     power = PROFILE + 1
@@ -107,6 +107,34 @@ def test_the_result_is_an_average_over_the_last_steps(cohort: Paths) -> None:
     probability = found.predict(val, ALONE)
     nll = -np.log(probability[np.arange(30), val.labels]).mean()
     assert nll == pytest.approx(progress[-1].metrics["val/loss"], rel=1e-4)
+
+
+def test_an_earlier_average_is_the_result_where_it_was_plainly_better(tmp_path: Path) -> None:
+    few = features(tmp_path / "few", 12, difference=0.1)
+    val = features(tmp_path / "val", 40, seed=1, difference=0.1)
+    settings = spec(epochs=30, lr=1e-2, batch_size=4)
+    progress = list(train_classifier(settings, few, None, val, ALONE, 0))
+    found = result(progress)
+    losses = [p.metrics["val/loss"] for p in progress]
+    assert found.best_epoch < 15
+    assert losses[-1] > losses[found.best_epoch - 1] + 0.1
+    assert found.scores == progress[found.best_epoch - 1].metrics
+    shorter = spec(epochs=found.best_epoch, lr=1e-2, batch_size=4)
+    *_, last = train_classifier(shorter, few, None, val, ALONE, 0)
+    assert last.result.best_epoch == found.best_epoch
+    for name, tensor in last.result.weights.items():
+        assert torch.equal(found.weights[name], tensor), name
+    (again,) = train_classifier(settings, few, None, val, ALONE, 0, resume=progress[-1].checkpoint)
+    assert same(again.result, found)
+
+
+def test_plainly_lower_is_by_more_than_a_standard_error() -> None:
+    losses = np.array([0.5, 0.4, 0.6, 0.5])
+    differences = np.array([0.1, 0.3, -0.1, 0.1])  # mean .1, standard error .0816
+    assert plainly_lower(losses, losses + differences)
+    assert not plainly_lower(losses, losses + differences - 0.02)
+    assert not plainly_lower(losses, losses)
+    assert not plainly_lower(losses[:1], losses[:1] + 1)  # of one patient nobody knows
 
 
 def test_batch_norm_is_that_of_the_averaged_weights(cohort: Paths) -> None:
@@ -166,7 +194,7 @@ def _outcome(
     world: World, cohort: Paths, settings: NetworkSpec, kept_bytes: int
 ) -> tuple[list[dict[str, float]], dict[str, torch.Tensor], np.ndarray]:
     torch.set_num_threads(1)
-    feed.KEPT_BYTES["cpu"] = kept_bytes
+    resident.CPU_BYTES = kept_bytes
     progress = run(world, cohort, settings)
     val = Store.open(cohort[2]).select(np.arange(29))
     return (
@@ -186,7 +214,7 @@ def test_two_ranks_equal_one_with_the_same_global_batch(
     two_ranks, cohort: Paths, kept_bytes: int, changes: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setitem(feed.KEPT_BYTES, "cpu", kept_bytes)
+    monkeypatch.setattr(resident, "CPU_BYTES", kept_bytes)
     settings = spec(epochs=2, **changes)
     metrics, weights, probability = _outcome(ALONE, cohort, settings, kept_bytes)
     for other_metrics, other_weights, other in two_ranks(_outcome, cohort, settings, kept_bytes):
@@ -204,9 +232,9 @@ def test_a_store_kept_in_memory_gives_the_same_as_one_read_each_time(
     cohort: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for settings in (spec(), spec(kind="linear", balanced_sampler=True)):
-        monkeypatch.setitem(feed.KEPT_BYTES, "cpu", 1 << 30)
+        monkeypatch.setattr(resident, "CPU_BYTES", 1 << 30)
         kept = run(ALONE, cohort, settings)
-        monkeypatch.setitem(feed.KEPT_BYTES, "cpu", 0)
+        monkeypatch.setattr(resident, "CPU_BYTES", 0)
         read = run(ALONE, cohort, settings)
         assert [p.metrics for p in kept] == [p.metrics for p in read]
         assert same(result(kept), result(read))

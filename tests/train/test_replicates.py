@@ -15,6 +15,7 @@ from medaug.errors import UserError
 from medaug.models.dcgan import Dcgan32Discriminator, Dcgan32Generator
 from medaug.models.fused import fuse
 from medaug.models.mlp import MlpCritic, MlpGenerator
+from medaug.train import loop
 from medaug.train.checkpoint import Checkpoint, Ledger, Progress
 from medaug.train.gan import GanTask, train_gan, train_gans
 from medaug.train.loop import Diverged
@@ -182,6 +183,44 @@ def test_every_gan_of_the_package_fuses() -> None:
             if given is not None:
                 fused, each = fused.adv, [out.adv for out in each]
             torch.testing.assert_close(fused, torch.cat(each), **CLOSE)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_every_replicate_learns_when_compiled(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fused pass is what has to be compiled: the first network's code knows only its own
+    weights. Dynamo traces here, and runs what it traced eagerly."""
+    compiled = compiled_on_the_cpu(monkeypatch)
+    tasks = [task("stable", seed, compile="default", epochs=2) for seed in range(k)]
+    eager = [list(train_gan(task("stable", seed, epochs=2), ALONE)) for seed in range(k)]
+    for got, expected in zip(in_turn(train_gans(tasks, ALONE)), eager, strict=True):
+        assert_equal(got, expected)
+    assert len(compiled) == 2, "generator and discriminator, once for all"
+
+
+def test_many_compiled_trainings_in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After eight of them torch would give up compiling: each forgets those before."""
+    from torch._dynamo.utils import counters
+
+    compiled_on_the_cpu(monkeypatch)
+    counters.clear()
+    for seed in range(10):
+        before = counters["stats"]["unique_graphs"]
+        next(train_gan(task("stable", seed, compile="default", epochs=1), ALONE))
+        assert counters["stats"]["unique_graphs"] > before, f"training {seed} ran eagerly"
+
+
+def compiled_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
+    """Networks that are compiled from now on, here too, by dynamo alone."""
+    compiled: list[nn.Module] = []
+    whole = nn.Module.compile
+
+    def dynamo_only(network: nn.Module, **how: Any) -> None:
+        compiled.append(network)
+        whole(network, backend="eager")
+
+    monkeypatch.setattr(loop, "COMPILED_ON", ("cpu",))
+    monkeypatch.setattr(nn.Module, "compile", dynamo_only)
+    return compiled
 
 
 def test_an_unknown_layer_is_named() -> None:

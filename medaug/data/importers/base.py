@@ -70,6 +70,8 @@ class Found:
     """In their order, where the importer knows one."""
     alone: bool = False
     """No patient is known: every scan counts as one of its own."""
+    written: bool = False
+    """A person wrote the table: whose a scan is, is not for an importer to mend."""
     counted: bool = False
     """Whether :func:`account` has been here."""
     volume: int | None = None

@@ -46,7 +46,7 @@ class Bids:
         named = sum(_NAME.fullmatch(stem_of(name)) is not None for name in tree.volumes)
         if not named or not (PARTICIPANTS in tree or "dataset_description.json" in tree):
             return None
-        return Look(0.93, f"{named} volumes with BIDS names and {PARTICIPANTS}")
+        return Look(0.96, f"{named} volumes with BIDS names and {PARTICIPANTS}")
 
     def rows(self, tree: Tree, options: Options) -> Found:
         found = Found([])

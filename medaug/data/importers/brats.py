@@ -64,6 +64,8 @@ class _Case:
     sequences: dict[str, str] = field(default_factory=dict)
     """Lower-case name -> file."""
     masks: list[str] = field(default_factory=list)
+    own_folder: bool = False
+    """Whether its folder holds nobody else's files."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -98,7 +100,10 @@ class Brats:
         if not n:
             return None
         masked = sum(bool(case.masks) for case in cases)
-        return Look(0.7, f"{n} folders or files of volumes, {masked} with a mask")
+        own = sum(case.own_folder for case in cases)
+        return Look(
+            0.95 if own > n / 2 else 0.6, f"{n} folders or files of volumes, {masked} with a mask"
+        )
 
     def rows(self, tree: Tree, options: Options) -> Found:
         found = Found([])
@@ -152,6 +157,7 @@ class Brats:
         patient = patient_by(options, files[0])
         if patient is None and said is not None:
             patient = said.patient_of.get(case.name)
+            patient = None if patient == case.name else patient  # an examination's own name
         found.rows.append(
             Row(
                 files=files,
@@ -182,7 +188,7 @@ def _in_folder(folder: str, names: list[str]) -> Iterable[_Case]:
     ends = {name: _after(own, stem_of(name)) for name in names}
     bare = [_is_sequence(stem_of(name)) for name in names]
     if own and not says_nothing(own) and (all(e is not None for e in ends.values()) or all(bare)):
-        case = _Case(own, place)
+        case = _Case(own, place, own_folder=True)
         for name in names:
             _put(case, ends[name] or stem_of(name), name)
         return [case] if case.sequences else []

@@ -68,7 +68,7 @@ class NnUnet:
         body = read_json(tree.root / DATASET)
         if _says_classes(body):
             return None  # a MONAI list
-        return Look(0.95, "imagesTr and dataset.json")
+        return Look(0.98, "imagesTr and dataset.json")
 
     def rows(self, tree: Tree, options: Options) -> Found:
         found = Found([], tables=[DATASET])
@@ -126,7 +126,7 @@ class MonaiList:
 
     def looks_like(self, tree: Tree) -> Look | None:
         path = _list_in(tree)
-        return None if path is None else Look(0.9, f"{path} with a list of training scans")
+        return None if path is None else Look(0.97, f"{path} with a list of training scans")
 
     def rows(self, tree: Tree, options: Options) -> Found:
         path = _list_in(tree)

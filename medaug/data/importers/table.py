@@ -23,7 +23,8 @@ class OwnTable:
         if not (tree.root / TABLE).exists():
             raise UserError(f"data.root: holds no {TABLE}; check data.root")
         table = ScanTable.read(tree.root / TABLE)
-        found = Found(list(table.rows), tables=[TABLE], notes=list(table.notes))
+        notes = list(table.notes)
+        found = Found(list(table.rows), tables=[TABLE], notes=notes, written=True)
         found.classes = ordered(row.label for row in table.rows if row.label)
         found.alone = all(row.patient is None and row.group is None for row in table.rows)
         return found

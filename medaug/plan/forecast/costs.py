@@ -12,7 +12,7 @@ from medaug.plan.forecast.rehearsal import Miniature
 from medaug.plan.forecast.schedule import schedule
 from medaug.plan.trials import Plan
 from medaug.spec import ClassifyTrial, GenerateTrial, SegmentTrial, StudySpec, TrialConfig
-from medaug.train.feed import KEPT_BYTES
+from medaug.train.resident import CPU_BYTES
 
 
 @dataclass(frozen=True)
@@ -209,8 +209,8 @@ def _training_share(study: StudySpec) -> float:
 
 
 def _kept_growth(stage: str, small: Miniature, study: StudySpec, rows: int) -> int:
-    """Rows that a classifier keeps in memory beyond those of the miniature."""
-    if stage != "classify":
+    """Rows that a GAN or a classifier keeps in memory beyond those of the miniature."""
+    if stage not in ("generate", "classify"):
         return 0
-    row, most = row_bytes(study), KEPT_BYTES["cpu"]
+    row, most = row_bytes(study), CPU_BYTES
     return max(0, min(most, rows * row) - min(most, small.rows * row))

@@ -20,6 +20,7 @@ from medaug.plan.forecast.costs import Estimate, estimate, stores_bytes
 from medaug.plan.forecast.fit import check_fit, check_stores
 from medaug.plan.forecast.rehearsal import PRETRAIN, SLICES, rehearse
 from medaug.plan.forecast.standin import Patients, rows_of
+from medaug.plan.power import Power, power_of
 from medaug.plan.trials import ArmVariant, Plan, expand_arms, plan_study
 from medaug.spec import StudySpec
 from medaug.storage import storage_at
@@ -40,6 +41,8 @@ class Forecast:
     cost: Estimate
     notes: tuple[str, ...]
     """What the figures leave out, or take for granted."""
+    power: Power | None = None
+    """What the study could see; None where it has no rows with synthetic data to compare."""
 
 
 def forecast(
@@ -94,7 +97,7 @@ def forecast(
         notes.append("sweep.asha will stop some generators early: this is the upper bound")
     if getattr(study.classifier, "early_stop", None) is not None:
         notes.append("classifier.early_stop may end trials sooner: this is the upper bound")
-    return Forecast(study, found, cost, tuple(notes))
+    return Forecast(study, found, cost, tuple(notes), power_of(study, patients, plan))
 
 
 def render(found: Forecast) -> str:
@@ -140,6 +143,8 @@ def render(found: Forecast) -> str:
         f"{cost.slots} trials of {cost.ranks} rank{'s' * (cost.ranks != 1)} at once; "
         f"{cost.device_hours:.2f} {device} ({cost.cpu_s / 3600:.2f} of CPU time)",
     ]
+    if found.power is not None:
+        lines.append(found.power.text)
     return "\n".join([*lines, *(f"note: {note}" for note in found.notes)])
 
 

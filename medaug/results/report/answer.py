@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from medaug.results.leaderboard import CHANCE, COLLAPSE, Leaderboard, Row
-from medaug.results.table import UNRANKABLE, with_interval
+from medaug.results.rows import CHANCE, COLLAPSE, UNRANKABLE, WEAKER, Leaderboard, Row
+from medaug.results.table import with_interval, worth_of
 
 
 @dataclass(frozen=True)
@@ -34,70 +34,143 @@ def answer(board: Leaderboard) -> Answer:
         if not any(row.synthetic for row in scored):
             headline = "No arm with synthetic data was tried."
         synthetic = [row for row in scored if row.synthetic]
-        body = (*_of_reference(reference, board), *_not_rankable(synthetic))
-    elif shown := [row for row in candidates if _demonstrated(row)]:
-        headline = "A gain from synthetic data is shown on these patients."
-        body = (*_of_reference(reference, board), *_of_gain(shown, candidates, board))
+        body = (
+            *_of_weaker(scored, board),
+            *_of_reference(reference, board),
+            *_of_positive_control(board),
+            *_not_rankable(synthetic),
+        )
     else:
-        headline = "No gain from synthetic data is shown."
-        body = (*_of_reference(reference, board), *_of_no_gain(candidates))
+        headline, said = _of_candidates(candidates, board)
+        body = (
+            *_of_weaker(scored, board),
+            *_of_reference(reference, board),
+            *_of_positive_control(board),
+            *said,
+        )
     return Answer(headline, (*body, *_unfinished(board)))
 
 
+def _of_candidates(candidates: Sequence[Row], board: Leaderboard) -> tuple[str, tuple[str, ...]]:
+    """The headline, and what is said of the rankable rows with synthetic data."""
+    if shown := [row for row in candidates if _demonstrated(row)]:
+        headline = "A gain from synthetic data is shown on these patients."
+        return headline, _of_gain(shown, candidates, board)
+    seen = [row for row in candidates if _above_floor(row) and WEAKER not in row.flags]
+    if not seen:
+        return "No gain from synthetic data is shown.", _of_no_gain(candidates, board)
+    if all(row.conclusion is not None and row.conclusion.end == "no gain" for row in seen):
+        headline = f"Synthetic data bring no gain above +{board.margin:g} here."
+        return headline, _of_no_gain(candidates, board)
+    headline = "No gain from synthetic data is shown, nor ruled out."
+    return headline, _of_no_gain(candidates, board)
+
+
 def _demonstrated(row: Row) -> bool:
-    return row.gain_low > 0 and CHANCE not in row.flags and COLLAPSE not in row.flags
+    return row.gain_low > 0 and _above_floor(row)
+
+
+def _above_floor(row: Row) -> bool:
+    return CHANCE not in row.flags and COLLAPSE not in row.flags
+
+
+def _of_weaker(scored: Sequence[Row], board: Leaderboard) -> tuple[str, ...]:
+    """First of all: which classifiers see less than a linear model does."""
+    weaker = [row for row in scored if row.weaker_by is not None]
+    if not weaker:
+        return ()
+    worst = max(weaker, key=lambda row: row.weaker_by[1] if row.weaker_by else 0.0)
+    assert worst.weaker_by is not None
+    title, *lead = worst.weaker_by
+    names = sorted({row.classifier for row in weaker if row.classifier})
+    by = f" (classifiers: {', '.join(names)})" if names else ""
+    return (
+        f"{len(weaker)} of {len(scored)} configurations are weaker than a linear model{by}: the"
+        f" linear model {title} scores higher than {worst.title} by"
+        f" {with_interval(*lead, signed=True)}. What such rows say about synthetic data, they say"
+        " of a classifier that does not see what is in the data.",
+    )
 
 
 def _of_reference(reference: Row, board: Leaderboard) -> tuple[str, ...]:
     score = with_interval(reference.mean, reference.low, reference.high)
+    beside = reference.scores.get("slice_balanced_accuracy", math.nan)
+    of_slices = f" ({beside:.3f} over single slices)" if math.isfinite(beside) else ""
     text = (
         f"Without synthetic data the best configuration ({reference.title}) reaches a balanced"
-        f" accuracy of {score} on {reference.patients} held-out patients."
+        f" accuracy of {score} on {reference.patients} held-out patients{of_slices}."
     )
     if CHANCE in reference.flags:
         text += (
-            f" That interval includes chance (1/{len(board.classes)}): these data and networks"
+            f" That interval includes chance (1/{len(board.classes)}): these data and classifiers"
             " have not been shown to tell the classes apart at all, so neither a gain nor its"
             " absence says much about synthetic data."
         )
     return (text,)
 
 
+def _of_positive_control(board: Leaderboard) -> tuple[str, ...]:
+    """Whether the study could have seen a gain: the most real rows that were held back."""
+    rows = [row for row in board.positive_controls if row.conclusion is not None]
+    if not rows:
+        return ()
+    most = max(rows, key=lambda row: (row.n_synthetic, row.gain))
+    assert most.conclusion is not None
+    can = "this study can see a gain" if most.conclusion.end == "gain" else (
+        "this study cannot show even that, so a generator had little to win here"
+    )  # fmt: skip
+    return (
+        f"Positive control: {most.title}, as many further real rows, changes it by {_gain(most)}:"
+        f" {most.conclusion.text}; {can}.",
+    )
+
+
 def _of_gain(
     shown: Sequence[Row], candidates: Sequence[Row], board: Leaderboard
 ) -> tuple[str, ...]:
     best = shown[0]
+    worth = f", {worth_of(best)}" if best.worth is not None else ""
     return (
         f"The best-placed configuration with synthetic data, {best.title}, raises it to"
-        f" {with_interval(best.mean, best.low, best.high)}: a gain of {_gain(best)}, measured on"
-        " the same patients and seeds.",
+        f" {with_interval(best.mean, best.low, best.high)}: a gain of {_gain(best)}{worth}, on the"
+        " same patients and over every configuration without synthetic data; the bounds hold for"
+        " all rows of the board at once.",
         f"{len(shown)} of {len(candidates)} rankable configurations with synthetic data show a"
-        f" gain. {board.tried} configurations were tried in all, and the best of many looks better"
-        " than it is: confirm it on patients that no configuration has seen before relying on it.",
+        f" gain. {board.tried} configurations were tried in all: confirm it on patients that no"
+        " configuration has seen before relying on it.",
     )
 
 
-def _of_no_gain(candidates: Sequence[Row]) -> tuple[str, ...]:
+def _of_no_gain(candidates: Sequence[Row], board: Leaderboard) -> tuple[str, ...]:
     best = candidates[0]
     text = (
         f"The best-placed configuration with synthetic data, {best.title}, changes it by"
-        f" {_gain(best)}, measured on the same patients and seeds."
+        f" {_gain(best)}, on the same patients."
     )
     below = [flag for flag in (CHANCE, COLLAPSE) if flag in best.flags]
     if below:
         text += f" It is itself {' and shows '.join(below)}."
     elif best.gain_high < 0:
         text += " Its whole interval lies below zero: it makes the classifier worse."
-    elif math.isfinite(best.gain_low):
-        text += (
-            f" The data are compatible with a loss of up to {-best.gain_low:.3f} and with a gain of"
-            f" up to {best.gain_high:.3f}: a larger gain is unlikely, a smaller one would need more"
-            " patients or seeds to be seen."
-        )
+    elif best.ending:
+        text += f" That is {best.ending}." if best.ending.startswith("no") else (
+            f" That is {best.ending}, in four of five such studies."
+        )  # fmt: skip
     if len(candidates) == 1:
         return (text,)
-    number = "both" if len(candidates) == 2 else f"all {len(candidates)}"
-    return (text, f"The same holds for {number} configurations with synthetic data.")
+    return text, _tally(candidates, board.margin)
+
+
+def _tally(candidates: Sequence[Row], margin: float) -> str:
+    """How many of the rows end in which way."""
+    ends = [row.conclusion.end for row in candidates if row.conclusion is not None]
+    ruled_out, open_ = ends.count("no gain"), ends.count("undecided")
+    said = [f"a gain above +{margin:g} is ruled out for {ruled_out}"] if ruled_out else []
+    said += [f"{open_} are undecided"] if open_ else []
+    return (
+        f"Of {len(candidates)} rankable configurations with synthetic data,"
+        f" {' and '.join(said) or 'none has bounds'}."
+    )
 
 
 def _not_rankable(rows: Sequence[Row]) -> tuple[str, ...]:

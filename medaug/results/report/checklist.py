@@ -81,8 +81,8 @@ def _data(run: Evidence) -> list[Item]:
         Item("14–18", "8", "Reference standard", "to be written", "Who graded and drew, and how."),
         Item(
             *("19", "10", "Sample size", "in part"),
-            "Not planned beforehand; the width of the intervals shows what these patients can"
-            " tell.",
+            "The bounds show what these patients can tell, and undecided rows name the number that"
+            " would decide; `medaug plan` gives the smallest gain that would be seen.",
         ),
         Item(
             *("20", "12a", "Partitions", "filled"),
@@ -159,8 +159,9 @@ def _evaluation(run: Evidence) -> list[Item]:
     return [
         Item(
             *("28–29", "12e", "Metrics and uncertainty", "filled"),
-            f"Balanced accuracy; 95 % intervals resampled over patients and {seeds} seeds together;"
-            " gains are paired by patient and seed.",
+            f"Balanced accuracy of patients; 95 % intervals over patients and {seeds} seeds (and"
+            " draws of small training sets); gains are paired by patient, with bounds that hold for"
+            " all rows with synthetic data at once (max-t, Romano and Wolf 2005).",
         ),
         Item("32", "16", "External validation", "to be written", "No other cohort was scored."),
         Item("33", "20a", "Flow of patients", "filled", "Kept, left out and split: see the data."),

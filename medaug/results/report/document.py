@@ -11,7 +11,6 @@ from typing import Any
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from medaug.results.leaderboard import REFERENCE, Leaderboard, Row
 from medaug.results.report import facts
 from medaug.results.report.answer import answer
 from medaug.results.report.checklist import checklist
@@ -19,7 +18,8 @@ from medaug.results.report.evidence import Evidence
 from medaug.results.report.facts import Table
 from medaug.results.report.gallery import Drawn, draw_all
 from medaug.results.report.versus import versus
-from medaug.results.table import UNRANKABLE, explanation, share, spoken, with_interval
+from medaug.results.rows import UNRANKABLE, Leaderboard, Row
+from medaug.results.table import explanation, gain_of, share, spoken, with_interval
 from medaug.spec.trial import configuration_title
 from medaug.storage.files import write_whole
 from medaug.units import duration
@@ -108,11 +108,11 @@ def _board(board: Leaderboard) -> list[dict[str, Any]]:
             "title": row.title,
             "synthetic": row.synthetic,
             "score": with_interval(row.mean, row.low, row.high),
-            "gain": ""
-            if REFERENCE in row.flags
-            else with_interval(row.gain, row.gain_low, row.gain_high, signed=True),
+            "gain": gain_of(row),
+            "ending": row.ending,
+            "worth": row.worth.text if row.worth else "",
             "recalls": [share(row.scores.get(f"recall/{name}")) for name in board.classes],
-            "patient": share(row.scores.get("patient_balanced_accuracy")),
+            "slices": share(row.scores.get("slice_balanced_accuracy")),
             "auroc": share(row.scores.get("auroc")),
             "mcc": share(row.scores.get("mcc")),
             "n": f"{row.replicates}/{row.expected}",
@@ -182,8 +182,8 @@ def _protocol(run: Evidence) -> Sequence[str]:
     rules.append(f"Arms without synthetic data that were scored: {', '.join(controls) or 'none'}.")
     seeds = ", ".join(map(str, study.sweep.seeds))
     rules.append(
-        f"Replicates: seeds {seeds}, each on all {study.split.folds} folds. Seeds are never"
-        " taken for patients: intervals resample both."
+        f"Replicates: seeds {seeds}, each on all {study.split.folds} folds. Seeds and draws are"
+        " never taken for patients: intervals hold all of them."
     )
     rules.append(
         "Generators are never ranked by Fréchet distance or by their discriminator's accuracy."

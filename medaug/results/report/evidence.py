@@ -8,8 +8,9 @@ from functools import cached_property
 from pathlib import Path
 
 from medaug.metrics.predictions import Predictions
-from medaug.results.leaderboard import REFERENCE, Leaderboard, Row, leaderboard_of
+from medaug.results.leaderboard import leaderboard_of
 from medaug.results.records import TrialRecord, predictions_of, read_study, read_trials
+from medaug.results.rows import REFERENCE, Leaderboard, Row
 from medaug.spec import Stage, StudySpec
 from medaug.storage.artifacts import Artifacts
 from medaug.store import Store

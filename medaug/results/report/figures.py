@@ -12,7 +12,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from medaug.results.leaderboard import CHANCE, COLLAPSE, REFERENCE, Leaderboard, Row
 from medaug.results.report.roc import GRID, Roc
 from medaug.results.report.style import (
     BLACK,
@@ -27,6 +26,7 @@ from medaug.results.report.style import (
     styled,
     whole_ticks,
 )
+from medaug.results.rows import CHANCE, COLLAPSE, POSITIVE, REFERENCE, Leaderboard, Row
 
 MOST_ROWS = 40
 MOST_BANDS = 3
@@ -145,7 +145,8 @@ def forest(board: Leaderboard) -> Figure | None:
 def _said(row: Row) -> str:
     """What the interval does not show by itself, over two lines at most."""
     said = [flag for flag in (REFERENCE, CHANCE, COLLAPSE) if flag in row.flags]
-    said = (["not rankable"] if row.rank is None else []) + said
+    apart = POSITIVE if POSITIVE in row.flags else "not rankable"
+    said = ([apart] if row.rank is None else []) + said
     return ",\n".join([", ".join(said[:-1]), said[-1]]) if len(said) > 1 else "".join(said)
 
 

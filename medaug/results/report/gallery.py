@@ -10,17 +10,18 @@ from matplotlib.figure import Figure
 
 from medaug.errors import MedaugError
 from medaug.metrics.uncertainty import confusion_by_patient
-from medaug.results.leaderboard import Row
 from medaug.results.records import TrialRecord
 from medaug.results.report.curves import segmenter_curves
 from medaug.results.report.evidence import Evidence
+from medaug.results.report.exchange import worth
 from medaug.results.report.figures import confusion, forest, response, roc
 from medaug.results.report.roc import roc_band
 from medaug.results.report.style import DPI
 from medaug.results.report.trial_figures import draw_trial, figure_path, keep
+from medaug.results.rows import Row
 from medaug.storage.files import write_whole
 
-BAND = "Bands are 95 %, resampled over patients and seeds together."
+BAND = "Bands are 95 %, over patients, seeds and draws."
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,18 @@ def draw_all(run: Evidence) -> Gallery:
     problems: list[str] = []
     for trial in run.trials.values():
         problems += draw_trial(run, trial)
-    for draw in (_leaderboard, _ratio, _sizes, _confusion, _roc, _overlays, _unets, _montage, _gan):
+    for draw in (
+        _leaderboard,
+        _worth,
+        _ratio,
+        _sizes,
+        _confusion,
+        _roc,
+        _overlays,
+        _unets,
+        _montage,
+        _gan,
+    ):
         try:
             drawn += draw(run)
         except MedaugError as error:
@@ -73,9 +85,23 @@ def _leaderboard(run: Evidence) -> Iterator[Drawn]:
         forest(run.board),
         "Gains, best first",
         "Filled circles use synthetic data, open squares do not; the diamond is the configuration"
-        " that all others are compared with. A gain is demonstrated when its whole interval lies"
-        " right of zero. Intervals are 95 %.",
+        " that all others are compared with. A gain is shown when its whole interval lies right of"
+        " zero; intervals of rows with synthetic data hold for all of them at once.",
         "Forest plot of the gain of each configuration with its interval.",
+    )
+
+
+def _worth(run: Evidence) -> Iterator[Drawn]:
+    yield from _study_figure(
+        run,
+        "learning_curve",
+        worth(run.board),
+        "What synthetic rows are worth",
+        "The curve is what further real rows bring to the reference's classifier without synthetic"
+        " data. Each arm's best row stands at its gain, and at the real rows that bring as much:"
+        " upright bars are the bounds of the leaderboard, level ones the 95 % interval of the"
+        " exchange rate.",
+        "Learning curve of real training rows with the best row of each arm and its exchange rate.",
     )
 
 
@@ -115,7 +141,7 @@ def _confusion(run: Evidence) -> Iterator[Drawn]:
         "confusion",
         confusion(matrices, run.classes),
         "Confusion matrices",
-        "Held-out rows of all folds, mean over the seeds; shares are of the true class.",
+        "Single slices of all folds, mean over the replicates; shares are of the true class.",
         "Confusion matrices of the reference and the best configuration with synthetic data.",
     )
 
@@ -130,7 +156,8 @@ def _roc(run: Evidence) -> Iterator[Drawn]:
         "roc",
         roc(curves, run.classes[-1]),
         "ROC curves",
-        f"ROC curves, mean over folds and seeds (each fold ranks its own rows only). {BAND}",
+        "ROC curves of slices, mean over folds and replicates (each fold ranks its own rows only)."
+        f" {BAND}",
         "ROC curves of the reference and the best configuration with synthetic data.",
     )
 

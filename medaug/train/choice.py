@@ -1,6 +1,8 @@
-"""From which probability on a row is called positive."""
+"""What validation patients choose, with their luck held in check: a threshold, an epoch."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 
@@ -40,6 +42,16 @@ def best_threshold(
     """
     weight = np.ones(len(label)) if weight is None else weight
     return float(_best(probability, label, weight[None])[0])
+
+
+def plainly_lower(losses: np.ndarray, others: np.ndarray) -> bool:
+    """Whether ``losses`` (patients,) are lower than ``others`` by more than one standard error of
+    the paired difference: the one-standard-error rule of Breiman et al. 1984, 3.4.3, in favour of
+    what needs no choice."""
+    if len(losses) < 2:
+        return False
+    difference = others - losses
+    return bool(difference.mean() > difference.std(ddof=1) / math.sqrt(len(difference)))
 
 
 def _best(probability: np.ndarray, label: np.ndarray, weight_Bn: np.ndarray) -> np.ndarray:

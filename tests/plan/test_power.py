@@ -1,0 +1,51 @@
+"""What a study could see, before anything is trained."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from medaug.plan.power import Power, power_of
+from medaug.plan.trials import plan_study
+from medaug.spec import StudySpec
+from tests.tracking.made_runs import SLICES, study
+
+
+def power(spec: StudySpec, each: int) -> Power:
+    found = power_of(spec, [(k, 8) for k in (0, 1) for _ in range(each)], plan_study(spec, SLICES))
+    assert found is not None
+    return found
+
+
+def test_more_patients_see_smaller_gains_and_more_rows_hide_them(tmp_path: Path) -> None:
+    small, large = power(study(tmp_path / "a"), 30), power(study(tmp_path / "b"), 500)
+    assert 0.08 < small.gain < 0.3
+    assert large.gain < 0.6 * small.gain
+    assert (small.patients, small.seeds, small.draws, small.rows) == ({"LGG": 30, "HGG": 30}, 3, 1, 4)  # fmt: skip
+    many = study(tmp_path / "c", sweep={"n_synthetic": list(range(100, 2000, 100))})
+    assert power(many, 30).gain > small.gain
+    assert "60 patients, 3 seeds, 4 rows with synthetic data" in small.text
+    assert json.loads(json.dumps(small.to_json()))["smallest_visible_gain"] == small.gain
+
+
+def test_sealed_patients_do_not_help(tmp_path: Path) -> None:
+    sealed = study(tmp_path / "sealed", split={"folds": 3, "test_fraction": 0.2})
+    assert power(sealed, 30).patients == {"LGG": 24, "HGG": 24}
+    assert power(sealed, 30).gain > power(study(tmp_path / "open"), 30).gain
+
+
+def test_without_a_comparison_there_is_no_power(tmp_path: Path) -> None:
+    controls = study(tmp_path, arms={"none": {}, "duplicate": {}, "classical": {}})
+    plan = plan_study(controls, SLICES)
+    assert power_of(controls, [(0, 8), (0, 8), (1, 8), (1, 8)], plan) is None
+    spec = study(tmp_path / "few")
+    assert power_of(spec, [(0, 8), (0, 8), (1, 8)], plan_study(spec, SLICES)) is None
+
+
+@pytest.mark.parametrize("each", [30, 300])
+def test_the_assumption_is_of_the_right_size(tmp_path: Path, each: int) -> None:
+    """Between a tenth and a third for sixty patients; .02 to .08 for six hundred."""
+    low, high = {30: (0.1, 0.33), 300: (0.02, 0.09)}[each]
+    assert low < power(study(tmp_path), each).gain < high
