@@ -28,11 +28,12 @@ def load_classifier(folder: Path, world: World) -> Classifier:
 
     Raises:
         UserError: the trial is not finished, or its checkpoints are gone.
+        IntegrityError: its checkpoint is damaged.
     """
     config, result = _config(folder, ClassifyTrial), _folder(folder).result()
     if not isinstance(result, ClassifyResult):
         raise UserError(f"{folder}: not finished; resume the run")
-    checkpoint = Ledger(folder).latest(config.key)
+    checkpoint = Ledger(folder).finished(config.key)
     if checkpoint is None:
         raise UserError(
             f"{folder}: its checkpoints are gone; delete result.json there and resume the run"

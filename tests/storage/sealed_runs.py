@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from medaug.audit.scan import note_leakage, scan_slices
 from medaug.experiment import run_trial
 from medaug.ownership.seals import RunSeals
 from medaug.plan.trials import plan_study
 from medaug.spec import StudySpec
+from medaug.storage.artifacts import Artifacts
 from medaug.storage.trial_folder import TrialFolder, write_json
 from medaug.sweep.events import Outcome
 from medaug.train.checkpoint import Ledger
@@ -32,6 +34,7 @@ def sealed_run(study: StudySpec) -> Path:
     write_json(folder / "study.json", study.canonical())
     write_json(folder / "data.json", {"slices": SLICES})
     write_json(folder / "version.json", {"medaug": "0.2.0", "then": []})
+    note_leakage(folder, scan_slices(Artifacts(study.storage), SLICES))
     seals = RunSeals(folder)
     for _, trials in plan_study(study, SLICES).waves():
         seals.begin([config.key for config in trials], {}, [config.key for config in trials])

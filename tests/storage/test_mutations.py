@@ -247,6 +247,11 @@ def test_no_traceback_no_hang_no_other_number(
     assert not faults
 
 
+def plain(out: str) -> str:
+    """Without when it was opened, and by whom."""
+    return "\n".join(line for line in out.splitlines() if not line.startswith("opened by"))
+
+
 def judge(command: str, answer: Answer, whole: Answer) -> str:
     """What is wrong with an answer; nothing where it is right."""
     if answer.trouble:
@@ -259,7 +264,7 @@ def judge(command: str, answer: Answer, whole: Answer) -> str:
     told = answer.err != whole.err or "missing" in answer.out
     if (
         command.startswith(("leaderboard", "unseal", "export"))
-        and answer.out != whole.out
+        and plain(answer.out) != plain(whole.out)
         and not told
     ):
         return "another answer, without a word"
@@ -270,13 +275,14 @@ def ask_and_put_back(run: Path, command: str) -> Answer:
     """A command may write: what it wrote must not be what the next one reads."""
     kept = {p: p.read_bytes() for p in run.iterdir() if p.is_file() and not p.is_symlink()}
     answer = ask(run, command)
-    if command in ("unseal", *SLOW) and answer.code == 0:
-        for path in run.iterdir():
-            if path.is_file() and path not in kept:
-                path.unlink()
-        for path, content in kept.items():
-            if path.read_bytes() != content:
-                path.write_bytes(content)
+    if command not in ("unseal", *SLOW):
+        return answer
+    for path in run.iterdir():
+        if path.is_file() and not path.is_symlink() and path not in kept:
+            path.unlink()
+    for path, content in kept.items():
+        if path.read_bytes() != content:
+            path.write_bytes(content)
     return answer
 
 
