@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 OF_THE_RUN = ("study.json", "data.json", "leakage.json", "unsealed.json", "unsealed.log")
 """Files by a run's ``study.json`` that numbers or their meaning depend on."""
 OF_A_TRIAL = ("config.json", "result.json", "epochs.jsonl")
+OF_BUNDLES = ("bundles/*/part-*.jsonl", "bundles/*/trials.json")
 FIRST_SEALED = (0, 2)
 FLUSH_S = 5.0
 
@@ -186,7 +187,8 @@ class RunSeals:
         with storage_faults(self._experiment):
             self._note(ends)
             self._journal.seal(*(self._experiment / name for name in OF_THE_RUN))
-            self._journal.seal(*self._experiment.glob("bundles/*/*.json*"))
+            for pattern in OF_BUNDLES:
+                self._journal.seal(*self._experiment.glob(pattern))
             self._journal.flush()
 
 

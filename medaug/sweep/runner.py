@@ -118,6 +118,7 @@ class Sweep:
         self.seals.begin([config.key for config in configs], ends, todo)
         if todo:
             self._start(todo.values())
+            self.seals.flush()
         n = len(todo) + len(outcomes)
         self._listeners.tell("on_wave_start", configs[0].stage, n, len(outcomes))
         try:
