@@ -135,7 +135,7 @@ def _roles(folder: Path, board: Leaderboard) -> dict[str, Row]:
     for role, belongs in {
         "best-ranked with synthetic data": lambda row: row.synthetic and row.rank,
         "reference": lambda row: row.title == best.reference,
-        "no added rows": lambda row: row.kind == "none",
+        "no added rows": lambda row: row.kind == "none" and row.classifier == best.classifier,
     }.items():
         if (row := next(filter(belongs, peers), None)) is not None:
             roles[role] = row

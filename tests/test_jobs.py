@@ -51,7 +51,7 @@ def test_job_plans_trials_that_a_resume_finds_again(name: str) -> None:
 def test_keys_are_the_same_in_another_process() -> None:
     code = (
         "import sys; from pathlib import Path;"
-        "from medaug.experiment import ARM_CONFIGS; from medaug.plan.trials import plan_study;"
+        "from medaug.spec.arms import ARM_CONFIGS; from medaug.plan.trials import plan_study;"
         "from medaug.spec import load_study;"
         "study = load_study(Path(sys.argv[1]), ARM_CONFIGS);"
         "plan = plan_study(study, 'slices-0123456789ab', 'slices-ba9876543210');"

@@ -18,19 +18,19 @@ import pyarrow as pa
 import pytest
 import torch
 from click.testing import CliRunner
+from medaug.store.files import read_sealed, sealed, sha256_of
 from safetensors import SafetensorError
 
 import medaug
 from medaug.cli import main
 from medaug.errors import MedaugError
-from medaug.results.records import study_data
+from medaug.ownership.identity import claim_folder
 from medaug.spec import build_study
 from medaug.spec.arms import ARM_CONFIGS
-from medaug.storage.files import sha256_of
-from medaug.storage.manifest import MANIFEST as ARTIFACTS_MANIFEST
-from medaug.storage.manifest import read_sealed, sealed, write_manifest
+from medaug.storage.artifacts import MANIFEST as ARTIFACTS_MANIFEST
+from medaug.storage.artifacts import write_manifest
+from medaug.storage.run_folder import study_data
 from medaug.storage.trial_folder import TrialFolder
-from medaug.study import claim_folder
 from medaug.train.checkpoint import Ledger
 from tests.audit.small_runs import SLICES, run, study
 

@@ -43,7 +43,9 @@ class Here:
         self.losses: dict[float, float] = {}
         """Validation loss of the best epoch, by the drawn value."""
 
-    def run(self, trials: Sequence[TrialConfig], *, asha: object = None) -> list[Outcome]:
+    def run(
+        self, trials: Sequence[TrialConfig], *, asha: object = None, **how: object
+    ) -> list[Outcome]:
         self.waves.append([trial.title for trial in trials])
         outcomes = []
         for trial in trials:

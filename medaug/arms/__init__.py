@@ -13,7 +13,13 @@ from medaug.arms.acgan import AcganArm
 from medaug.arms.acgan_image import AcganImageArm
 from medaug.arms.base import Arm, ArmContext, FittedArm, GeneratedArm, ResampleArm
 from medaug.arms.classical import ClassicalArm
-from medaug.arms.controls import DuplicateArm, NoneArm
+from medaug.arms.controls import (
+    ClassWeightsArm,
+    DuplicateArm,
+    LogitAdjustArm,
+    MoreRealArm,
+    NoneArm,
+)
 from medaug.arms.dcgan import DcganArm
 from medaug.arms.flow import FlowArm
 from medaug.arms.gaussian import GaussianArm
@@ -26,6 +32,9 @@ from medaug.arms.wgan_gp import WganGpArm
 ARMS: Mapping[str, type[Arm]] = {
     "none": NoneArm,
     "duplicate": DuplicateArm,
+    "class_weights": ClassWeightsArm,
+    "logit_adjust": LogitAdjustArm,
+    "more_real": MoreRealArm,
     "classical": ClassicalArm,
     "noise": NoiseArm,
     "mixup": MixupArm,

@@ -11,7 +11,7 @@ import itertools
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -20,6 +20,7 @@ import torch
 
 from medaug.errors import UserError
 from medaug.seeding import generator
+from medaug.spec.classifier import Weighting
 from medaug.spec.study import ArmSpec, AugmentSpec
 from medaug.store import Store
 from medaug.store.sampler import permutation
@@ -43,9 +44,24 @@ class ArmContext:
     world: World
     images: Store | None = None
     """The slices of ``train``, row by row, where the feature is not the image itself."""
+    val_images: Store | None = None
+    """The slices of ``val``, likewise."""
     encode: Callable[[torch.Tensor], torch.Tensor] | None = None
     """Images (N, C, S, S) to features (N, *shape), where the feature is not the image itself."""
     augment: AugmentSpec = field(default_factory=AugmentSpec)
+
+    def as_images(self) -> ArmContext:
+        """The same with the slices themselves as rows."""
+        assert self.images is not None
+        assert self.val_images is not None
+        return replace(
+            self,
+            train=self.images,
+            val=self.val_images,
+            images=None,
+            val_images=None,
+            encode=None,
+        )
 
     def rows_of_class(self, label: int) -> np.ndarray:
         """Row numbers in ``train``; raises UserError when there is none."""
@@ -62,7 +78,16 @@ class Arm(ABC):
     Config: ClassVar[type[ArmSpec]]
     synthetic: ClassVar[bool] = True
     """False for the controls, which use real rows or transformed real images."""
+    adds_rows: ClassVar[bool] = True
+    """False where the training rows stay as they are, whatever else is done about them."""
+    adds_held_back: ClassVar[bool] = False
+    """Whether it adds real training rows that a small training set has left out."""
+    weighting: ClassVar[Weighting | None] = None
+    """What the classifier does about classes of unequal size, where the arm says so."""
     needs_images: ClassVar[bool] = False
+    makes_images: ClassVar[bool] = False
+    """Whether its networks are made for images: where an encoder makes the features, it is trained
+    on images and what it makes is encoded."""
     """Whether the context must hold ``images`` and ``encode`` when features are not images."""
 
     def __init__(self, config: Any) -> None:

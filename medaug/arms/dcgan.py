@@ -29,6 +29,7 @@ class DcganArm(FittedArm):
 
     Config = DcganSpec
     config: DcganSpec
+    makes_images = True
     gans: list[Gan]
 
     def fit(self, ctx: ArmContext, resume: Checkpoint | None = None) -> Iterator[Progress]:

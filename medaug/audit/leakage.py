@@ -15,7 +15,7 @@ from typing import Any, Literal
 from medaug.errors import IntegrityError
 from medaug.storage.json_files import REMEDY, read_json
 
-RECIPE = 1
+RECIPE = 2
 """Raise when the same slices give another report: older ones are then made again."""
 FILE = "leakage.json"
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,8 +16,6 @@ from medaug.storage.artifacts import Artifacts
 from medaug.storage.files import write_whole
 from medaug.store import Store
 
-MOST_IMAGES = 5000
-"""About 35 CPU seconds and 2 GB."""
 SLICES_OF_VOLUME = 5
 """A copied volume shows in any of its slices. Those near the vertex are left out, because there all
 heads are the same bright oval."""
@@ -50,10 +49,10 @@ def note_leakage(folder: Path, found: Leakage) -> Path:
 
 
 def scan(slices: Store) -> Leakage:
-    """Exact and near copies between different patients, among at most :data:`MOST_IMAGES` rows."""
+    """Exact and near copies between different patients."""
     chosen = slices.select(_rows_to_compare(slices))
     ids = [str(row) for row in range(len(chosen))]
-    pairs = find_duplicates(list(_small_images(chosen)), ids, patients=chosen.patients.tolist())
+    pairs = find_duplicates(_SmallImages(chosen), ids, patients=chosen.patients.tolist())
     images = [
         Image(patient, index)
         for patient, index in zip(
@@ -91,16 +90,13 @@ def _folds_divided(pairs: Sequence[Pair], chosen: Store) -> Mapping[Pair, list[i
 
 def _rows_to_compare(slices: Store) -> np.ndarray:
     """Row numbers, ascending: every 2-D image; of each volume some slices of its middle half, at
-    the same places, so that of a volume and its copy the same ones are taken. Whatever exceeds
-    :data:`MOST_IMAGES` is left out evenly."""
+    the same places, so that of a volume and its copy the same ones are taken."""
     rows = np.arange(len(slices))
     if not of_images(slices):
         places = np.linspace(0.25, 0.75, SLICES_OF_VOLUME)
         of_volume = (np.flatnonzero(slices.volumes == name) for name in np.unique(slices.volumes))
         inner = [own[np.unique((places * len(own)).astype(int))] for own in of_volume]
         rows = np.sort(np.concatenate(inner))
-    if len(rows) > MOST_IMAGES:
-        rows = rows[np.linspace(0, len(rows) - 1, MOST_IMAGES).astype(int)]
     return rows
 
 
@@ -112,15 +108,30 @@ def of_images(slices: Store) -> bool:
     return extra.get("data", {}).get("layout") in _IMAGES_OF_0_1
 
 
-def _small_images(store: Store) -> Iterator[np.ndarray]:
-    """Each row's first channel, (S, S) float32, S at most :data:`SIDE`."""
-    for start in range(0, len(store), READ_ROWS):
-        x = store.read(slice(start, start + READ_ROWS)).x[:, :1].float()
+class _SmallImages(Sequence[np.ndarray]):
+    """Each row's first channel, (S, S) float32, S at most :data:`SIDE`; read when asked for."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._start, self._block = 0, np.empty(0)
+
+    def __len__(self) -> int:
+        return len(self._store)
+
+    def __getitem__(self, row: Any) -> Any:
+        if self._start <= row < self._start + len(self._block):
+            return self._block[row - self._start]
+        # One after the other they come in blocks, here and there singly.
+        n_rows = 1 if row % READ_ROWS else READ_ROWS
+        x = self._store.read(slice(row, row + n_rows)).x[:, :1].float()
         if x.shape[-1] > SIDE:
             x = torch.nn.functional.interpolate(
                 x, size=(SIDE, SIDE), mode="bilinear", antialias=True
             )
-        yield from x[:, 0].numpy().copy()
+        block = x[:, 0].numpy().copy()
+        if n_rows > 1:
+            self._start, self._block = row, block
+        return block[0]
 
 
 def _write(path: Path, found: Leakage) -> None:

@@ -150,7 +150,7 @@ def stop(name: str, storage: Path | None, address: str | None) -> None:
         click.echo(_go_on(job, address))
         return
     from medaug.ownership.status import stop as stop_here
-    from medaug.results.records import study_data
+    from medaug.storage.run_folder import study_data
 
     folder = run_in(storage, name)
     study_data(folder)  # a name that was mistyped is an error

@@ -49,8 +49,9 @@ def run(
     study = load(spec, data, overrides, storage, name, quick)  # first: mistakes are told at once
     if not mkdir:
         storage_at(study.storage).check_parent(study.storage)
+    from medaug.ownership.identity import forked
     from medaug.ownership.watchdog import StorageWatchdog
-    from medaug.study import forked, run_study
+    from medaug.study import run_study
 
     with StorageWatchdog(study.storage):
         finished = run_study(forked(study) if fork else study, address=address, wait=wait)

@@ -66,6 +66,9 @@ class Cohort:
     scans: tuple[Scan, ...]
     classes: tuple[str, ...]
     rejects: tuple[Reject, ...] = ()
+    part: str = "study"
+    """``study``; ``pool``, whose scans need no class; or ``external``. The last two have no split:
+    nobody of them is trained on and scored."""
     notes: tuple[str, ...] = ()
     """Lines for the user: what the layout lets one see of leaks, doubts and missing parts."""
 

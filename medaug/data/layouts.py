@@ -131,6 +131,7 @@ def cohort_of(
     Raises:
         UserError: a row has a class that the study does not know.
     """
+    rows = list(rows)
     scans: list[Scan] = []
     rejects: list[Reject] = []
     seen = Counter[str]()
@@ -159,7 +160,13 @@ def cohort_of(
                 line=row.line,
             )
         )
-    return Cohort(tuple(scans), spec.classes, tuple(rejects), tuple(notes))
+    notes = (*notes, *_other_parts(rows, part))
+    return Cohort(tuple(scans), spec.classes, tuple(rejects), part, notes)
+
+
+def _other_parts(rows: Iterable[Row], part: str) -> list[str]:
+    others = Counter(row.scored_in for row in rows if row.scored_in != part)
+    return [f"{n} scans are of the part {other}, not of this one" for other, n in others.items()]
 
 
 def _of_table(spec: DataSpec, part: str, digests: Digests) -> Cohort:

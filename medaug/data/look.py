@@ -105,7 +105,7 @@ def look_into(
     if not deep:
         facts["slices"] = -(-facts["slices"] // cut.step)
         return facts, []
-    read, arrays = read_rows(paths[0], masks[0] if masks else None, cut)
+    read, arrays = read_rows(tuple(paths), tuple(masks), cut)
     x = arrays[0]
     middle = len(x) // 2
     if len(arrays) > 1 and arrays[1].any():

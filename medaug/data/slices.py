@@ -26,6 +26,7 @@ from medaug.data.privacy import refuse_key_inside, site_pseudonymiser
 from medaug.data.reader import Cut, files_of, read_rows
 from medaug.data.sandbox import Outcome, Sandbox
 from medaug.data.splits import draw_patients, make_splits, patient_labels, rename_patients
+from medaug.data.table import STUDY
 from medaug.data.tally import Tally
 from medaug.errors import UserError
 from medaug.spec.base import signature
@@ -35,6 +36,8 @@ from medaug.store import Provenance, Store, StoreSchema, StoreWriter
 
 RECIPE = 1
 """Raise when the same files give other rows: stores made by another recipe are not reused."""
+NO_LABEL = -1
+"""In the column of labels, of scans in the pool."""
 _DECIDES_NO_ROW = {"blocks", "similar_ids", "copies", "lost"}
 """Keys of ``accept`` that let scans in or stop a study; the scans themselves are signed."""
 
@@ -72,6 +75,8 @@ def ingest(
     eight); memory does not grow with the cohort. Killed at any moment, the next call keeps the
     whole shards, and the store is the same to the byte.
 
+    A cohort of the part ``pool`` or ``external`` has no split; in the pool, the label is -1.
+
     A bad file goes to ``rejects.jsonl`` beside the store (mode 0600), or with ``on_bad: strict``
     ends the ingest. ``config`` is the :func:`ingest_signature`, where the caller knows it.
 
@@ -89,7 +94,8 @@ def ingest(
             tally.reject(reject)
         # Before any reading, to fail early; and again at the end, without the bad files.
         tally.check_losses(of_all=cohort.scans)
-        make_splits(*units_and_labels(cohort.scans, split.unit), split, cohort.classes)
+        if cohort.part == STUDY:
+            make_splits(*units_and_labels(cohort.scans, split.unit), split, cohort.classes)
         config = config or ingest_signature(cohort, spec, split)
         _write(spec, split, out, cohort, tally, progress, workers or reader_processes(), config)
     except UserError:
@@ -119,8 +125,10 @@ def ingest_signature(
         for s, each in zip(cohort.scans, files, strict=True)
     ]
     pseudonym = site_pseudonymiser().pseudonym
+    part = {} if cohort.part == STUDY else {"part": cohort.part}
     return signature(
         {
+            **part,
             "recipe": RECIPE,
             "classes": cohort.classes,
             "spec": told,
@@ -160,12 +168,16 @@ def _write(
     provenance = Provenance("slices", config, (), (), synthetic=False)
     limits = Limits(strict=spec.on_bad == "strict", accept=spec.accept)
     cut = Cut(size, spec.slice_policy, spec.slice_step, limits)
-    tasks = [(scan.path, scan.mask, cut) for scan in cohort.scans]
+    tasks = [(scan.paths, scan.masks, cut) for scan in cohort.scans]
     splits: dict[str, Any] = {}  # known when all is read; the writer takes it when it closes
     with (
         Sandbox(read_rows, workers=workers) as sandbox,
         StoreWriter(
-            out, schema, provenance=provenance, classes=cohort.classes, splits=splits
+            out,
+            schema,
+            provenance=provenance,
+            classes=cohort.classes,
+            splits=splits if cohort.part == STUDY else None,
         ) as writer,
     ):
         done = writer.rows_done
@@ -182,8 +194,9 @@ def _write(
             if progress is not None:
                 progress(number, len(tasks), name)
         tally.check_losses()
-        raw = make_splits(*units_and_labels(tally.kept, split.unit), split, cohort.classes)
-        splits.update(rename_patients(raw, tally.units).to_json())
+        if cohort.part == STUDY:
+            raw = make_splits(*units_and_labels(tally.kept, split.unit), split, cohort.classes)
+            splits.update(rename_patients(raw, tally.units).to_json())
         writer.extra.update(tally.extra())
 
 
@@ -199,7 +212,7 @@ def _write_rows(
         mask_nHW = masks[0][done:] if masks else None
         writer.write(
             x_nHW[done:, None],
-            label=scan.label,
+            label=NO_LABEL if scan.label is None else scan.label,
             patient=patient,
             volume=volume,
             slice_index=stored[done:],
@@ -219,6 +232,8 @@ def _volume_numbers(scans: Sequence[Scan]) -> Iterator[int]:
 
 def usable(cohort: Cohort, spec: DataSpec, split: SplitSpec) -> Cohort:
     """The scans to read: those with a label (and a mask, if any has one), of ``max_patients``."""
+    if cohort.part != STUDY:
+        return _of_part(cohort)
     masks = any(scan.mask for scan in cohort.scans)
     scans, rejects = [], list(cohort.rejects)
     for scan in cohort.scans:
@@ -239,6 +254,16 @@ def usable(cohort: Cohort, spec: DataSpec, split: SplitSpec) -> Cohort:
         drawn = draw_patients(label_of, spec.max_patients, split.seed)
         scans = [scan for scan in scans if scan.patient in drawn]
     return replace(cohort, scans=tuple(scans), rejects=tuple(rejects))
+
+
+def _of_part(cohort: Cohort) -> Cohort:
+    """All scans of a part that is not split; with masks where every one has one."""
+    if not cohort.scans:
+        raise UserError(f"data: no scan of the part {cohort.part}; write it into the column part")
+    if all(scan.mask for scan in cohort.scans):
+        return cohort
+    scans = tuple(replace(scan, mask=None, more_masks=()) for scan in cohort.scans)
+    return replace(cohort, scans=scans)
 
 
 def _files(scan: Scan) -> list[Path]:

@@ -102,8 +102,8 @@ class ScanTable:
         extra = [name for name in found.columns if name not in columns.values()]
         if extra:
             notes.append(
-                f"{found.name}: further columns are kept where data.covariates names them: "
-                f"{', '.join(extra)}"
+                f"{found.name}: {len(extra)} further columns are not kept, but for those that "
+                "data.covariates names"
             )
         rows.sort(key=lambda row: row.files)  # whatever the order of the lines
         return ScanTable(found.name, tuple(rows), columns, tuple(notes))

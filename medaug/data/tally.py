@@ -52,9 +52,9 @@ class Tally:
 
     def keep(self, scan: Scan, facts: Mapping[str, Any]) -> None:
         """Note what is known of a scan besides its slices."""
-        assert scan.label is not None
         self.kept.append(scan)
-        self._slices[self._cohort.classes[scan.label]] += len(facts["slice_index"])
+        if scan.label is not None:
+            self._slices[self._cohort.classes[scan.label]] += len(facts["slice_index"])
         self._warnings.update(facts["warnings"])
         self._free_text += facts["free_text"]
         unit = unit_of(replace(scan, patient=self.names[scan.patient]), self._unit)
@@ -80,7 +80,8 @@ class Tally:
 
     def extra(self) -> dict[str, Any]:
         """The part of the manifest that only an ingest can fill."""
-        label_of = patient_labels(*units_and_labels(self.kept))
+        labelled = [scan for scan in self.kept if scan.label is not None]
+        label_of = patient_labels(*units_and_labels(labelled))
         classes = self._cohort.classes
         warnings = (f"{text} ({n} files)" for text, n in sorted(self._warnings.items()))
         report = {
@@ -95,6 +96,7 @@ class Tally:
             **{"moments": self._moments, "parts": self._parts, "ingest": report, "data": data},
             "images": all(scan.index is not None for scan in self.kept),
             "covariates": self._covariates(),
+            "part": self._cohort.part,
         }
 
     def _covariates(self) -> dict[str, dict[str, str]]:

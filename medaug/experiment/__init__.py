@@ -6,9 +6,10 @@ every rank and draws its epochs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from medaug.errors import UserError
 from medaug.experiment.classify import classify
@@ -17,14 +18,23 @@ from medaug.experiment.generate import generate, generate_together
 from medaug.experiment.names import generator_name, output_name
 from medaug.experiment.rows import TooFewRows
 from medaug.experiment.segment import segment
-from medaug.spec import GenerateTrial, Stage, TrialConfig
+from medaug.experiment.solve import solve_all
+from medaug.spec import ClassifyTrial, GenerateTrial, LinearSpec, Stage, TrialConfig
 from medaug.storage.artifacts import Artifacts
-from medaug.storage.results import DivergedResult
+from medaug.storage.results import DivergedResult, TrialResult
 from medaug.train.checkpoint import Checkpoint, Progress
 from medaug.train.loop import Diverged
 from medaug.train.world import World
 
-__all__ = ["generator_name", "output_name", "run_together", "run_trial"]
+__all__ = [
+    "bundle_by",
+    "generator_name",
+    "is_solved",
+    "output_name",
+    "run_bundle",
+    "run_together",
+    "run_trial",
+]
 
 StageFunction = Callable[[Any, World, Artifacts, Checkpoint | None], Iterator[Progress]]
 """Of the stage's own type of trial."""
@@ -50,6 +60,41 @@ def run_trial(
         UserError: an input is missing, or a generator has seen patients it must not have seen.
     """
     yield from _or_diverged(STAGES[config.stage](config, world, Artifacts(storage), resume), resume)
+
+
+def run_bundle(
+    configs: Sequence[TrialConfig], world: World, storage: Path
+) -> Iterator[tuple[TrialConfig, TrialResult]]:
+    """Run ``configs`` on this rank one after the other, each with its result as it ends.
+
+    Classifiers that are solved share what they read, if they are next to each other.
+
+    Raises:
+        UserError: as :func:`run_trial`, for the first that has not been yielded.
+    """
+    for solvable, group in itertools.groupby(configs, is_solved):
+        if solvable:
+            yield from solve_all([*group], Artifacts(storage), world)  # type: ignore[list-item]
+            continue
+        for config in group:
+            *_, last = run_trial(config, world, storage)
+            assert last.result is not None, "a trial's last epoch carries its result"
+            yield config, last.result
+
+
+def is_solved(config: TrialConfig) -> TypeGuard[ClassifyTrial]:
+    """Whether it is a classifier that takes milliseconds."""
+    return isinstance(config, ClassifyTrial) and isinstance(config.classifier, LinearSpec)
+
+
+def bundle_by(config: TrialConfig) -> Hashable | None:
+    """Trials for which it gives the same are best run next to each other: they share rows. None:
+    it is run by itself."""
+    if not is_solved(config):
+        return None
+    spec = config.classifier
+    assert isinstance(spec, LinearSpec)
+    return config.features, config.fold, spec.pool
 
 
 def run_together(

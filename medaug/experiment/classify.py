@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -11,9 +10,9 @@ import numpy as np
 
 from medaug.experiment.lineage import choosing_rows, exposure_of, lineage_of
 from medaug.experiment.rows import added_rows, arm_context
-from medaug.metrics.classification import classification_scores
-from medaug.metrics.classification import predict as predicted_class
-from medaug.spec import ClassifyTrial, NetworkSpec
+from medaug.experiment.scores import scores_of
+from medaug.experiment.solve import solve_all
+from medaug.spec import ClassifyTrial, LinearSpec, NetworkSpec
 from medaug.storage.artifacts import Artifacts
 from medaug.storage.results import ClassifyResult, HeldOut
 from medaug.store import Store
@@ -26,7 +25,13 @@ def classify(
     config: ClassifyTrial, world: World, artifacts: Artifacts, resume: Checkpoint | None
 ) -> Iterator[Progress]:
     """Train a classifier on real rows plus the arm's; score it on the fold's held-out patients."""
+    if isinstance(config.classifier, LinearSpec):
+        ((_, result),) = solve_all([config], artifacts, world)
+        metrics = dict(result.history[0]) if isinstance(result, ClassifyResult) else {}
+        yield Progress(1, metrics, result=result)
+        return
     spec, honest = config.classifier, config.protocol == "honest"
+    assert isinstance(spec, NetworkSpec)
     features = artifacts.open_store(config.features)
     held_out = features.split("eval", config.fold)
     context = arm_context(config, features, world, artifacts)
@@ -35,10 +40,7 @@ def classify(
     trained = context.train.select(np.arange(0 if only_added else len(context.train)))
     # Equal steps for all arms; the papers gave an arm with more rows more steps.
     rows_per_epoch = len(context.train) if honest else len(trained) + len(added or ())
-    steps_per_epoch, steps = 0, 0  # a linear classifier is solved
-    if isinstance(spec, NetworkSpec):
-        steps_per_epoch = max(1, rows_per_epoch // spec.batch_size)
-        steps = spec.epochs * steps_per_epoch
+    steps_per_epoch = max(1, rows_per_epoch // spec.batch_size)
     exposure = exposure_of(features, config.fold, trained, added)
     assert features.splits is not None  # or it would have no held-out rows
     sealed = bool(features.splits.test)
@@ -50,14 +52,14 @@ def classify(
         world,
         config.seed,
         only_added=only_added,
-        steps_per_epoch=steps_per_epoch or None,
+        steps_per_epoch=steps_per_epoch,
         resume=resume,
     )
     for progress in epochs:
         if progress.result is not None:
             result = ClassifyResult(
                 **_scored(progress.result, held_out, world),
-                steps=steps,
+                steps=spec.epochs * steps_per_epoch,
                 train_rows=len(trained),
                 train_patients=len(np.unique(trained.patients)),
                 split=features.manifest["splits"]["hash"],
@@ -73,7 +75,7 @@ def _scored(classifier: Classifier, held_out: Store, world: World) -> dict[str, 
     # Not rounded: saturated probabilities must stay on their side of the threshold.
     probability = classifier.predict(held_out, world).astype(float)
     return {
-        "scores": _scores(held_out.labels, probability, classifier.threshold, held_out.classes),
+        "scores": scores_of(held_out.labels, probability, classifier.threshold, held_out.classes),
         "threshold": classifier.threshold,
         "best_epoch": classifier.best_epoch,
         "precision": getattr(classifier.spec, "precision", None),
@@ -82,13 +84,3 @@ def _scored(classifier: Classifier, held_out: Store, world: World) -> dict[str, 
             held_out.patients, held_out.slice_index, held_out.labels, probability
         ),
     }
-
-
-def _scores(
-    label: np.ndarray, probability: np.ndarray, threshold: float, classes: Sequence[str]
-) -> dict[str, float]:
-    """All classification scores that are defined, recalls by class name."""
-    predicted = predicted_class(probability, threshold)
-    scores = classification_scores(label, probability, predicted, len(classes))
-    names = {f"recall_class{k}": f"recall/{name}" for k, name in enumerate(classes)}
-    return {names.get(key, key): value for key, value in scores.items() if math.isfinite(value)}

@@ -1,18 +1,18 @@
-"""Stage ``extract``: slices and a U-Net -> features."""
+"""Stage ``extract``: slices and a U-Net, or an encoder, -> features."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
-import numpy as np
-
+from medaug.encoders import encode_store, encoder_of, unsealed
 from medaug.experiment.names import output_name
 from medaug.experiment.segment import feature_spec, load_unet
 from medaug.spec import ExtractTrial
 from medaug.storage.artifacts import Artifacts
 from medaug.storage.results import ExtractResult
-from medaug.store import Provenance
+from medaug.store import Provenance, Store
 from medaug.train.checkpoint import Checkpoint, Progress
 from medaug.train.extract import extract_features
 from medaug.train.world import World
@@ -21,35 +21,57 @@ from medaug.train.world import World
 def extract(
     config: ExtractTrial, world: World, artifacts: Artifacts, resume: Checkpoint | None
 ) -> Iterator[Progress]:
-    """Store one block of the fold's U-Net for every slice but those of sealed test patients."""
+    """Store the feature of every slice but those of sealed test patients."""
     slices = artifacts.open_store(config.slices)
-    assert slices.splits is not None
-    slices = slices.select(~np.isin(slices.units, slices.splits.test))
-    unet, about = load_unet(config.unet, artifacts)
-    spec = feature_spec(config.features, about)
     out = artifacts.store_path(output_name(config))
-    provenance = Provenance(
-        stage="extract",
-        config=config.key,
-        parents=config.inputs,
-        fitted_on=tuple(about["fitted_on"]),
-        synthetic=False,
-        encoder=config.unet,
-    )
-    for progress in extract_features(
-        unet,
-        spec,
-        slices,
-        tuple(about["normalisation"]),
-        out,
-        world,
-        provenance=provenance,
-    ):
+    for progress in features_of(config, slices, out, world, artifacts):
         if progress.result is not None:
             if world.is_main:
                 artifacts.share_store(out.name)
             world.barrier()
-            shape = artifacts.open_store(out.name).schema.shape
-            result = ExtractResult(output=out.name, rows=len(slices), shape=shape)
+            made = artifacts.open_store(out.name)
+            result = ExtractResult(output=out.name, rows=len(made), shape=made.schema.shape)
             progress = replace(progress, result=result)
         yield progress
+
+
+def features_of(
+    config: ExtractTrial,
+    slices: Store,
+    out: Path,
+    world: World,
+    artifacts: Artifacts,
+    *,
+    sealed: bool = False,
+) -> Iterator[Progress]:
+    """Write the trial's features of ``slices`` to ``out``; with ``sealed``, those of the sealed
+    test patients alone."""
+    provenance = Provenance(
+        stage="extract",
+        config=config.key,
+        parents=config.inputs,
+        fitted_on=(),
+        synthetic=False,
+        encoder=config.unet,
+    )
+    if config.encoder is not None:
+        encoder = encoder_of(config.encoder)
+        yield from encode_store(
+            *(encoder, slices, out, world),
+            provenance=provenance,
+            fold=config.fold if encoder.fitted else None,
+            sealed=sealed,
+        )
+        return
+    assert config.unet is not None
+    assert config.features is not None
+    unet, about = load_unet(config.unet, artifacts)
+    yield from extract_features(
+        unet,
+        feature_spec(config.features, about),
+        slices.split("test") if sealed else unsealed(slices),
+        tuple(about["normalisation"]),
+        out,
+        world,
+        provenance=replace(provenance, fitted_on=tuple(about["fitted_on"])),
+    )

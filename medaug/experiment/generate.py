@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 
 from medaug.arms import ArmContext, GeneratedArm
 from medaug.arms.adversarial import GanArm
+from medaug.arms.base import Rows
 from medaug.errors import UserError
 from medaug.experiment.names import generator_name, output_name
 from medaug.experiment.rows import arm_context, arm_of
@@ -40,7 +42,7 @@ def generate(
     in a collective they would wait for it longer than the collective's timeout allows.
     """
     work = _Work.of(config, world, artifacts)
-    return work.run(work.arm.fit(work.context, resume), resume)
+    return work.run(work.arm.fit(work.own, resume), resume)
 
 
 def generate_together(
@@ -55,7 +57,7 @@ def generate_together(
         UserError: they differ in more than seed, fold and inputs, or their arm trains no GAN.
     """
     works = [_Work.of(config, world, artifacts) for config in configs]
-    arms, contexts = [work.arm for work in works], [work.context for work in works]
+    arms, contexts = [work.arm for work in works], [work.own for work in works]
     kind = type(arms[0])
     if not issubclass(kind, GanArm):
         raise UserError(f"{arms[0].config.kind}: trains no network that replicates could share")
@@ -79,9 +81,24 @@ class _Work:
         features = artifacts.open_store(config.features)
         arm = arm_of(config.maker)
         assert isinstance(arm, GeneratedArm)
-        return _Work(
-            config, features, arm, arm_context(config, features, world, artifacts), artifacts
-        )
+        context = arm_context(config, features, world, artifacts)
+        return _Work(config, features, arm, context, artifacts)
+
+    @cached_property
+    def own(self) -> ArmContext:
+        """What the arm itself works on: images, where it makes such and an encoder makes features
+        of them."""
+        images = self.arm.makes_images and self.config.encoder is not None
+        return self.context.as_images() if images else self.context
+
+    def rows(self) -> Rows:
+        """What the arm makes, as rows of the store."""
+        for x, label in self.arm.sample(self.own, self.config.n):
+            if self.own is not self.context:
+                assert self.context.encode is not None
+                images = torch.from_numpy(x).to(self.context.world.device)
+                x = self.context.encode(images).float().cpu().numpy()
+            yield x, label
 
     def run(self, fit: Iterator[Progress], resume: Checkpoint | None) -> Iterator[Progress]:
         """The epochs of ``fit``, and then the rows."""
@@ -95,7 +112,7 @@ class _Work:
         if not self.context.world.is_main:
             yield Progress(epoch, {}, result=TrialResult())
             return
-        _write_rows(self.config, self.arm, self.context, self.features, self.artifacts)
+        _write_rows(self)
         rows = self.artifacts.open_store(output_name(self.config))
         synthetic = self.arm.synthetic
         scores = _quality(rows, self.context) if synthetic else {}
@@ -111,18 +128,13 @@ class _Work:
         yield Progress(epoch, scores, result=result)
 
 
-def _write_rows(
-    config: GenerateTrial,
-    arm: GeneratedArm,
-    context: ArmContext,
-    features: Store,
-    artifacts: Artifacts,
-) -> None:
+def _write_rows(work: _Work) -> None:
+    config, arm, features, artifacts = work.config, work.arm, work.features, work.artifacts
     about = {
         "arm": arm.config.canonical(),
         "classes": list(features.classes),
-        "shape": list(features.schema.shape),
-        "fitted_on": sorted(set(context.train.units.tolist())),
+        "shape": list(work.own.train.schema.shape),
+        "fitted_on": sorted(set(work.context.train.units.tolist())),
         "parents": list(config.inputs),
     }
 
@@ -150,7 +162,7 @@ def _write_rows(
         extra={"remarks": {}},
     ) as writer:
         written, skip = 0, writer.rows_done
-        for x, label in arm.sample(context, config.n):
+        for x, label in work.rows():
             fresh = slice(max(0, skip - written), None)
             written += len(label)
             if written > skip:

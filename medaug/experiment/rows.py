@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from medaug.arms import ARMS, ArmContext, ResampleArm
+from medaug.encoders import encoder_of
 from medaug.errors import MedaugError, UserError
 from medaug.experiment.lineage import choosing_rows, prove_lineage
 from medaug.experiment.segment import feature_spec, load_unet
@@ -34,6 +35,8 @@ def added_rows(
     if config.rows is None:
         assert config.maker is not None
         arm = arm_of(config.maker)
+        if arm.adds_held_back:
+            return _held_back(config, features, n)
         assert isinstance(arm, ResampleArm)
         return context.train.select(arm.rows(context, n))
     rows = artifacts.open_store(config.rows)
@@ -42,6 +45,15 @@ def added_rows(
     if config.protocol == "honest":
         prove_lineage(rows, features, config.fold)
     return rows.select(np.arange(n))
+
+
+def _held_back(config: ClassifyTrial, features: Store, n: int) -> Store:
+    train = _fitting_rows(config, features)
+    assert config.train_rows is not None, "without a small training set nothing is held back"
+    rows = held_back_rows(train, config.train_rows, config.fold, config.draw)
+    if len(rows) < n:
+        raise TooFewRows(f"{n} more real rows wanted, but only {len(rows)} are held back")
+    return train.select(rows[:n])
 
 
 def arm_of(maker: WrittenArm) -> Any:
@@ -70,20 +82,30 @@ def training_rows(config: GenerateTrial | ClassifyTrial, features: Store) -> Sto
     train = _fitting_rows(config, features)
     if config.train_rows is None:
         return train
-    return _first_units(train, config.train_rows, config.fold, config.draw)
+    return train.select(first_rows(train, config.train_rows, config.fold, config.draw))
 
 
 def _with_images(context: ArmContext, config: GenerateTrial, artifacts: Artifacts) -> ArmContext:
-    """The training rows' slices, and what makes features of images, where the arm wants them."""
-    augment = config.augment or AugmentSpec()
-    if config.unet is None or config.slices is None or config.encoding is None:
-        return replace(context, augment=augment)
-    unet, about = load_unet(config.unet, artifacts)
+    """The rows' slices, and what makes features of images, where the arm wants them."""
+    context = replace(context, augment=config.augment or AugmentSpec())
+    if config.slices is None:
+        return context
     slices = artifacts.open_store(config.slices)
-    images = slices.select(np.isin(slices.units, np.unique(context.train.units)))
+    images, val_images = (
+        slices.select(np.isin(slices.units, np.unique(rows.units)))
+        for rows in (context.train, context.val)
+    )
+    context = replace(context, images=images, val_images=val_images)
+    if config.encoder is not None:
+        own = encoder_of(config.encoder)
+        own.open(slices, context.world, config.fold if own.fitted else None)
+        return replace(context, encode=lambda x_NCHW: own.encode(x_NCHW)[:, :, None, None])
+    assert config.unet is not None
+    assert config.encoding is not None
+    unet, about = load_unet(config.unet, artifacts)
     spec = feature_spec(config.encoding, about)
     encode = encoder(unet, spec, tuple(about["normalisation"]), context.world)
-    return replace(context, augment=augment, images=images, encode=encode)
+    return replace(context, encode=encode)
 
 
 def _fitting_rows(config: GenerateTrial | ClassifyTrial, features: Store) -> Store:
@@ -100,20 +122,37 @@ def _fitting_rows(config: GenerateTrial | ClassifyTrial, features: Store) -> Sto
     return features.select(inside)
 
 
-def _first_units(train: Store, n_rows: int, fold: int, draw: int) -> Store:
-    """Whole patients (or single images, where the split is by image) in a fixed random order,
-    classes in turn, until ``n_rows`` rows are reached.
+def first_rows(train: Store, n_rows: int, fold: int, draw: int) -> np.ndarray:
+    """Which rows of ``train`` a training set of ``n_rows`` holds, bool (n,): whole patients (or
+    single images, where the split is by image) in a fixed random order, classes in turn, until so
+    many are reached.
 
     A larger ``n_rows`` keeps all patients of a smaller one, so the size axis is nested. Another
     ``draw`` is another order.
     """
-    units, index, sizes = np.unique(train.units, return_inverse=True, return_counts=True)
+    index, turn, _ = _turns(train, fold, draw)
+    sizes = np.bincount(turn[index])  # rows by turn
+    enough = np.searchsorted(np.cumsum(sizes), n_rows)
+    return turn[index] <= enough
+
+
+def held_back_rows(train: Store, n_rows: int, fold: int, draw: int) -> np.ndarray:
+    """Rows of ``train`` that a training set of ``n_rows`` leaves out, in the order in which a
+    larger one would take them, int64."""
+    index, turn, label = _turns(train, fold, draw)
+    rest = np.flatnonzero(~first_rows(train, n_rows, fold, draw))
+    unit = index[rest]
+    return rest[np.lexsort((rest, label[unit], turn[unit]))]
+
+
+def _turns(train: Store, fold: int, draw: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Each row's unit (n,); each unit's turn (from 0, one unit of each class a turn) and class."""
+    units, index = np.unique(train.units, return_inverse=True)
     label = np.zeros(len(units), np.int64)
     np.maximum.at(label, index, train.labels)
     order = numpy_generator("train_rows", fold, *([draw] if draw else [])).permutation(len(units))
-    queues = [order[label[order] == c].tolist() for c in np.unique(label)]
-    chosen: list[int] = []
-    while sum(sizes[chosen]) < n_rows and any(queues):
-        for queue in filter(None, queues):
-            chosen.append(queue.pop(0))
-    return train.select(np.isin(index, chosen))
+    turn = np.empty(len(units), np.int64)
+    for each in np.unique(label):
+        queue = order[label[order] == each]
+        turn[queue] = np.arange(len(queue))
+    return index, turn, label

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import TypeVar
 
 from medaug.errors import UserError
-from medaug.experiment.segment import feature_spec, load_unet
-from medaug.spec import ClassifyTrial, ExtractTrial, TrialConfig
+from medaug.experiment.extract import features_of
+from medaug.experiment.solve import solved
+from medaug.spec import ClassifyTrial, ExtractTrial, LinearSpec, TrialConfig
 from medaug.storage.artifacts import Artifacts
 from medaug.storage.results import ClassifyResult
 from medaug.storage.trial_folder import TrialFolder
 from medaug.store import Store
 from medaug.train.checkpoint import Checkpoint, Ledger
 from medaug.train.classify import Classifier, classifier_of
-from medaug.train.extract import extract_features
 from medaug.train.world import World
 
 T = TypeVar("T", bound=TrialConfig)
@@ -33,12 +33,14 @@ def load_classifier(folder: Path, world: World) -> Classifier:
     config, result = _config(folder, ClassifyTrial), _folder(folder).result()
     if not isinstance(result, ClassifyResult):
         raise UserError(f"{folder}: not finished; resume the run")
+    if isinstance(config.classifier, LinearSpec):  # milliseconds, and it is the same again
+        return solved(config, _artifacts(folder), world)
     checkpoint = Ledger(folder).finished(config.key)
     if checkpoint is None:
         raise UserError(
             f"{folder}: its checkpoints are gone; delete result.json there and resume the run"
         )
-    features = _shelf(folder).open_store(config.features)
+    features = _artifacts(folder).open_store(config.features)
     return classifier_of(
         _on_device(checkpoint, world),
         config.classifier,
@@ -52,31 +54,22 @@ def load_classifier(folder: Path, world: World) -> Classifier:
 def sealed_rows(folder: Path, world: World) -> Iterator[Store]:
     """The sealed patients' rows for the classifier of the trial in ``folder``.
 
-    Where rows are features, the fold's U-Net encodes the sealed slices now; the features are gone
-    when the block ends. Order, labels and patients are the same for all folds.
+    Where rows are features, the fold's U-Net or the encoder makes those of the sealed slices now;
+    they are gone when the block ends. Order, labels and patients are the same for all folds.
 
     Raises:
         UserError: a store or the U-Net is gone.
     """
-    artifacts, name = _shelf(folder), _config(folder, ClassifyTrial).features
+    artifacts, name = _artifacts(folder), _config(folder, ClassifyTrial).features
     features = artifacts.open_store(name)
     if features.provenance.encoder is None:
         yield features.split("test")
         return
     extract = _config(folder.with_name(name.removeprefix("features-")), ExtractTrial)
-    unet, about = load_unet(extract.unet, artifacts)
-    slices = artifacts.open_store(extract.slices).split("test")
+    slices = artifacts.open_store(extract.slices)
     with tempfile.TemporaryDirectory(prefix=".unsealing-", dir=artifacts.storage) as private:
         out = Path(private) / "features-test"
-        for _ in extract_features(
-            unet,
-            feature_spec(extract.features, about),
-            slices,
-            tuple(about["normalisation"]),
-            out,
-            world,
-            provenance=features.provenance,
-        ):
+        for _ in features_of(extract, slices, out, world, artifacts, sealed=True):
             pass
         yield Store.open(out)
 
@@ -91,7 +84,7 @@ def _config(trial: Path, kind: type[T]) -> T:
     return config
 
 
-def _shelf(trial: Path) -> Artifacts:
+def _artifacts(trial: Path) -> Artifacts:
     """``trial`` is ``<storage>/<run>/trials/<key>``."""
     return Artifacts(trial.parents[2])
 

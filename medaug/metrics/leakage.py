@@ -41,6 +41,10 @@ NEIGHBOURS = 10
 SLACK = 0.1
 """How far below the threshold a pair may stay while it is only coarsely registered."""
 BATCH = 32
+KEPT_PIXELS = 2**27
+"""Of all fine pictures together; more than 512 MiB of them are made when they are needed."""
+CROPS = tuple(product((False, True), repeat=4))
+"""Whether each border (left, right, top, bottom) is cut off."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,6 @@ def find_duplicates(
     chain between them does not). Raises ValueError for ids that repeat, lengths that differ,
     images that are not (H, W), and non-finite pixels.
     """
-    images = [np.asarray(image) for image in images]
     names = [str(name) for name in ids]
     owners = np.asarray(names if patients is None else patients, dtype=str)
     if not len(images) == len(set(names)) == len(names) == len(owners):
@@ -84,13 +87,13 @@ def find_duplicates(
             f"{len(images)} images, {len(set(names))} different ids and {len(owners)} patients: "
             "give one id of its own and one patient to every image"
         )
-    groups = _exact_groups(images)
+    groups, side = _exact_groups(images)
     found: list[tuple[int, int, Literal["exact", "near"], float]] = [
         (a, b, "exact", 1.0) for group in groups for a, b in combinations(group, 2)
     ]
     if len(groups) > 1:
         firsts = [group[0] for group in groups]
-        pictures = _on_one_grid([images[row] for row in firsts])
+        pictures = _Pictures(images, firsts, side)
         for a, b, r in _near_pairs(pictures, owners[firsts], flips, threshold):
             found += [(i, j, "near", r) for i, j in product(groups[a], groups[b])]
     pairs = [
@@ -117,26 +120,75 @@ def crossing(pairs: Sequence[Pair], part: Mapping[str, str]) -> list[Pair]:
     return [pair for pair in pairs if part[pair.a] != part[pair.b]]
 
 
-def _exact_groups(images: Sequence[np.ndarray]) -> list[list[int]]:
-    """Rows with equal shape, dtype and bytes; constant images belong to none."""
+def _exact_groups(images: Sequence[np.ndarray] | np.ndarray) -> tuple[list[list[int]], int]:
+    """Rows with equal shape, dtype and bytes (constant images belong to none), and the side of the
+    grid on which all are compared. Every image is looked at once and not kept."""
     groups: dict[bytes, list[int]] = defaultdict(list)
-    for row, image in enumerate(images):
+    smallest = FINEST
+    for row in range(len(images)):
+        image = np.asarray(images[row])
         if image.ndim != 2:
             raise ValueError(f"image {row} has shape {image.shape}: want grey images (H, W)")
         if not np.isfinite(image).all():
             raise ValueError(f"image {row} has non-finite pixels")
         if image.min() < image.max():
+            smallest = min(smallest, *image.shape)
             kind = f"{image.shape}{image.dtype.str}".encode()
             groups[hashlib.sha256(kind + image.tobytes()).digest()].append(row)
-    return list(groups.values())
+    return list(groups.values()), max(16, smallest)
 
 
-def _on_one_grid(images: Sequence[np.ndarray]) -> torch.Tensor:
-    """Square float32 (N, 1, S, S), mean 0, variance 1; registration undoes the change of aspect."""
-    side = min(FINEST, max(16, *(min(image.shape) for image in images)))
-    grid = torch.cat([_resized(torch.tensor(i, dtype=torch.float32), side) for i in images])
-    grid -= grid.mean(dim=(2, 3), keepdim=True)
-    return grid / grid.std(dim=(2, 3), keepdim=True).clamp(min=1e-6)
+class _Pictures:
+    """Images on one square grid, mean 0 and variance 1; registration undoes the change of aspect.
+
+    Of each a coarse version is kept; the fine ones are made when a pair has to be told apart, or
+    kept as well where they are few.
+    """
+
+    def __init__(
+        self, images: Sequence[np.ndarray] | np.ndarray, rows: Sequence[int], side: int
+    ) -> None:
+        self._images, self._rows, self.side = images, rows, side
+        self.sizes = list(dict.fromkeys(max(16, side // k) for k in (4, 2, 1)))
+        self._kept: torch.Tensor | None = None
+        if len(rows) * side * side <= KEPT_PIXELS:
+            self._kept = torch.cat([self._made(chunk) for chunk in self._chunks()])
+        fine = (self.fine(chunk) for chunk in self._chunks())
+        made = [(_resized(x, self.sizes[0]), _unit(_resized(x, THUMBNAIL))) for x in fine]
+        self.coarse, self.thumbnails = (torch.cat(column) for column in zip(*made, strict=True))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def fine(self, numbers: torch.Tensor) -> torch.Tensor:
+        """(n,) -> (n, 1, S, S) float32."""
+        return self._made(numbers) if self._kept is None else self._kept[numbers]
+
+    def level(self, numbers: torch.Tensor, size: int) -> torch.Tensor:
+        """The same at a side of one of :attr:`sizes`, the coarsest first."""
+        if size == self.sizes[0]:
+            return self.coarse[numbers]
+        return _resized(self.fine(numbers), size)
+
+    def cropped(self, turn: int, cut: int) -> torch.Tensor:
+        """(16, n, T * T): thumbnails of the turned pictures with any of their borders cut off."""
+        made = []
+        for chunk in self._chunks():
+            x = _turned(self.fine(chunk), turn)
+            made.append(
+                torch.stack([_unit(_resized(_crop(x, crop, cut), THUMBNAIL)) for crop in CROPS])
+            )
+        return torch.cat(made, dim=1)
+
+    def _chunks(self) -> tuple[torch.Tensor, ...]:
+        return torch.arange(len(self._rows)).split(256)
+
+    def _made(self, numbers: torch.Tensor) -> torch.Tensor:
+        rows = (self._rows[number] for number in numbers.tolist())
+        images = (torch.tensor(np.asarray(self._images[row]), dtype=torch.float32) for row in rows)
+        grid = torch.cat([_resized(image, self.side) for image in images])
+        grid -= grid.mean(dim=(2, 3), keepdim=True)
+        return grid / grid.std(dim=(2, 3), keepdim=True).clamp(min=1e-6)
 
 
 def _resized(image: torch.Tensor, side: int) -> torch.Tensor:
@@ -146,33 +198,23 @@ def _resized(image: torch.Tensor, side: int) -> torch.Tensor:
 
 
 def _near_pairs(
-    pictures: torch.Tensor, owners: np.ndarray, flips: bool, threshold: float
+    pictures: _Pictures, owners: np.ndarray, flips: bool, threshold: float
 ) -> list[tuple[int, int, float]]:
     """(row, row, similarity) of the confirmed near copies, each pair once."""
     best: dict[tuple[int, int], float] = {}
-    levels = _pyramid(pictures)
     for turn in range(8 if flips else 1):
-        turned = [_turned(level, turn) for level in levels]
-        rows_a, rows_b, theta = _candidates(pictures, turned[-1], owners)
+        rows_a, rows_b, theta = _candidates(pictures, turn, owners)
         if turn == 0:
             rows_a, rows_b, theta = _each_pair_once(rows_a, rows_b, theta)
         for start in range(0, len(rows_a), BATCH):
             chunk = slice(start, start + BATCH)
             a, b = rows_a[chunk], rows_b[chunk]
-            similarity = _confirm(levels, turned, a, b, theta[chunk], threshold)
+            similarity = _confirm(pictures, turn, a, b, theta[chunk], threshold)
             for i, j, r in zip(a.tolist(), b.tolist(), similarity.tolist(), strict=True):
                 if r >= threshold:
                     pair = (min(i, j), max(i, j))
                     best[pair] = max(r, best.get(pair, 0.0))
     return [(a, b, r) for (a, b), r in best.items()]
-
-
-def _pyramid(pictures: torch.Tensor) -> list[torch.Tensor]:
-    """The pictures on a quarter, half and the whole of their grid, none below 16 pixels."""
-    side = pictures.shape[-1]
-    return [
-        _resized(pictures, size) for size in dict.fromkeys(max(16, side // k) for k in (4, 2, 1))
-    ]
 
 
 def _turned(pictures: torch.Tensor, turn: int) -> torch.Tensor:
@@ -182,25 +224,28 @@ def _turned(pictures: torch.Tensor, turn: int) -> torch.Tensor:
 
 
 def _candidates(
-    fixed: torch.Tensor, moving: torch.Tensor, owners: np.ndarray
+    pictures: _Pictures, turn: int, owners: np.ndarray
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Rows of ``fixed``, rows of ``moving`` and first warps of the pairs worth registering,
-    the most similar thumbnails first."""
-    crops = list(product((False, True), repeat=4))
-    cut = max(1, round(CROP * fixed.shape[-1]))
-    thumbs = _unit(_resized(fixed, THUMBNAIL))
-    cropped = torch.stack([_unit(_resized(_crop(moving, c, cut), THUMBNAIL)) for c in crops])
+    """Rows, rows of the turned pictures, and first warps of the pairs worth registering, the most
+    similar thumbnails first. Every picture is compared with every other."""
+    cut = max(1, round(CROP * pictures.side))
+    thumbs, cropped = pictures.thumbnails, pictures.cropped(turn, cut)
     owner = torch.from_numpy(np.unique(owners, return_inverse=True)[1])
     found = []
-    for rows in torch.arange(len(fixed)).split(256):
-        similarity, which = (thumbs[rows] @ cropped.transpose(1, 2)).max(dim=0)
+    for rows in torch.arange(len(pictures)).split(max(1, min(256, 2**22 // len(pictures)))):
+        similarity = torch.full((len(rows), len(pictures)), -1.0)
+        which = torch.zeros((len(rows), len(pictures)), dtype=torch.uint8)
+        for number, of_crop in enumerate(cropped):
+            r = thumbs[rows] @ of_crop.T
+            which.masked_fill_(r > similarity, number)
+            similarity = torch.maximum(similarity, r)
         similarity[owner[rows][:, None] == owner] = -1
-        top = similarity.topk(min(NEIGHBOURS, len(fixed)), dim=1)
+        top = similarity.topk(min(NEIGHBOURS, len(pictures)), dim=1)
         i, k = torch.nonzero(top.values >= CANDIDATE, as_tuple=True)
         j = top.indices[i, k]
-        found.append((top.values[i, k], rows[i], j, which[i, j]))
-    r, a, b, which = (torch.cat(column) for column in zip(*found, strict=True))
-    theta = torch.stack([_crop_warp(c, cut, fixed.shape[-1]) for c in crops])[which]
+        found.append((top.values[i, k], rows[i], j, which[i, j].long()))
+    r, a, b, chosen = (torch.cat(column) for column in zip(*found, strict=True))
+    theta = torch.stack([_crop_warp(crop, cut, pictures.side) for crop in CROPS])[chosen]
     order = r.argsort(descending=True, stable=True)
     return a[order], b[order], theta[order]
 
@@ -237,8 +282,8 @@ def _crop_warp(crop: Sequence[bool], cut: int, side: int) -> torch.Tensor:
 
 
 def _confirm(
-    fixed: list[torch.Tensor],
-    moving: list[torch.Tensor],
+    pictures: _Pictures,
+    turn: int,
     a: torch.Tensor,
     b: torch.Tensor,
     theta: torch.Tensor,
@@ -246,16 +291,22 @@ def _confirm(
 ) -> torch.Tensor:
     """Least agreement of each pair over the octaves; 0 as soon as a coarse grid rules it out."""
     left = torch.arange(len(a))
-    for level, (f, m) in enumerate(zip(fixed, moving, strict=True)):
+    for level, size in enumerate(pictures.sizes):
         for iterations in (8,) if level == 0 else (0, 4):
-            picture_a, picture_b = f[a[left]], m[b[left]]
-            theta = register(picture_a, picture_b, theta, iterations)
-            r = agreement(picture_a, picture_b, theta)
+            fixed = pictures.level(a[left], size)
+            moving = _turned(pictures.level(b[left], size), turn)
+            theta = register(fixed, moving, theta, iterations)
+            r = agreement(fixed, moving, theta)
             keep = ~(r < threshold - SLACK)
             left, theta = left[keep], theta[keep]
             if not len(left):
                 return torch.zeros(len(a))
-    octaves = [agreement(f[a[left]], m[b[left]], theta) for f, m in zip(fixed, moving, strict=True)]
+    octaves = [
+        agreement(
+            pictures.level(a[left], size), _turned(pictures.level(b[left], size), turn), theta
+        )
+        for size in pictures.sizes
+    ]
     least = torch.stack(octaves).nan_to_num(nan=torch.inf).amin(dim=0)
     similarity = torch.zeros(len(a))
     similarity[left] = torch.where(least.isinf(), 0.0, least)

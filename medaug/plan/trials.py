@@ -10,16 +10,25 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from medaug.arms import ARMS, ResampleArm
+from medaug.encoders import encoder_of
 from medaug.errors import UserError
 from medaug.experiment import output_name
 from medaug.models.unet import tap_shape
+from medaug.plan.linear import encode_trials, linear_encoders, linear_rows
+from medaug.plan.sizes import HeldBack, Size, sizes_of
+from medaug.plan.variants import (
+    ArmVariant,
+    Judge,
+    control_arms,
+    expand_arms,
+    judges_of,
+    wanted_controls,
+)
 from medaug.spec import (
-    ArmSpec,
     AugmentSpec,
     ClassifyTrial,
     ExtractTrial,
@@ -28,30 +37,9 @@ from medaug.spec import (
     StudySpec,
     TrialConfig,
     WrittenArm,
-    build_arm,
 )
-from medaug.spec.arms import ARM_CONFIGS
-from medaug.spec.axes import grid_points, inside
 
 T = TypeVar("T", bound=TrialConfig)
-
-
-@dataclass(frozen=True)
-class ArmVariant:
-    """One arm at one point of its grid."""
-
-    name: str
-    spec: ArmSpec
-    point: Mapping[str, Any] = field(default_factory=dict)
-    """The grid values that make this variant, by their key inside the arm."""
-
-    @property
-    def resamples(self) -> bool:
-        return issubclass(ARMS[self.spec.kind], ResampleArm)
-
-    @property
-    def synthetic(self) -> bool:
-        return ARMS[self.spec.kind].synthetic
 
 
 @dataclass(frozen=True)
@@ -80,13 +68,18 @@ class Plan:
         def searched(trial: GenerateTrial | ClassifyTrial) -> bool:
             return trial.fold == fold and trial.seed == seed and trial.arm in arms
 
+        first = next((t.classifier_name for t in self.classify), "")
         most = max((t.n_synthetic for t in self.classify), default=0)
         return Plan(
             self.pretrain,
             tuple(t for t in self.segment if t.fold == fold),
             tuple(t for t in self.extract if t.fold == fold),
             tuple(filter(searched, self.generate)),
-            tuple(t for t in self.classify if searched(t) and t.n_synthetic == most),
+            tuple(
+                t
+                for t in self.classify
+                if searched(t) and (t.n_synthetic, t.classifier_name) == (most, first)
+            ),
         )
 
     @classmethod
@@ -105,39 +98,85 @@ def plan_study(
     slices: str,
     pretrain_slices: str | None = None,
     arms: Sequence[ArmVariant] | None = None,
+    held_back: HeldBack | None = None,
 ) -> Plan:
     """All trials of ``study`` on the slice store named ``slices``.
 
-    ``pretrain_slices`` names the phantom cohort's store when the U-Net is pre-trained on one;
-    ``arms`` replaces the grid's variants (what a search has chosen).
+    Args:
+        pretrain_slices: the phantom cohort's store, when the U-Net is pre-trained on one.
+        arms: replace the grid's variants (what a search has chosen); controls join them.
+        held_back: what :func:`medaug.plan.sizes.held_back` gave; without it the positive control
+            is planned as if there were always real rows left over.
 
     Raises:
-        UserError: the plan holds no trial or more than ``sweep.max_trials``, or an arm cannot make
-            rows of the features' size.
+        UserError: the plan holds no trial or more than ``sweep.max_trials``, an arm cannot make
+            rows of the features' size, or an encoder is not installed.
     """
-    variants = arms if arms is not None else expand_arms(study)
+    variants = [*(arms if arms is not None else expand_arms(study)), *control_arms(study)]
+    judges, sizes = judges_of(study), sizes_of(study)
     _check_sides(study, variants)
-    replicates = study.split.folds * len(study.sweep.seeds) * len(study.sweep.train_rows or (None,))
     # Counted before the trials of a sweep that nobody can run are written down one by one.
-    _check_count(study, replicates * sum(len(_counts(study, variant)) for variant in variants))
+    rows = sum(
+        len(_counts(study, variant)) * len(judge.seeds(variant, study.sweep.seeds))
+        for variant, judge in itertools.product(variants, judges)
+        if judge.spec_for(variant) is not None
+    )
+    _check_count(study, study.split.folds * len(sizes) * rows)
     pretrain = _pretrain(study, pretrain_slices)
     segment = _segment(study, slices, pretrain)
     extract = _extract(study, slices, segment)
     features = [output_name(config) for config in extract] or [slices] * study.split.folds
-    generate = _generate(study, slices, segment, features, variants)
-    classify = _classify(study, features, generate, variants)
-    plan = Plan(pretrain, segment, extract, _distinct(generate.values()), _distinct(classify))
+    beside = {
+        name: encode_trials(study, slices, spec) for name, spec in linear_encoders(study).items()
+    }
+    generate = _generate(study, slices, segment, features, variants, sizes)
+    classify = [
+        *_classify(study, features, generate, variants, judges, sizes, held_back),
+        *linear_rows(study, beside, sizes),
+    ]
+    plan = Plan(
+        pretrain,
+        segment,
+        _distinct([*extract, *itertools.chain.from_iterable(beside.values())]),
+        _distinct(generate.values()),
+        _told_linear(classify),
+    )
     _check_count(study, len(plan))
     return plan
+
+
+def rows_left_out(study: StudySpec, held_back: HeldBack) -> list[str]:
+    """A line for each row of the positive control that has too few real rows left over."""
+    if "more_real" not in wanted_controls(study):
+        return []
+    return [
+        f"more_real +{n} of {train_rows}: left out, only {rows} real rows are held back"
+        for train_rows, rows in held_back.items()
+        for n in study.sweep.n_synthetic
+        if n > rows
+    ]
+
+
+def _told_linear(trials: Iterable[ClassifyTrial]) -> tuple[ClassifyTrial, ...]:
+    """Each once; where the study's own is the linear model itself, it is called that."""
+    first: dict[str, ClassifyTrial] = {}
+    for trial in trials:
+        known = first.setdefault(trial.key, trial)
+        if trial.linear and not known.linear:
+            first[trial.key] = known.model_copy(update={"linear": True})
+    return tuple(first.values())
 
 
 def _check_sides(study: StudySpec, variants: Sequence[ArmVariant]) -> None:
     """Now, rather than on a device when the U-Nets are trained."""
     side = images = study.data.image_size
-    if study.features is not None and study.segmenter is not None:
+    if study.image_encoder is not None:
+        side = 1
+    elif study.features is not None and study.segmenter is not None:
         side = tap_shape(study.features.tap, study.segmenter.base, images)[-1]
     for variant in variants:
-        ARMS[variant.spec.kind](variant.spec).check_side(variant.name, side, images)
+        own = images if variant.arm.makes_images and study.image_encoder is not None else side
+        variant.arm(variant.spec).check_side(variant.name, own, images)
 
 
 def _check_count(study: StudySpec, n_trials: int) -> None:
@@ -146,26 +185,6 @@ def _check_count(study: StudySpec, n_trials: int) -> None:
             f"sweep: {n_trials} trials, more than sweep.max_trials = {study.sweep.max_trials}; "
             "shorten an axis or raise the limit"
         )
-
-
-def expand_arms(study: StudySpec, points: Sequence[Mapping[str, Any]] = ()) -> list[ArmVariant]:
-    """Every arm at every point of its own part of ``sweep.grid``; tied keys move together.
-
-    ``points`` (dotted key -> value) are what a random or Optuna search has drawn; an arm that they
-    name is taken at each of them as well as at its grid.
-
-    Raises:
-        UserError: a drawn point does not suit its arm.
-    """
-    variants: dict[tuple[str, str], ArmVariant] = {}
-    for name, spec in study.arms.items():
-        given = spec.model_dump(mode="json", exclude_unset=True)
-        drawn = [inside(name, point) for point in points if inside(name, point)] or [{}]
-        for chosen, point in itertools.product(drawn, grid_points(study.sweep, name)):
-            point = {**chosen, **point}
-            merged = build_arm(name, {**given, **point}, ARM_CONFIGS)
-            variants.setdefault((name, merged.signature()), ArmVariant(name, merged, point))
-    return list(variants.values())
 
 
 def _distinct(trials: Iterable[T]) -> tuple[T, ...]:
@@ -220,6 +239,8 @@ def _segment(
 def _extract(
     study: StudySpec, slices: str, segment: Sequence[SegmentTrial]
 ) -> tuple[ExtractTrial, ...]:
+    if (encoder := study.image_encoder) is not None:
+        return tuple(encode_trials(study, slices, encoder))
     if study.features is None:
         return ()
     return tuple(
@@ -242,7 +263,7 @@ def _file_sha256(path: Path) -> str:
         raise UserError(f"segmenter.pretrain.weights: {path}: {error.strerror}") from None
 
 
-_Place = tuple[str, str, int, int, int | None]  # arm, signature, fold, seed, train_rows
+_Place = tuple[str, str, int, int, Size]  # arm, signature, fold, seed, training-set size
 
 
 def _generate(
@@ -251,26 +272,33 @@ def _generate(
     segment: Sequence[SegmentTrial],
     features: Sequence[str],
     variants: Sequence[ArmVariant],
+    sizes: Sequence[Size],
 ) -> dict[_Place, GenerateTrial]:
     augment = (study.segmenter.augment if study.segmenter else None) or AugmentSpec()
+    encoder = study.image_encoder
+    name = encoder_of(encoder).name if encoder else None
     trials: dict[_Place, GenerateTrial] = {}
-    for variant, fold, seed, train_rows in _replicates(study, variants):
-        if variant.resamples:
-            continue
+    makers = [variant for variant in variants if variant.generates]
+    folds = range(study.split.folds)
+    for variant, fold, seed, size in itertools.product(makers, folds, study.sweep.seeds, sizes):
         with_images: dict[str, Any] = {}
-        if ARMS[variant.spec.kind].needs_images and study.features is not None:
-            with_images = {
-                **{"slices": slices, "unet": output_name(segment[fold])},
-                **{"encoding": study.features, "augment": augment},
-            }
-        trials[variant.name, variant.spec.signature(), fold, seed, train_rows] = GenerateTrial(
+        arm = variant.arm
+        if encoder is not None and (arm.needs_images or arm.makes_images):
+            with_images = {"slices": slices, "encoder": encoder, "encoder_name": name}
+        elif study.features is not None and arm.needs_images:
+            unet = output_name(segment[fold])
+            with_images = {"slices": slices, "unet": unet, "encoding": study.features}
+        if with_images:
+            with_images["augment"] = augment
+        trials[variant.name, variant.spec.signature(), fold, seed, size] = GenerateTrial(
             arm=variant.name,
             maker=WrittenArm.of(variant.spec),
             point=variant.point,
             n=max(study.sweep.n_synthetic),
             features=features[fold],
-            train_rows=train_rows,
-            generator_rows=study.split.generator_rows if variant.synthetic else "train",
+            train_rows=size[0],
+            draw=size[1],
+            generator_rows=study.split.generator_rows if variant.arm.synthetic else "train",
             **with_images,
             fold=fold,
             seed=seed,
@@ -284,36 +312,47 @@ def _classify(
     features: Sequence[str],
     generate: Mapping[_Place, GenerateTrial],
     variants: Sequence[ArmVariant],
+    judges: Sequence[Judge],
+    sizes: Sequence[Size],
+    held_back: HeldBack | None,
 ) -> Iterator[ClassifyTrial]:
-    for variant, fold, seed, train_rows in _replicates(study, variants):
-        maker = generate.get((variant.name, variant.spec.signature(), fold, seed, train_rows))
-        for n in _counts(study, variant):
-            yield ClassifyTrial(
-                classifier=study.classifier,
-                arm=variant.name,
-                kind=variant.spec.kind,
-                synthetic=variant.synthetic,
-                point=variant.point,
-                features=features[fold],
-                rows=output_name(maker) if maker else None,
-                maker=None if maker else WrittenArm.of(variant.spec),
-                n_synthetic=n,
-                real_rows=variant.spec.real_rows,
-                train_rows=train_rows,
-                protocol=study.protocol,
-                fold=fold,
-                seed=seed,
-                ranks=study.resources.ranks,
-            )
+    """In an order in which those that share rows are next to each other."""
+    for judge, fold, size, variant in itertools.product(
+        judges, range(study.split.folds), sizes, variants
+    ):
+        spec = judge.spec_for(variant)
+        if spec is None:
+            continue
+        train_rows, draw = size
+        counts = _counts(study, variant)
+        if variant.arm.adds_held_back and held_back is not None:
+            assert train_rows is not None
+            counts = tuple(n for n in counts if n <= held_back[train_rows])
+        for seed in judge.seeds(variant, study.sweep.seeds):
+            maker = generate.get((variant.name, variant.spec.signature(), fold, seed, size))
+            for n in counts:
+                yield ClassifyTrial(
+                    classifier=spec,
+                    classifier_name=judge.name,
+                    arm=variant.name,
+                    kind=variant.spec.kind,
+                    synthetic=variant.arm.synthetic,
+                    point=variant.point,
+                    control=variant.control or judge.control,
+                    features=features[fold],
+                    rows=output_name(maker) if maker else None,
+                    maker=None if maker else WrittenArm.of(variant.spec),
+                    n_synthetic=n,
+                    real_rows=variant.spec.real_rows,
+                    train_rows=train_rows,
+                    draw=draw,
+                    protocol=study.protocol,
+                    fold=fold,
+                    seed=seed,
+                    ranks=study.resources.ranks,
+                )
 
 
 def _counts(study: StudySpec, variant: ArmVariant) -> tuple[int, ...]:
     """How many rows are added in each of the variant's classifiers."""
-    return (0,) if variant.spec.kind == "none" else study.sweep.n_synthetic
-
-
-def _replicates(
-    study: StudySpec, variants: Sequence[ArmVariant]
-) -> Iterator[tuple[ArmVariant, int, int, int | None]]:
-    sizes = study.sweep.train_rows or (None,)
-    return itertools.product(variants, range(study.split.folds), study.sweep.seeds, sizes)
+    return study.sweep.n_synthetic if variant.arm.adds_rows else (0,)

@@ -11,9 +11,9 @@ from typing import Any
 from medaug.errors import IntegrityError, UserError
 from medaug.metrics.predictions import Predictions
 from medaug.spec import ClassifyTrial, GenerateTrial, StudySpec, TrialConfig, written_study
-from medaug.spec.legacy import upgraded_study
 from medaug.storage.results import ClassifyResult, TrialResult
-from medaug.storage.trial_folder import TrialFolder, read_json
+from medaug.storage.run_folder import study_data
+from medaug.storage.trial_folder import TrialFolder
 
 
 @dataclass(frozen=True)
@@ -96,16 +96,6 @@ def read_study(folder: Path) -> StudySpec:
         return written_study(data)
     except UserError as why:
         raise IntegrityError(f"{path}: holds no study ({why}); run the study again") from None
-
-
-def study_data(folder: Path) -> dict[str, Any]:
-    """The same as plain data, from which it can be built and run; raises UserError likewise."""
-    study = read_json(folder / "study.json")
-    if study is None:
-        runs = sorted(p.parent.name for p in folder.parent.glob("*/study.json"))
-        known = f"; have {', '.join(runs)}" if runs else f"; {folder.parent} holds no runs"
-        raise UserError(f"{folder.name}: no such run{known} (--storage names another place)")
-    return upgraded_study(study)
 
 
 def read_trials(folder: Path) -> Iterator[TrialRecord]:

@@ -16,6 +16,18 @@ class NoneSpec(ArmSpec):
     kind: Literal["none"] = "none"
 
 
+class ClassWeightsSpec(ArmSpec):
+    kind: Literal["class_weights"] = "class_weights"
+
+
+class LogitAdjustSpec(ArmSpec):
+    kind: Literal["logit_adjust"] = "logit_adjust"
+
+
+class MoreRealSpec(ArmSpec):
+    kind: Literal["more_real"] = "more_real"
+
+
 class DuplicateSpec(ArmSpec):
     kind: Literal["duplicate"] = "duplicate"
     classes: Literal["balanced", "prior"] = "balanced"
@@ -206,6 +218,9 @@ class DcganSpec(GanSpec):
 ARM_CONFIGS: Mapping[str, type[ArmSpec]] = {
     "none": NoneSpec,
     "duplicate": DuplicateSpec,
+    "class_weights": ClassWeightsSpec,
+    "logit_adjust": LogitAdjustSpec,
+    "more_real": MoreRealSpec,
     "classical": ClassicalSpec,
     "noise": NoiseSpec,
     "mixup": MixupSpec,

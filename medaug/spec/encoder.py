@@ -7,12 +7,12 @@ and ``segmenter``, which is trained inside each fold.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from medaug.spec.base import Spec
-from medaug.spec.study import Positive, PositiveFloat
+from medaug.spec.base import Positive, PositiveFloat, Spec
 
 Taps = Literal["blocks", "last"]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -143,3 +143,8 @@ EncoderSpec = Annotated[
     Field(discriminator="kind"),
 ]
 """Any of them, told apart by ``kind``."""
+
+ENCODER_SPECS: Mapping[str, type[Spec]] = {
+    spec.model_fields["kind"].default: spec for spec in get_args(get_args(EncoderSpec)[0])
+}
+"""Kind -> its configuration."""

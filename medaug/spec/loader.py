@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medaug.errors import UserError
 from medaug.spec.axes import check_axes
 from medaug.spec.classifier import build_classifier
+from medaug.spec.encoder import ENCODER_SPECS
 from medaug.spec.halving import check_grace, check_metric
 from medaug.spec.study import ArmSpec, StudySpec, WrittenArm
 from medaug.spec.validation import KeyPath, Sources, nearest, validated, where
@@ -74,13 +76,16 @@ def build_study(
     if isinstance(data.get("arms"), Mapping):
         given = {name: _written(name, value, sources) for name, value in data["arms"].items()}
         data["arms"] = {name: {"kind": str(value["kind"])} for name, value in given.items()}
-    classifier = data.get("classifier")
-    if isinstance(classifier, Mapping):  # its kind decides which keys it has
-        data["classifier"] = {"kind": str(classifier.get("kind", ""))}
-    study = validated(StudySpec, data, (), sources)
-    if classifier is not None:
-        built_classifier = build_classifier(classifier, ("classifier",), sources)
-        study = study.model_copy(update={"classifier": built_classifier})
+    judges = _build_classifiers(data, sources)
+    if isinstance(encoder := data.get("encoder"), Mapping) and encoder.get("kind") in ENCODER_SPECS:
+        own = validated(ENCODER_SPECS[encoder["kind"]], encoder, ("encoder",), sources)
+        data["encoder"] = own.canonical()
+    study = validated(StudySpec, data, (), sources).model_copy(update=judges)
+    if study.classifier != study.classifiers.get(study.classifier.kind, study.classifier):
+        raise UserError(
+            f"{where(('classifiers', study.classifier.kind), sources)}: is the name of the one in "
+            "classifier too; give it another"
+        )
     check_metric(study, sources)
     types = arms() if callable(arms) else arms
     built = {name: build_arm(name, value, types, sources) for name, value in given.items()}
@@ -88,6 +93,28 @@ def build_study(
     check_axes(study, given, sources)
     check_grace(study, given, sources)
     return study
+
+
+def _build_classifiers(data: dict[str, Any], sources: Sources) -> dict[str, Any]:
+    """The fields ``classifier`` and ``classifiers`` of a study, as far as ``data`` give them; there
+    they are left with their kinds only. A classifier's kind decides which keys it has."""
+    built: dict[str, Any] = {}
+    several = data.get("classifiers")
+    if isinstance(several, Mapping) and several:
+        given = {
+            name: {"kind": name, **value} if isinstance(value, Mapping) else value
+            for name, value in ((n, {} if v is None else v) for n, v in several.items())
+        }
+        built["classifiers"] = {
+            name: build_classifier(value, ("classifiers", name), sources)
+            for name, value in given.items()
+        }
+        data["classifiers"] = {n: {"kind": each.kind} for n, each in built["classifiers"].items()}
+        built["classifier"] = next(iter(built["classifiers"].values()))
+    if (single := data.get("classifier")) is not None:
+        built["classifier"] = build_classifier(single, ("classifier",), sources)
+        data["classifier"] = {"kind": built["classifier"].kind}
+    return built
 
 
 def written_study(data: Mapping[str, Any]) -> StudySpec:
@@ -99,10 +126,10 @@ def written_study(data: Mapping[str, Any]) -> StudySpec:
     """
     given = data.get("arms", {})
     plain = {**data, "arms": {name: {"kind": arm.get("kind", name)} for name, arm in given.items()}}
-    classifier = build_classifier(plain.pop("classifier", {}))
+    judges = _build_classifiers(plain, {})
     study = validated(StudySpec, plain)
     arms = {name: validated(WrittenArm, {"kind": name, **arm}) for name, arm in given.items()}
-    return study.model_copy(update={"arms": arms, "classifier": classifier})
+    return study.model_copy(update={"arms": arms, **judges})
 
 
 def build_arm(name: str, value: Any, arms: ArmTypes, sources: Sources | None = None) -> ArmSpec:
@@ -129,12 +156,13 @@ def _written(name: str, value: Any, sources: Sources) -> dict[str, Any]:
 
 
 def _check_choice(study: StudySpec, key: str, known: Collection[str], sources: Sources) -> None:
-    value: Any = study
-    for part in key.split("."):
-        value = getattr(value, part)
-    if value not in known:
-        here = where(tuple(key.split(".")), sources)
-        raise UserError(f"{here}: unknown value '{value}'{nearest(value, known)}")
+    values: dict[str, Any] = {key: attrgetter(key)(study)}
+    if key == "classifier.kind":
+        values |= {f"classifiers.{name}.kind": s.kind for name, s in study.classifiers.items()}
+    for path, value in values.items():
+        if value not in known:
+            here = where(tuple(path.split(".")), sources)
+            raise UserError(f"{here}: unknown value '{value}'{nearest(value, known)}")
 
 
 def _override(

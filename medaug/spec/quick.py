@@ -31,9 +31,14 @@ def quick(study: StudySpec) -> StudySpec:
         segmenter=_small_segmenter(study.segmenter) if study.segmenter else None,
         arms={name: _small_arm(arm) for name, arm in study.arms.items()},
         classifier=study.classifier.at_most(EPOCHS),
+        classifiers={name: each.at_most(EPOCHS) for name, each in study.classifiers.items()},
         sweep=_with(
             study.sweep,
-            **{"n_synthetic": (min(*study.sweep.n_synthetic, ROWS),), "train_rows": None},
+            **{
+                "n_synthetic": (min(*study.sweep.n_synthetic, ROWS),),
+                "train_rows": None,
+                "draws": 1,
+            },
             **{"grid": {}, "tie": (), "search": "grid", "space": {}, "asha": None},
             seeds=study.sweep.seeds[:1],
         ),

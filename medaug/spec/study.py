@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     ConfigDict,
@@ -18,6 +18,7 @@ from pydantic import (
 from medaug.spec.base import Positive, PositiveFloat, Precision, Spec
 from medaug.spec.classifier import ClassifierSpec, NetworkSpec
 from medaug.spec.data import DataSpec, PhantomSpec
+from medaug.spec.encoder import EncoderSpec, ImageEncoderSpec
 from medaug.storage.uri import display_uri, local
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -216,6 +217,9 @@ class SweepSpec(Spec):
     margin: Annotated[float, Field(gt=0, lt=1)] = 0.02
     """A gain in balanced accuracy that is too small to matter: rows whose upper bound is below it
     end in ``no gain above +margin``."""
+    draws: Positive = 1
+    """How often each training set of ``train_rows`` is drawn: which patients it holds is a
+    replicate beside seeds and folds."""
     asha: AshaSpec | None = None
     max_trials: Positive = 10_000
 
@@ -227,6 +231,12 @@ class SweepSpec(Spec):
         if not values:
             raise ValueError("is empty: 0 trials")
         return tuple(dict.fromkeys(values))
+
+    @model_validator(mode="after")
+    def _draws_of_something(self) -> SweepSpec:
+        if self.draws > 1 and self.train_rows is None:
+            raise ValueError("draws: there is one draw of all rows; give train_rows as well")
+        return self
 
     @field_validator("grid")
     @classmethod
@@ -277,6 +287,13 @@ class TrackingSpec(Spec):
     """Stop with exit code 2 when MLflow cannot be reached at the start."""
 
 
+Control = Literal[
+    "none", "duplicate", "classical", "class_weights", "logit_adjust", "class_mean", "cosine_mean",
+    "more_real",
+]  # fmt: skip
+CONTROLS: tuple[Control, ...] = get_args(Control)
+
+
 class StudySpec(Spec):
     """A whole study."""
 
@@ -288,11 +305,21 @@ class StudySpec(Spec):
     split: SplitSpec = SplitSpec()
     segmenter: SegmenterSpec | None = None
     features: FeatureSpec | None = None
-    """None: the image itself is the feature (studies B, C and D)."""
+    """None: the feature is what ``encoder`` makes of the image, or the image itself (studies B, C
+    and D)."""
+    encoder: EncoderSpec | None = None
+    """What makes an image a feature, where that is no U-Net of this study."""
     arms: Mapping[Name, SerializeAsAny[ArmSpec]]
     """Name -> configuration; ``medaug.spec.loader`` builds each from its arm's own class."""
     classifier: SerializeAsAny[ClassifierSpec] = NetworkSpec()
     """``medaug.spec.classifier`` has a class for each kind."""
+    classifiers: Mapping[Name, SerializeAsAny[ClassifierSpec]] = {}
+    """More of them by name: every arm is judged by each. Without ``classifier`` the first of them
+    takes its place."""
+    controls: Literal["auto", "none"] | tuple[Control, ...] = "auto"
+    """What protocol ``honest`` adds to the arms by itself: everything that needs no synthetic row,
+    and with ``sweep.train_rows`` the positive control ``more_real``. Rows without their controls
+    are not rankable."""
     sweep: SweepSpec = SweepSpec()
     resources: ResourceSpec = ResourceSpec()
     tracking: TrackingSpec = TrackingSpec()
@@ -314,6 +341,27 @@ class StudySpec(Spec):
         if (self.features is None) != (self.segmenter is None):
             raise ValueError("features and segmenter belong together: give both or neither")
         return self
+
+    @model_validator(mode="after")
+    def _one_way_to_features(self) -> StudySpec:
+        kind = self.encoder.kind if self.encoder else "none"
+        if kind == "unet" and self.features is None:
+            raise ValueError("encoder unet is the U-Net of segmenter and features: give these")
+        if kind not in ("none", "unet") and self.features is not None:
+            raise ValueError(f"encoder {kind} and features both make features: take one of the two")
+        return self
+
+    @property
+    def image_encoder(self) -> ImageEncoderSpec | None:
+        """The encoder, where it is neither the image itself nor the study's U-Net."""
+        return self.encoder if isinstance(self.encoder, ImageEncoderSpec) else None
+
+    @property
+    def judges(self) -> dict[str, ClassifierSpec]:
+        """Every classifier by name; the first is what the study is about."""
+        if self.classifier in self.classifiers.values():
+            return dict(self.classifiers)
+        return {self.classifier.kind: self.classifier, **self.classifiers}
 
     @model_validator(mode="after")
     def _halving_stops_single_trials(self) -> StudySpec:

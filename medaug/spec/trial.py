@@ -10,6 +10,12 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, TypeAdapter
 
 from medaug.spec.base import Spec, signature
 from medaug.spec.classifier import LINEAR, ClassifierSpec, NetworkSpec
+from medaug.spec.encoder import (
+    EfficientNetLite0Spec,
+    PixelsPcaSpec,
+    TransformersSpec,
+    WeightsSpec,
+)
 from medaug.spec.study import (
     AugmentSpec,
     FeatureSpec,
@@ -19,6 +25,10 @@ from medaug.spec.study import (
 
 Stage = Literal["segment", "extract", "generate", "classify"]
 T = TypeVar("T", bound="TrialConfig")
+Encoder = Annotated[
+    EfficientNetLite0Spec | PixelsPcaSpec | WeightsSpec | TransformersSpec,
+    Field(discriminator="kind"),
+]
 
 
 def _classifier(value: Any) -> Any:
@@ -96,22 +106,32 @@ class SegmentTrial(TrialConfig):
 
 
 class ExtractTrial(TrialConfig):
-    """Slices and a fold's U-Net to features."""
+    """Slices to features: by a block of a fold's U-Net, or by an encoder, of which a frozen one
+    serves all folds (``fold`` is then 0)."""
+
+    FOR_PEOPLE = frozenset({"encoder"})
 
     stage: Literal["extract"] = "extract"
     slices: str
-    features: FeatureSpec
-    unet: str
+    features: FeatureSpec | None = None
+    unet: str | None = None
+    encoder: Encoder | None = None
+    encoder_name: str | None = None
+    """Hash of all that decides the encoder's numbers, its weights included."""
 
     @property
     def inputs(self) -> tuple[str, ...]:
         return _named(self.slices, self.unet)
 
+    @property
+    def title(self) -> str:
+        return self.stage if self.encoder is None else f"{self.stage} {self.encoder.kind}"
+
 
 class GenerateTrial(TrialConfig):
     """An arm and the training rows to more rows."""
 
-    FOR_PEOPLE = frozenset({"arm", "point", "together_with"})
+    FOR_PEOPLE = frozenset({"arm", "point", "together_with", "encoder"})
 
     stage: Literal["generate"] = "generate"
     arm: str
@@ -131,6 +151,8 @@ class GenerateTrial(TrialConfig):
     them."""
     unet: str | None = None
     encoding: FeatureSpec | None = None
+    encoder: Encoder | None = None
+    encoder_name: str | None = None
     augment: AugmentSpec | None = None
     together_with: tuple[str, ...] = ()
     """Keys of the trials that it trains along with itself, after the name of their experiment."""

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
+from medaug.errors import UserError
+from medaug.spec.legacy import upgraded_study
 from medaug.storage import storage_at
-from medaug.storage.trial_folder import FILES
+from medaug.storage.trial_folder import FILES, read_json
 
 _NO_RUNS = {"stores", "models"}
 _RECORD = re.compile(r"(trials/[^/]+/)?[^/.][^/]*\.(json|jsonl|log)")
@@ -50,6 +53,20 @@ def refresh_runs(storage: Path) -> None:
     if not storage_at(storage).nodes_see_files:
         for name in _runs(storage):
             refresh_run(storage / name)
+
+
+def study_data(folder: Path) -> dict[str, Any]:
+    """The resolved study of the run in ``folder`` as plain data, from which it can be built.
+
+    Raises:
+        UserError: there is no such run; names the runs that exist.
+    """
+    study = read_json(folder / "study.json")
+    if study is None:
+        runs = sorted(p.parent.name for p in folder.parent.glob("*/study.json"))
+        known = f"; have {', '.join(runs)}" if runs else f"; {folder.parent} holds no runs"
+        raise UserError(f"{folder.name}: no such run{known} (--storage names another place)")
+    return upgraded_study(study)
 
 
 def share_run(folder: Path) -> None:

@@ -226,9 +226,9 @@ def sync(folder: Path) -> int:
         UserError: there is no such run.
         EnvironmentFault: MLflow cannot be reached; says why.
     """
-    from medaug.results.records import study_data
     from medaug.spec import build_study
     from medaug.spec.arms import ARM_CONFIGS
+    from medaug.storage.run_folder import study_data
     from medaug.tracking.showcase import is_finished, show
 
     study = build_study(study_data(folder), ARM_CONFIGS)

@@ -31,6 +31,7 @@ def study(storage: Path, **changes: Any) -> StudySpec:
         "arms": {"none": {}, "duplicate": {}, "classical": {}},
         "classifier": {"kind": "linear", "epochs": 4, "lr": 0.05},
         "sweep": {"n_synthetic": [24], "seeds": [0, 1, 2]},
+        "controls": "none",
         "storage": str(storage),
     }
     return build_study(body | changes, ARM_CONFIGS)
@@ -85,11 +86,13 @@ def write_slices(study: StudySpec, sealed_glow: float = 0.0) -> Store:
 
 
 def run(study: StudySpec, sealed_glow: float = 0.0) -> Path:
-    """The folder of ``study`` with every trial done."""
+    """The folder of ``study`` with every trial done but those of its linear models."""
     write_slices(study, sealed_glow)
     folder = study.storage / study.name
     for _, trials in plan_study(study, SLICES).waves():
         for config in trials:
+            if getattr(config, "linear", False) or getattr(config, "encoder", None):
+                continue
             place = folder / "trials" / config.key
             place.mkdir(parents=True)
             for progress in run_trial(config, World.single(), study.storage):

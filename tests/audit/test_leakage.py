@@ -14,6 +14,7 @@ from scipy.ndimage import gaussian_filter, zoom
 from medaug.audit import scan as scanning
 from medaug.audit.leakage import Image, Leak, Leakage, leakage_of
 from medaug.audit.scan import note_leakage, report_path, scan, scan_slices
+from medaug.metrics import leakage
 from medaug.results.leaderboard import leaderboard_of
 from medaug.results.rows import LEAK
 from medaug.results.table import explanation
@@ -118,11 +119,30 @@ def test_of_volumes_some_inner_slices_are_compared(
     ]
 
 
-def test_the_cost_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scanning, "MOST_IMAGES", 5)
-    found = scan(write(tmp_path / "slices", cohort()))
-    assert found.scanned == 5
-    assert "5 of 48 images" in found.summary()
+def test_pictures_that_are_made_when_needed_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = write(tmp_path / "slices", planted())
+    kept = scan(store)
+    monkeypatch.setattr(leakage, "KEPT_PIXELS", 0)
+    assert scan(store) == kept
+    assert kept.scanned == kept.rows
+
+
+@pytest.mark.slow
+def test_thirty_thousand_images() -> None:
+    """All of 60 planted copies, exact and near, and nothing else."""
+    n, side, rng = 30_000, 64, np.random.default_rng(0)
+    noise = rng.standard_normal((n, side, side), dtype=np.float32)
+    x = gaussian_filter(noise, (0, 2, 2))
+    x = (x / x.std(axis=(1, 2), keepdims=True)).astype(np.float32)
+    rows = rng.permutation(n)[:120].reshape(60, 2)
+    for number, (a, b) in enumerate(rows):
+        x[b] = x[a]
+        if number >= 30:  # brighter, flatter, noisier
+            x[b] = 0.7 * x[a] + 0.3 + 0.03 * rng.standard_normal((side, side))
+    pairs = leakage.find_duplicates(x, [str(i) for i in range(n)])
+    assert {frozenset((int(p.a), int(p.b))) for p in pairs} == set(map(frozenset, rows.tolist()))
 
 
 def test_a_split_by_image_is_judged_by_image(tmp_path: Path) -> None:

@@ -20,13 +20,16 @@ from click.testing import CliRunner
 from medaug.cli import main
 from medaug.data.privacy import site_key
 from medaug.errors import MedaugError
+from medaug.ownership.identity import check_same_data, claim_folder, forked
+from medaug.plan.sizes import held_back
 from medaug.plan.trials import plan_study
 from medaug.spec import ExtractTrial, FeatureSpec, ResourceSpec
+from medaug.storage.artifacts import Artifacts
 from medaug.storage.files import sha256_of
 from medaug.storage.manifest import read_sealed, sealed
 from medaug.storage.probe import check_storage
 from medaug.store import Store, StoreSchema, StoreWriter
-from medaug.study import check_sizes, claim_folder, forked, hold_to_data, resume_study
+from medaug.study import resume_study
 from medaug.sweep.cluster.start import Cluster
 from medaug.sweep.runner import Sweep
 from medaug.tracking.tracker import Tracker
@@ -59,7 +62,7 @@ def planned(text: str, *overrides: str) -> Make:
 def sizes(folder: Path, _: object) -> object:
     small = study(folder, sweep={"n_synthetic": [24], "train_rows": [10**6]})
     write_slices(small)
-    return check_sizes(small, SLICES)
+    return held_back(small, Artifacts(folder).open_store(SLICES))
 
 
 def too_many_ranks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> object:
@@ -88,8 +91,8 @@ def newer_study(folder: Path, _: object) -> object:
 
 
 def other_data(folder: Path, _: object) -> object:
-    hold_to_data(folder, "slices-000000000001")
-    return hold_to_data(folder, "slices-000000000002")
+    check_same_data(folder, "slices-000000000001")
+    return check_same_data(folder, "slices-000000000002")
 
 
 def damaged(change: Callable[[Path], object]) -> Make:

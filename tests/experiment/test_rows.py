@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medaug.experiment.rows import _first_units
+from medaug.experiment.rows import first_rows, held_back_rows
 from medaug.store import Fold, Provenance, Splits, Store, StoreSchema, StoreWriter
 
 POSITIVE = ("p0", "p3", "p6")
@@ -38,7 +38,7 @@ def store(tmp_path: Path) -> Store:
 def test_sizes_are_nested_whole_patients_of_both_classes(store: Store) -> None:
     before: set[str] = set()
     for n in (1, 5, 12, 20, 45, 100):
-        kept = _first_units(store, n, fold=0, draw=0)
+        kept = store.select(first_rows(store, n, fold=0, draw=0))
         assert len(kept) >= min(n, 45)
         patients = set(kept.patients.tolist())
         assert before <= patients
@@ -51,5 +51,18 @@ def test_sizes_are_nested_whole_patients_of_both_classes(store: Store) -> None:
 
 
 def test_another_fold_begins_with_others(store: Store) -> None:
-    firsts = {tuple(np.unique(_first_units(store, 5, fold, 0).patients)) for fold in range(5)}
+    firsts = {tuple(np.unique(store.patients[first_rows(store, 5, fold, 0)])) for fold in range(5)}
     assert len(firsts) > 1
+
+
+def test_another_draw_is_another_set_and_what_is_left_completes_it(store: Store) -> None:
+    sets = {tuple(np.flatnonzero(first_rows(store, 5, 0, draw))) for draw in range(8)}
+    assert len(sets) > 4
+    for draw in range(3):
+        kept = np.flatnonzero(first_rows(store, 12, 0, draw))
+        rest = held_back_rows(store, 12, 0, draw)
+        assert sorted([*kept, *rest]) == list(range(45))
+        # Held-back rows come in the order in which a larger training set would take them.
+        larger = np.flatnonzero(first_rows(store, 20, 0, draw))
+        more = len(larger) - len(kept)
+        assert set(rest[:more]) == set(larger) - set(kept)

@@ -16,7 +16,8 @@ from medaug.plan.forecast.kinds import Kind, kind_of, mean_of, measure
 from medaug.plan.forecast.rehearsal import PRETRAIN, SLICES, Miniature, _few, miniature, shrunk
 from medaug.plan.forecast.schedule import schedule
 from medaug.plan.forecast.standin import fewer, rows_of, write_stand_in
-from medaug.plan.trials import expand_arms, plan_study
+from medaug.plan.trials import Plan, plan_study
+from medaug.plan.variants import expand_arms
 from medaug.spec import StudySpec, build_study
 from medaug.spec.arms import ARM_CONFIGS
 from medaug.storage.artifacts import Artifacts
@@ -32,6 +33,7 @@ BODY: dict[str, Any] = {
     "classifier": {"epochs": 8},
     "sweep": {"n_synthetic": [100, 300], "seeds": [0, 1, 2], "grid": {"acgan.ngf": [16, 32]}},
     "resources": {"checkpoint_every_s": 0},
+    "controls": "none",
 }
 KIND = Kind(
     epochs=1, first_s=2.0, epoch_s=1.0, judge_s=0.0, last_s=3.0, save_s=0.5, cpu_share=0.5,
@@ -46,8 +48,15 @@ def study(**changes: Any) -> StudySpec:
     return build_study(BODY | changes, ARM_CONFIGS)
 
 
+def plan_of(study: StudySpec, *stores: Any) -> Plan:
+    """The plan without the linear models that every study has."""
+    plan = plan_study(study, *stores)
+    extract = tuple(trial for trial in plan.extract if trial.encoder is None)
+    return replace(plan, extract=extract, classify=tuple(t for t in plan.classify if not t.linear))
+
+
 def small_of(study: StudySpec, rows: int = 100, slots: int = 2, kind: Kind = KIND) -> Miniature:
-    plan = plan_study(study, SLICES, PRETRAIN)
+    plan = plan_of(study, SLICES, PRETRAIN)
     return Miniature(
         study=study, rows=rows, n_synthetic=150, trial_s=0.5, slots=slots, vram_there=0,
         kinds={kind_of(trial): kind for _, trials in plan.waves() for trial in trials},
@@ -58,7 +67,7 @@ def small_of(study: StudySpec, rows: int = 100, slots: int = 2, kind: Kind = KIN
 
 
 def cost_of(study: StudySpec, rows: int, small: Miniature) -> Estimate:
-    return estimate(plan_study(study, SLICES, PRETRAIN), small, study, rows, True, 7.0)
+    return estimate(plan_of(study, SLICES, PRETRAIN), small, study, rows, True, 7.0)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +83,7 @@ def test_trials_start_in_order_on_the_first_free_slot(
 def test_seconds_grow_with_rows_epochs_and_what_is_generated() -> None:
     whole = study()
     small = small_of(whole)
-    plan = plan_study(whole, SLICES, PRETRAIN)
+    plan = plan_of(whole, SLICES, PRETRAIN)
     assert trial_seconds(plan.segment[0], KIND, small, whole, 200) == 2 + 10 * (2 + 0.5) + 3
     acgan = next(t for t in plan.generate if t.arm == "acgan")
     assert trial_seconds(acgan, KIND, small, whole, 200) == 2 + 20 * (2 + 0.5) + 3 * 300 / 150
@@ -82,7 +91,7 @@ def test_seconds_grow_with_rows_epochs_and_what_is_generated() -> None:
     assert trial_seconds(classical, KIND, small, whole, 200) == 2 + 1 * (2 + 0.5) + 3 * 300 / 150
     assert trial_seconds(plan.classify[0], KIND, small, whole, 200) == 2 + 8 * (2 + 0.5) + 3 * 2
     fixed = study(arms={"none": {}, "acgan": {"epochs": 20, "steps_per_epoch": 5}})
-    (acgan, *_) = plan_study(fixed, SLICES, PRETRAIN).generate
+    (acgan, *_) = plan_of(fixed, SLICES, PRETRAIN).generate
     assert trial_seconds(acgan, KIND, small, fixed, 200) == 2 + 20 * (1 + 0.5) + 3 * 300 / 150
 
 
@@ -106,7 +115,7 @@ def test_generators_are_measured_now_and_then() -> None:
     """Every fifth of 12 epochs, and the last."""
     whole = study(arms={"none": {}, "acgan": {"epochs": 12, "eval_every": 5}})
     small = small_of(whole)
-    (trial, *_) = plan_study(whole, SLICES, PRETRAIN).generate
+    (trial, *_) = plan_of(whole, SLICES, PRETRAIN).generate
     usual = trial_seconds(trial, KIND, small, whole, 100)
     judged = trial_seconds(trial, replace(KIND, judge_s=7.0), small, whole, 100)
     assert judged == pytest.approx(usual + 3 * 7)
@@ -115,7 +124,7 @@ def test_generators_are_measured_now_and_then() -> None:
 def test_trials_are_rehearsed_until_one_comes_to_a_slot_that_is_warm() -> None:
     whole = study(arms={"none": {}, "classical": {}, "acgan": {}})
     small = miniature(whole, [(0, 10)] * 8)
-    plan = plan_study(small, SLICES, PRETRAIN, shrunk(expand_arms(whole)))
+    plan = plan_of(small, SLICES, PRETRAIN, shrunk(expand_arms(whole)))
     generate = [(t.title, t.seed) for t in _few(plan.generate)]
     assert generate == [
         ("classical", 0), ("acgan ngf=16", 0), ("acgan ngf=32", 0),
@@ -129,7 +138,7 @@ def test_trials_are_rehearsed_until_one_comes_to_a_slot_that_is_warm() -> None:
 
 def test_a_trial_is_taken_apart(tmp_path: Path) -> None:
     """Four epochs, of which the first warms up and two are judged, and the rows."""
-    (trial, *_) = plan_study(study(), SLICES, PRETRAIN).generate
+    (trial, *_) = plan_of(study(), SLICES, PRETRAIN).generate
     rows = {"plan/ram": 5.0, "plan/cpu_s": 1.0}
     lines = [
         {"seconds": seconds, "save_seconds": 0.25 * judged, "metrics": rows | fd}
@@ -148,14 +157,14 @@ def test_a_trial_is_taken_apart(tmp_path: Path) -> None:
 
 def test_only_the_epochs_that_are_saved_take_time_to_save() -> None:
     now_and_then = study(resources={"checkpoint_every_s": 5})
-    segment = plan_study(now_and_then, SLICES, PRETRAIN).segment[0]
+    segment = plan_of(now_and_then, SLICES, PRETRAIN).segment[0]
     taken = trial_seconds(segment, KIND, small_of(now_and_then), now_and_then, 200)
     assert taken == 2 + 10 * 2 + (1 + 10 * 2 / 5) * 0.5 + 3
 
 
 def test_a_part_of_the_training_rows_takes_a_part_of_the_time() -> None:
     half = study(sweep={**BODY["sweep"], "train_rows": [60]})
-    trial = plan_study(half, SLICES, PRETRAIN).classify[0]
+    trial = plan_of(half, SLICES, PRETRAIN).classify[0]
     training_rows = 200 * (1 - 1 / 4) * (1 - 0.2)
     assert training_rows == 120
     taken = trial_seconds(trial, KIND, small_of(half), half, 200)
@@ -164,7 +173,7 @@ def test_a_part_of_the_training_rows_takes_a_part_of_the_time() -> None:
 
 def test_an_arm_with_more_rows_takes_more_steps_only_as_published() -> None:
     published = study(protocol="as_published", split={"scheme": "published", "val_fraction": 0.2})
-    trials = plan_study(published, SLICES, PRETRAIN).classify
+    trials = plan_of(published, SLICES, PRETRAIN).classify
     small = small_of(published)
     taken = {t.n_synthetic: trial_seconds(t, KIND, small, published, 100) for t in trials}
     training = 100 * 0.8 * 0.8
@@ -194,7 +203,7 @@ def test_the_whole_is_the_sum_of_its_waves() -> None:
 
 def test_disk_is_counted_by_store() -> None:
     whole = study()
-    plan = plan_study(whole, SLICES, PRETRAIN)
+    plan = plan_of(whole, SLICES, PRETRAIN)
     stores = stores_bytes(whole, plan, 100, True)
     assert stores == {
         "slices": 100 * 64 * 64 * 5,
@@ -211,7 +220,7 @@ def test_disk_is_counted_by_store() -> None:
 
 def test_what_cannot_fit_is_refused_with_what_would(tmp_path: Path) -> None:
     large = study(features={"tap": "uconv1"})
-    stores = stores_bytes(large, plan_study(large, SLICES, PRETRAIN), 10**9, True)
+    stores = stores_bytes(large, plan_of(large, SLICES, PRETRAIN), 10**9, True)
     with pytest.raises(
         EnvironmentFault, match=r"extract takes .*: lower data\.image_size"
     ) as caught:
@@ -235,7 +244,7 @@ def test_a_smaller_block_is_proposed_where_it_helps(tmp_path: Path) -> None:
     import shutil
 
     large = study(features={"tap": "uconv1"})
-    plan = plan_study(large, SLICES, PRETRAIN)
+    plan = plan_of(large, SLICES, PRETRAIN)
     one = (
         sum(stores_bytes(large, plan, 1, True).values())
         - stores_bytes(large, plan, 0, True)["generate"]
@@ -254,13 +263,9 @@ def test_the_miniature_is_the_study_with_less_of_it() -> None:
     assert (small.classifier.epochs, small.sweep.seeds) == (6, (0, 1, 2))
     arms = shrunk(expand_arms(whole))
     assert [getattr(arm.spec, "epochs", None) for arm in arms] == [None, None, 6, 6]
-    kinds = {
-        kind_of(t) for _, trials in plan_study(whole, SLICES, PRETRAIN).waves() for t in trials
-    }
+    kinds = {kind_of(t) for _, trials in plan_of(whole, SLICES, PRETRAIN).waves() for t in trials}
     assert kinds == {
-        kind_of(t)
-        for _, trials in plan_study(small, SLICES, PRETRAIN, arms).waves()
-        for t in trials
+        kind_of(t) for _, trials in plan_of(small, SLICES, PRETRAIN, arms).waves() for t in trials
     }
 
 

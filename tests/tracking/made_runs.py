@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ def study(storage: Path, **changes: Any) -> StudySpec:
             "acgan": {"epochs": 20},
         },
         "sweep": {"n_synthetic": [100, 300], "seeds": [0, 1, 2]},
+        "controls": "none",
         "storage": str(storage),
     }
     return build_study(body | changes, ARM_CONFIGS)
@@ -76,7 +78,10 @@ def start(study: StudySpec) -> tuple[Path, Plan]:
     folder = study.storage / study.name
     folder.mkdir(parents=True)
     (folder / "study.json").write_text(json.dumps(study.canonical()))
-    return folder, plan_study(study, SLICES)
+    plan = plan_study(study, SLICES)
+    extract = tuple(trial for trial in plan.extract if trial.encoder is None)
+    classify = tuple(trial for trial in plan.classify if not trial.linear)
+    return folder, replace(plan, extract=extract, classify=classify)
 
 
 def write_trial(

@@ -402,7 +402,8 @@ def test_the_chosen_threshold_is_the_mean_over_resampled_patients() -> None:
     for _ in range(2000):
         drawn = rng.choice(np.unique(patient), 12)
         times = np.array([(drawn == name).sum() / (patient == name).sum() for name in patient])
-        each.append(best_threshold(probability, label, times))
+        if times @ label > 0 and times @ (1 - label) > 0:
+            each.append(best_threshold(probability, label, times))
     assert found == pytest.approx(np.mean(each), abs=4 * np.std(each) / 10)
     assert np.std(each) > 0.005
     order = rng.permutation(40)
@@ -410,6 +411,9 @@ def test_the_chosen_threshold_is_the_mean_over_resampled_patients() -> None:
         found
     )
     assert chosen_threshold(probability, np.zeros(40, int), patient) == 0.5
+    # Resamples without the one patient of a rare class do not pull it to a half.
+    rare, alone = np.r_[np.zeros(20, int), 1], np.arange(21).astype(str)
+    assert chosen_threshold(np.r_[np.full(20, 0.01), 0.03], rare, alone) == pytest.approx(0.02)
 
 
 def test_an_absurd_rate_is_a_divergence(cohort: Paths) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from medaug.plan.disk import row_bytes
+from medaug.experiment import is_solved
+from medaug.plan.disk import row_bytes, row_bytes_of
 from medaug.plan.forecast.kinds import Kind, kind_of
 from medaug.plan.forecast.rehearsal import Miniature
 from medaug.plan.forecast.schedule import schedule
@@ -104,9 +105,11 @@ def estimate(
             for trial, kind in zip(trials, kinds, strict=True)
         ]
         warming_s, slots = small.warming_s[title], min(small.slots, len(trials))
-        wall_s = warming_s + schedule((s + small.trial_s for s in seconds), small.slots)
+        starts = [0.0 if is_solved(trial) else small.trial_s for trial in trials]
+        whole = (s + start_s for s, start_s in zip(seconds, starts, strict=True))
+        wall_s = warming_s + schedule(whole, small.slots)
         cpu = [s * kind.cpu_share for s, kind in zip(seconds, kinds, strict=True)]
-        held_s = sum(seconds) + len(trials) * small.trial_s + slots * (small.start_s + warming_s)
+        held_s = sum(seconds) + sum(starts) + slots * (small.start_s + warming_s)
         cpu_s = sum(cpu) + slots * (small.start_cpu_s + warming_s * kinds[0].cpu_share)
         stages.append(
             StageCost(
@@ -196,7 +199,7 @@ def stores_bytes(study: StudySpec, plan: Plan, rows: int, masks: bool) -> Mappin
     row = row_bytes(study)
     return {
         "slices": slices_bytes(study, rows, masks),
-        "extract": len(plan.extract) * rows * row,
+        "extract": sum(rows * row_bytes_of(trial, study) for trial in plan.extract),
         "generate": sum(trial.n for trial in plan.generate) * row,
     }
 

@@ -21,7 +21,8 @@ from medaug.plan.forecast.fit import check_fit, check_stores
 from medaug.plan.forecast.rehearsal import PRETRAIN, SLICES, rehearse
 from medaug.plan.forecast.standin import Patients, rows_of
 from medaug.plan.power import Power, power_of
-from medaug.plan.trials import ArmVariant, Plan, expand_arms, plan_study
+from medaug.plan.trials import Plan, plan_study
+from medaug.plan.variants import ArmVariant, expand_arms
 from medaug.spec import StudySpec
 from medaug.storage import storage_at
 from medaug.sweep.display import Display

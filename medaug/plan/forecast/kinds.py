@@ -9,7 +9,14 @@ from statistics import fmean
 from typing import Any
 
 from medaug.plan.forecast.measured import CPU_S, RAM, VRAM
-from medaug.spec import GenerateTrial, SegmentTrial, TrialConfig
+from medaug.spec import (
+    ClassifyTrial,
+    ExtractTrial,
+    GenerateTrial,
+    LinearSpec,
+    SegmentTrial,
+    TrialConfig,
+)
 from medaug.storage.artifacts import Artifacts
 from medaug.storage.trial_folder import TrialFolder
 
@@ -47,6 +54,11 @@ def kind_of(trial: TrialConfig) -> tuple[str, str]:
     """Trials of one kind differ in fold, seed and number of rows only."""
     if isinstance(trial, GenerateTrial):
         return trial.stage, " ".join(map(str, (trial.arm, *trial.point.values())))
+    if isinstance(trial, ClassifyTrial):
+        solved = isinstance(trial.classifier, LinearSpec)
+        return trial.stage, "" if solved else trial.classifier.kind
+    if isinstance(trial, ExtractTrial):
+        return trial.stage, trial.encoder.kind if trial.encoder else ""
     return trial.stage, (trial.purpose or "") if isinstance(trial, SegmentTrial) else ""
 
 

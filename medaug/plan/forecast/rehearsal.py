@@ -19,7 +19,8 @@ from medaug.plan.forecast.kinds import Kind, kind_of, mean_of, measure
 from medaug.plan.forecast.measured import START_CPU_S, VRAM_THERE, WARM, code_of, run_measured
 from medaug.plan.forecast.schedule import schedule
 from medaug.plan.forecast.standin import Patients, fewer, rows_of, write_stand_in
-from medaug.plan.trials import ArmVariant, plan_study
+from medaug.plan.trials import plan_study
+from medaug.plan.variants import ArmVariant
 from medaug.results.leaderboard import leaderboard_of
 from medaug.results.report.document import write_report
 from medaug.spec import ClassifyTrial, StudySpec, TrackingSpec, TrialConfig
@@ -156,8 +157,11 @@ def miniature(study: StudySpec, patients: Patients) -> StudySpec:
         update={
             "segmenter": segmenter,
             "classifier": study.classifier.at_most(EPOCHS["classify"]),
+            "classifiers": {
+                name: each.at_most(EPOCHS["classify"]) for name, each in study.classifiers.items()
+            },
             "sweep": study.sweep.model_copy(
-                update={"seeds": seeds, "n_synthetic": (n,), "train_rows": None}
+                update={"seeds": seeds, "n_synthetic": (n,), "train_rows": None, "draws": 1}
             ),
         }
     )
@@ -178,7 +182,9 @@ def shrunk(arms: Sequence[ArmVariant]) -> list[ArmVariant]:
 
 def _rows(study: StudySpec) -> int:
     """How many rows the miniature has at most: enough for two batches of everything."""
-    batches = [getattr(each, "batch_size", 1) for each in (study.classifier, *study.arms.values())]
+    batches = [
+        getattr(each, "batch_size", 1) for each in (*study.judges.values(), *study.arms.values())
+    ]
     pixels = study.data.image_size**2
     most = MOST_ROWS
     if study.segmenter is not None:
@@ -200,7 +206,10 @@ def _few(trials: Sequence[TrialConfig]) -> list[TrialConfig]:
         # With added rows, by which an epoch as_published is longer; those who need no generator
         # can be had with any seed.
         order = sorted(classify, key=lambda t: (not t.n_synthetic, seeds.index(t.seed)))
-        return [*order[:CLASSIFIERS]]
+        by_kind: dict[tuple[str, str], list[TrialConfig]] = {}
+        for one in order:
+            by_kind.setdefault(kind_of(one), []).append(one)
+        return [one for group in by_kind.values() for one in group[:CLASSIFIERS]]
     kinds: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for trial in trials:
         kinds.setdefault(code_of(trial), []).append(kind_of(trial))

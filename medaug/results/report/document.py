@@ -156,6 +156,7 @@ def _protocol(run: Evidence) -> Sequence[str]:
     """The rules of the comparison, with this run's numbers."""
     study = run.study
     budgets = {(t.config.fold, t.classified.steps) for t in run.done("classify")}
+    budgets = {(fold, n) for fold, n in budgets if n}  # those that are solved take none
     steps = sorted({n for _, n in budgets})
     real = [row.arm for row in run.board.rows if row.replicates and not row.synthetic]
     controls = list(dict.fromkeys(real))

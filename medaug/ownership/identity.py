@@ -1,0 +1,87 @@
+"""Which study a run's folder holds, and which data: what must not change under one name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from medaug.errors import IntegrityError, UserError
+from medaug.spec import StudySpec, build_study, signature
+from medaug.spec.arms import ARM_CONFIGS
+from medaug.storage.run_folder import refresh_names, study_data
+from medaug.storage.trial_folder import read_json, write_json
+
+
+def free_folder(study: StudySpec) -> Path:
+    """``<storage>/<name>``, which is new or holds this study.
+
+    Raises:
+        UserError: the folder holds another study; names the first key that differs.
+    """
+    folder = study.storage / study.name
+    if (folder / "study.json").exists():
+        before = _decisive(build_study(study_data(folder), ARM_CONFIGS))
+        if difference := _first_difference(before, _decisive(study)):
+            raise UserError(
+                f"{folder}: holds another study ({difference}); give this one another --name or "
+                f"--fork, or `medaug resume {study.name}` to go on with that one"
+            )
+    return folder
+
+
+def claim_folder(study: StudySpec) -> Path:
+    """Write ``study`` into its :func:`free_folder`."""
+    folder = free_folder(study)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    write_json(folder / "study.json", study.canonical())
+    return folder
+
+
+def forked(study: StudySpec) -> StudySpec:
+    """``study``, renamed by its own signature where another one has its name already.
+
+    What the two have in common is not made again: stores and models are shared by content.
+    """
+    refresh_names(study.storage)
+    folder = study.storage / study.name
+    if not (folder / "study.json").exists():
+        return study
+    before = _decisive(build_study(study_data(folder), ARM_CONFIGS))
+    if before == _decisive(study):
+        return study
+    digest = signature({**_decisive(study), "name": ""})
+    return study.model_copy(update={"name": f"{study.name[:57]}-{digest[:6]}"})
+
+
+def check_same_data(folder: Path, slices: str) -> None:
+    """Keep the run in ``folder`` to the scans that it began with.
+
+    Raises:
+        IntegrityError: they are others now; half of the trials would be scored on other patients.
+    """
+    before = read_json(folder / "data.json")
+    if before is None:
+        write_json(folder / "data.json", {"slices": slices})
+    elif before["slices"] != slices:
+        raise IntegrityError(
+            f"{folder}: began with {before['slices']}, but these scans (or this site key) make "
+            f"{slices}; bring the old ones back, or give this run another --name"
+        )
+
+
+def _decisive(study: StudySpec) -> dict[str, Any]:
+    """What a study's results depend on: not where it is kept, tracked or computed."""
+    elsewhere = {"storage", "tracking", "resources"}
+    return {key: value for key, value in study.canonical().items() if key not in elsewhere}
+
+
+def _first_difference(before: Any, now: Any, path: str = "") -> str | None:
+    """``a.b: old -> new`` of the first key that differs, or None."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in dict.fromkeys([*before, *now]):
+            inner = f"{path}.{key}" if path else str(key)
+            if found := _first_difference(before.get(key), now.get(key), inner):
+                return found
+        return None
+    return None if before == now else f"{path}: {before!r} -> {now!r}"

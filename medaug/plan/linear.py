@@ -1,0 +1,76 @@
+"""The plain linear models that every study is compared with, whatever its own classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from medaug.encoders import encoder_of
+from medaug.errors import UserError
+from medaug.experiment import output_name
+from medaug.plan.sizes import Size
+from medaug.spec import ClassifyTrial, ExtractTrial, ProbeSpec, StudySpec, WrittenArm
+from medaug.spec.encoder import EfficientNetLite0Spec, ImageEncoderSpec, PixelsPcaSpec
+
+NONE = WrittenArm(kind="none")
+
+
+def encode_trials(study: StudySpec, slices: str, spec: ImageEncoderSpec) -> list[ExtractTrial]:
+    """A trial for each fold, all the same one where the encoder is frozen.
+
+    Raises:
+        UserError: the encoder's weights or packages are missing.
+    """
+    encoder = encoder_of(spec)
+    name = encoder.name
+    return [
+        ExtractTrial(
+            slices=slices,
+            encoder=spec,  # type: ignore[arg-type]  # one of those that a trial knows
+            encoder_name=name,
+            fold=fold if encoder.fitted else 0,
+            ranks=study.resources.ranks,
+        )
+        for fold in range(study.split.folds)
+    ]
+
+
+def linear_encoders(study: StudySpec) -> dict[str, ImageEncoderSpec]:
+    """By the name of the linear model on top: pixels always, a network's features where one is
+    installed (the extra ``encoders``)."""
+    found: dict[str, ImageEncoderSpec] = {"pixels-probe": PixelsPcaSpec()}
+    network = EfficientNetLite0Spec()
+    own = study.image_encoder
+    if isinstance(own, EfficientNetLite0Spec):
+        network = own  # its features are there anyway
+    try:
+        encoder_of(network).identity()
+    except UserError:
+        return found
+    return {**found, "lite0-probe": network}
+
+
+def linear_rows(
+    study: StudySpec, made: Mapping[str, Sequence[ExtractTrial]], sizes: Sequence[Size]
+) -> Iterator[ClassifyTrial]:
+    """Each of them on the real rows alone; nothing in it happens by chance."""
+    for name, extract in made.items():
+        for fold in range(study.split.folds):
+            for train_rows, draw in sizes:
+                yield ClassifyTrial(
+                    classifier=ProbeSpec(),
+                    classifier_name=name,
+                    arm="none",
+                    kind="none",
+                    synthetic=False,
+                    linear=True,
+                    control=True,
+                    features=output_name(extract[fold]),
+                    maker=NONE,
+                    n_synthetic=0,
+                    train_rows=train_rows,
+                    draw=draw,
+                    protocol=study.protocol,
+                    fold=fold,
+                    seed=study.sweep.seeds[0],
+                    ranks=study.resources.ranks,
+                )

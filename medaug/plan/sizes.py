@@ -1,0 +1,47 @@
+"""Training-set sizes, their draws, and how many real rows each leaves over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from medaug.errors import UserError
+from medaug.experiment.rows import held_back_rows
+from medaug.spec import StudySpec
+from medaug.store import Store
+
+Size = tuple[int | None, int]
+"""Real training rows (None: all), and which draw of them."""
+
+HeldBack = Mapping[int, int]
+"""Real training rows -> the fewest that are left over, over folds and draws."""
+
+
+def sizes_of(study: StudySpec) -> list[Size]:
+    """Every size in every draw; there is one draw of all rows."""
+    if study.sweep.train_rows is None:
+        return [(None, 0)]
+    return [(n, draw) for n in study.sweep.train_rows for draw in range(study.sweep.draws)]
+
+
+def held_back(study: StudySpec, slices: Store) -> HeldBack:
+    """What is left of each fold's training rows.
+
+    Raises:
+        UserError: ``sweep.train_rows`` wants more than some fold can give.
+    """
+    folds = [slices.split("train", fold) for fold in range(study.split.folds)]
+    have = min(map(len, folds))
+    wanted = max(study.sweep.train_rows or (0,))
+    if wanted > have:
+        raise UserError(
+            f"sweep.train_rows: {wanted}, but the smallest fold trains on {have} rows; ask for "
+            f"{have} at most"
+        )
+    return {
+        n: min(
+            len(held_back_rows(train, n, fold, draw))
+            for fold, train in enumerate(folds)
+            for draw in range(study.sweep.draws)
+        )
+        for n in study.sweep.train_rows or ()
+    }

@@ -1,0 +1,72 @@
+"""The arrows of a study in their order, and the search for the arms that go through them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from medaug.plan.trials import Plan, plan_study
+from medaug.plan.variants import ArmVariant, expand_arms
+from medaug.spec import StudySpec, TrialConfig
+from medaug.storage.artifacts import Artifacts
+from medaug.storage.results import ClassifyResult
+from medaug.sweep.display import Display
+from medaug.sweep.events import Outcome
+from medaug.sweep.runner import Sweep
+from medaug.sweep.trial.replicates import share_passes
+from medaug.sweep.tune.space import draw, search
+
+
+def run_waves(plan: Plan, study: StudySpec, sweep: Sweep, display: Display) -> list[Outcome]:
+    """Run the plan's waves in order; trials whose inputs were not made are left out."""
+    outcomes: list[Outcome] = []
+    for title, trials in plan.waves():
+        ready = [trial for trial in trials if has_inputs(trial, Artifacts(study.storage))]
+        display.note_blocked(title, len(trials) - len(ready))
+        if title == "generate" and study.resources.replicates == "fused":
+            share_passes(sweep, ready, study.storage / study.name)
+        asha = study.sweep.asha if title == "generate" else None
+        outcomes += sweep.run(ready, asha=asha)
+    return outcomes
+
+
+def choose_arms(
+    study: StudySpec, slices: str, pretrain_slices: str | None, sweep: Sweep, display: Display
+) -> list[ArmVariant]:
+    """The arms to run with all seeds and folds: the grid's, the drawn, or what Optuna found.
+
+    A search looks at one fold and one seed only, and there at the validation patients: its
+    objective is the classifier's validation loss with the largest number of added rows.
+    """
+    axes = study.sweep
+    if axes.search == "grid" or not axes.space:
+        return expand_arms(study)
+    if axes.search == "random":
+        return expand_arms(study, draw(axes.space, axes.samples, study.split.seed))
+
+    def evaluate(points: Sequence[Mapping[str, Any]]) -> list[float | None]:
+        variants = [expand_arms(study, [point]) for point in points]
+        plans = [
+            plan_study(study, slices, pretrain_slices, arms).only(0, axes.seeds[0], searched)
+            for arms in variants
+        ]
+        outcomes = run_waves(Plan.joined(plans), study, sweep, display)
+        losses = {o.key: loss for o in outcomes if (loss := _validation_loss(o)) is not None}
+        return [
+            min((losses[t.key] for t in plan.classify if t.key in losses), default=None)
+            for plan in plans
+        ]
+
+    searched = {key.partition(".")[0] for key in axes.space}
+    best = search(axes.space, evaluate, samples=axes.samples, mode="min", seed=study.split.seed)
+    return expand_arms(study, [point for point, loss in best[: axes.keep] if loss is not None])
+
+
+def _validation_loss(outcome: Outcome) -> float | None:
+    """Of a classifier's best epoch; None where a trial has made something else, or nothing."""
+    return outcome.result.best_loss if isinstance(outcome.result, ClassifyResult) else None
+
+
+def has_inputs(trial: TrialConfig, artifacts: Artifacts) -> bool:
+    """Whether all that ``trial`` reads has been made."""
+    return all(map(artifacts.has, trial.inputs))
