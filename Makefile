@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: demo test chaos lint audit constraints lock bench clean
+.PHONY: demo test chaos compat lint audit constraints lock bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/medaug run jobs/demo.yaml
@@ -15,6 +15,11 @@ test: $(VENV)/.installed-dev lint
 # Breaks everything that the fault matrix names, and prints one table (some 10 minutes).
 chaos: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.chaos
+
+# The oldest and the newest Ray and MLflow that pyproject.toml allows, each in an environment of its
+# own below .compat/ (some 20 minutes on two cores).
+compat: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.compat
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

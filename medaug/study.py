@@ -26,7 +26,7 @@ from medaug.spec.arms import ARM_CONFIGS
 from medaug.storage.artifacts import Artifacts
 from medaug.storage.probe import check_storage
 from medaug.storage.run_folder import refresh_run, refresh_runs, share_run, study_data
-from medaug.sweep.display import make_display
+from medaug.sweep.display import Display, Silent
 from medaug.sweep.log import LogListener, run_log
 from medaug.sweep.runner import Sweep
 from medaug.tracking.tracker import Tracker
@@ -52,12 +52,13 @@ def run_study(
     address: str | None = None,
     wait: bool = False,
     allow_version_skew: bool = False,
+    display: Display | None = None,
 ) -> Finished:
     """Run ``study`` to its leaderboard, or go on where an earlier run of it stopped.
 
     ``address`` is a running Ray cluster (default: an embedded one); with ``wait``, trials queue
     until the cluster has grown to hold them. ``allow_version_skew``: another version of medaug may
-    have begun it.
+    have begun it. ``display`` shows what happens; None: nothing does.
 
     Raises:
         UserError: bad data, or the name belongs to another study or is running elsewhere.
@@ -69,7 +70,7 @@ def run_study(
     check_storage(study.storage)
     folder = free_folder(study)
     with ExitStack() as stack:
-        display = stack.enter_context(make_display())
+        display = display or Silent()
         tracker = Tracker(study, folder)
         events = LogListener()
         sweep = stack.enter_context(
@@ -88,6 +89,8 @@ def run_study(
         stack.enter_context(run_log(folder))
         sweep.seals.flush()
         stack.enter_context(tracker)
+        if not (folder / "data.json").exists():  # minutes of reading scans are before us
+            sweep.prepare()
         slices, pretrain_slices = make_slices(study, display)
         check_same_data(folder, slices)
         spare = held_back(study, Artifacts(study.storage).open_store(slices))
@@ -115,6 +118,7 @@ def resume_study(
     address: str | None = None,
     wait: bool = False,
     allow_version_skew: bool = False,
+    display: Display | None = None,
 ) -> Finished:
     """Go on with the run in ``folder``; finished trials are not run again.
 
@@ -123,4 +127,10 @@ def resume_study(
     """
     study = build_study(study_data(folder), ARM_CONFIGS)
     study = study.model_copy(update={"storage": folder.parent})
-    return run_study(study, address=address, wait=wait, allow_version_skew=allow_version_skew)
+    return run_study(
+        study,
+        address=address,
+        wait=wait,
+        allow_version_skew=allow_version_skew,
+        display=display,
+    )

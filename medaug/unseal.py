@@ -155,9 +155,9 @@ def _test(
         by_features.setdefault(trial.classify.features, []).append(trial)
     total, probability = sum(map(len, trials.values())), dict[str, np.ndarray]()
     for group in by_features.values():
-        with sealed_rows(group[0].folder, world) as rows:
+        with sealed_rows(group[0], world) as rows:
             for trial in group:
-                classifier = load_classifier(trial.folder, world)
+                classifier = load_classifier(trial, world)
                 probability[trial.config.key] = classifier.predict(rows, world)
                 if progress is not None:
                     progress(len(probability), total, trial.config.title)

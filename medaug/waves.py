@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from medaug.experiment import bundle_by
 from medaug.plan.trials import Plan, plan_study
 from medaug.plan.variants import ArmVariant, expand_arms
 from medaug.spec import StudySpec, TrialConfig
@@ -26,7 +27,7 @@ def run_waves(plan: Plan, study: StudySpec, sweep: Sweep, display: Display) -> l
         if title == "generate" and study.resources.replicates == "fused":
             share_passes(sweep, ready, study.storage / study.name)
         asha = study.sweep.asha if title == "generate" else None
-        outcomes += sweep.run(ready, asha=asha)
+        outcomes += sweep.run(ready, asha=asha, bundle_by=bundle_by)
     return outcomes
 
 

@@ -104,7 +104,7 @@ def test_synthetic_only_shares_the_generators_of_both() -> None:
     assert inputs["dcgan"] == inputs["synthetic_only"]
     alone = [t.arm for t in plan.classify if not t.real_rows]
     assert set(alone) == {"synthetic_only"}
-    assert {t.arm for t in plan.generate} == {"classical", "smote", "dcgan"}
+    assert {t.arm for t in plan.generate} == {"classical", "smote", "gaussian", "flow", "dcgan"}
 
 
 def test_only_study_d_as_published_lets_its_gan_see_more() -> None:

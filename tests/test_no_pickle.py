@@ -18,7 +18,6 @@ import pyarrow as pa
 import pytest
 import torch
 from click.testing import CliRunner
-from medaug.store.files import read_sealed, sealed, sha256_of
 from safetensors import SafetensorError
 
 import medaug
@@ -29,6 +28,8 @@ from medaug.spec import build_study
 from medaug.spec.arms import ARM_CONFIGS
 from medaug.storage.artifacts import MANIFEST as ARTIFACTS_MANIFEST
 from medaug.storage.artifacts import write_manifest
+from medaug.storage.files import sha256_of
+from medaug.storage.manifest import read_sealed, sealed
 from medaug.storage.run_folder import study_data
 from medaug.storage.trial_folder import TrialFolder
 from medaug.train.checkpoint import Ledger

@@ -12,7 +12,7 @@ from medaug.experiment import run_trial
 from medaug.spec import TrialConfig, build_study
 from medaug.spec.arms import ARM_CONFIGS
 from medaug.study import choose_arms, make_slices
-from medaug.sweep.display import make_display
+from medaug.sweep.display import Silent
 from medaug.sweep.events import Outcome
 from medaug.train.world import World
 
@@ -62,9 +62,8 @@ def test_a_search_keeps_the_best_points_for_all_seeds_and_folds(tmp_path: Path, 
     raw = {**STUDY, "storage": str(tmp_path), "sweep": {**STUDY["sweep"], "search": kind}}
     study = build_study(raw, ARM_CONFIGS)
     sweep = Here(tmp_path)
-    with make_display() as display:
-        slices, _ = make_slices(study, display)
-        arms = choose_arms(study, slices, None, sweep, display)  # type: ignore[arg-type]
+    slices, _ = make_slices(study, Silent())
+    arms = choose_arms(study, slices, None, sweep, Silent())  # type: ignore[arg-type]
     drawn = [arm.point["sigma"] for arm in arms if arm.name == "noise"]
     assert [arm.name for arm in arms if arm.name != "noise"] == ["none", "duplicate"]
     if kind == "random":

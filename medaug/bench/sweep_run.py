@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medaug.bench.store_reader import PrivateMemory, private_bytes
 from medaug.bench.sweep_work import trials, wait
 from medaug.spec import ResourceSpec
 from medaug.sweep import Sweep
+
+if TYPE_CHECKING:
+    from medaug.sweep.trial.group import StartRanks
 
 CPUS = 2
 
@@ -20,13 +22,18 @@ CPUS = 2
 def measure(kind: str, n: int, slots: int, seconds: float, storage: Path) -> dict[str, Any]:
     """Run ``n`` trials of ``seconds`` on ``slots`` slots; what the driver spent on them."""
     packed = kind == "packed"
-    cpus = CPUS / slots if packed else 1.0
+    resources = ResourceSpec(cpus_per_rank=CPUS / slots if packed else 1.0)
     configs = trials(n, seconds)
-    place = contextlib.nullcontext() if packed else simulated(slots, seconds)
-    resources = ResourceSpec(cpus_per_rank=cpus)
-    with Sweep(storage / "experiment", storage, resources, cpus=CPUS) as sweep, place:
+    start_ranks = None if packed else _idle_ranks()
+    with Sweep(
+        storage / "experiment",
+        storage,
+        resources,
+        cpus=CPUS if packed else slots,
+        start_ranks=start_ranks,
+    ) as sweep:
         if not packed:  # Ray's start and all imports are no part of what a trial costs
-            sweep.run(trials(1, -1.0), work=wait)
+            sweep.run(trials(slots, -1.0), work=wait)
         before, cpu_s = private_bytes(), time.process_time()
         memory = PrivateMemory()
         memory.start()
@@ -40,15 +47,15 @@ def measure(kind: str, n: int, slots: int, seconds: float, storage: Path) -> dic
         "asked": asked,
         "wall_s": wall_s,
         "cpu_s": cpu_s,
+        "before_bytes": before,
         "grown_bytes": memory.stop() - before,
     }
 
 
-def simulated(slots: int, seconds: float) -> contextlib.AbstractContextManager[None]:
-    """See :mod:`medaug.bench.sweep_slots`, which loads Ray Tune."""
-    from medaug.bench.sweep_slots import in_slots
+def _idle_ranks() -> StartRanks:
+    from medaug.bench.sweep_slots import IdleRanks  # loads Ray Tune
 
-    return in_slots(slots, seconds)
+    return IdleRanks
 
 
 if __name__ == "__main__":

@@ -55,11 +55,11 @@ def init(
     Says what is there, and writes STUDY.csv (one line a scan), STUDY.yaml (a commented study of
     them) and STUDY.html (a preview: pictures, outlines, and all that was left out).
     """
+    from medaug.cli.display import make_display
     from medaug.cli.options import load
     from medaug.data.importers import Options
     from medaug.init import first_look, study_text, write_table
     from medaug.preview import preview
-    from medaug.sweep.display import make_display
 
     out = out or Path(f"{study}.yaml")
     table, page = out.with_suffix(".csv"), out.with_suffix(".html")
@@ -103,10 +103,10 @@ def check(file: Path) -> None:
     FILE is a table (NAME.csv) or a study (NAME.yaml); of a table whose study lies beside it, that
     study's classes and settings count. Exits with 4 where scans cannot be used.
     """
+    from medaug.cli.display import make_display
     from medaug.cli.options import load
     from medaug.data.splits import make_splits
     from medaug.init import check_table, data_of_table
-    from medaug.sweep.display import make_display
 
     beside = file.with_suffix(".yaml")
     study = None

@@ -21,7 +21,10 @@ SET = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one key of the study."
 )
 DATA = click.option(
-    "--data", type=click.Path(path_type=Path), metavar="DIR", help="The folder of scans."
+    "--data",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="The folder of scans, or their table (.csv).",
 )
 
 
@@ -104,7 +107,8 @@ def load(
 
     options = list(overrides)
     if data is not None:
-        options += [f"data.root={json.dumps(str(data))}"]
+        key = "table" if data.suffix.lower() in (".csv", ".tsv") else "root"
+        options += [f"data.{key}={json.dumps(str(data))}"]
     if storage is not None:
         options += [f"storage={json.dumps(display_uri(storage))}"]
     if name is not None:

@@ -34,8 +34,8 @@ def plan(
     """
     began = time.perf_counter()
     study = load(spec, data, overrides, storage, None, quick)  # first: mistakes are told at once
+    from medaug.cli.display import make_display
     from medaug.plan.forecast.forecast import forecast, render
-    from medaug.sweep.display import make_display
 
     loading_s = time.perf_counter() - began
     with make_display() as display:

@@ -75,7 +75,7 @@ def unseal(name: str, storage: Path | None, as_json: bool) -> None:
     Its best configuration, once: the record says when, and after how many were tried.
     """
     from medaug import unseal as opening
-    from medaug.sweep.display import make_display
+    from medaug.cli.display import make_display
 
     folder = checked_run(storage, name)
     with make_display().progress("reading the sealed patients") as progress:
@@ -132,7 +132,13 @@ def verify(name: str, storage: Path | None) -> None:
 
 @click.command()
 @STORAGE
-@click.option("--port", default=5000, show_default=True, help="Port on this machine.")
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=5000,
+    show_default=True,
+    help="Port on this machine.",
+)
 def ui(storage: Path | None, port: int) -> None:
     """Open MLflow on the runs, for this machine only."""
     from medaug.tracking.server import serve

@@ -49,12 +49,14 @@ def run(
     study = load(spec, data, overrides, storage, name, quick)  # first: mistakes are told at once
     if not mkdir:
         storage_at(study.storage).check_parent(study.storage)
+    from medaug.cli.display import make_display
     from medaug.ownership.identity import forked
     from medaug.ownership.watchdog import StorageWatchdog
     from medaug.study import run_study
 
-    with StorageWatchdog(study.storage):
-        finished = run_study(forked(study) if fork else study, address=address, wait=wait)
+    with StorageWatchdog(study.storage), make_display() as display:
+        own = forked(study) if fork else study
+        finished = run_study(own, address=address, wait=wait, display=display)
         _tell(finished)
         if quick:
             click.echo(f"quick run: scores are not meaningful; next: medaug plan {spec}")
@@ -98,13 +100,18 @@ def resume(
             follow=follow,
         )
         return
+    from medaug.cli.display import make_display
     from medaug.ownership.watchdog import StorageWatchdog
     from medaug.study import resume_study
 
     folder = checked_run(storage, name)
-    with StorageWatchdog(folder.parent):
+    with StorageWatchdog(folder.parent), make_display() as display:
         finished = resume_study(
-            folder, address=address, wait=wait, allow_version_skew=allow_version_skew
+            folder,
+            address=address,
+            wait=wait,
+            allow_version_skew=allow_version_skew,
+            display=display,
         )
         _tell(finished)
 

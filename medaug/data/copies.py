@@ -52,9 +52,10 @@ def one_person(
     Raises:
         UserError: a picture has two classes; or two patients that a person wrote.
     """
+    same = same_pictures(rows, base, digests)
     groups = [
         numbers
-        for numbers in same_pictures(rows, base, digests)
+        for numbers in same
         if len({rows[n].label for n in numbers} | {None}) > 2
         or len({rows[n].unit for n in numbers}) > 1
     ]
@@ -68,8 +69,11 @@ def one_person(
                 f"{' and '.join(sorted(map(str, told)))} ({len(numbers)} files of equal content); "
                 "keep the one that is right"
             )
+    notes = []
+    if own := sum(len(numbers) - 1 for numbers in same if numbers not in groups):
+        notes.append(f"{own} files are copies of another one of the same patient")
     if not groups or accept:
-        return list(rows), []
+        return list(rows), notes
     if not merge:
         first = [rows[n] for n in groups[0]]
         raise UserError(
@@ -79,8 +83,9 @@ def one_person(
         )
     joined, people = _joined(rows, groups)
     return joined, [
+        *notes,
         f"{len(groups)} pictures are there under several patients, {people} in all: each such set "
-        "is taken for one patient"
+        "is taken for one patient",
     ]
 
 

@@ -33,7 +33,7 @@ TAGS = (
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PlanarConfiguration"),
     *("PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient"),
-    *("RescaleSlope", "RescaleIntercept", "PixelData"),
+    *("ModalityLUTSequence", "RescaleSlope", "RescaleIntercept", "PixelData"),
 )
 """Every element that is read; none of them describes a person."""
 
@@ -140,8 +140,8 @@ def _check_raster(dataset: Dataset, syntax: UID, n_slices: int, limits: Limits) 
     if frames != 1:
         raise BadFile(f"holds {frames} frames; export one slice per file")
     samples, kind = _whole(dataset, "SamplesPerPixel"), dataset.get("PhotometricInterpretation")
-    if samples != 1 or kind != "MONOCHROME2":
-        raise BadFile("is not MONOCHROME2 with one sample per pixel; save grey values that way")
+    if samples != 1 or kind not in ("MONOCHROME1", "MONOCHROME2"):
+        raise BadFile("is not MONOCHROME with one sample per pixel; save grey values that way")
     allocated, stored = _whole(dataset, "BitsAllocated"), _whole(dataset, "BitsStored")
     if allocated not in (8, 16, 32) or not stored <= allocated:
         raise BadFile(f"{stored} of {allocated} bits per pixel; save 8, 16 or 32")
@@ -178,13 +178,41 @@ def _intensities(part: _Slice) -> NDArray[np.float32]:
     low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
     if stored_HW.min() < low or stored_HW.max() > high:
         raise BadFile(f"pixels use more than {bits} bits, an overlay may be in them; remove it")
-    slope = float(dataset.get("RescaleSlope", 1))
-    intercept = float(dataset.get("RescaleIntercept", 0))
+    slope, values_HW = 1.0, stored_HW.astype(np.float64)
+    if dataset.get("ModalityLUTSequence"):
+        values_HW = _looked_up(stored_HW, dataset)
+    else:  # an empty element is as good as none (PS3.3 C.11.1)
+        slope, intercept = (
+            default if (said := dataset.get(name)) in (None, "") else float(said)
+            for name, default in (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0))
+        )
+        with np.errstate(over="ignore", invalid="ignore"):
+            values_HW = values_HW * slope + intercept
+    if dataset.get("PhotometricInterpretation") == "MONOCHROME1":
+        values_HW = -values_HW  # its lowest value is white: turned, so that bright is bright
     with np.errstate(over="ignore", invalid="ignore"):
-        x_HW = (stored_HW.astype(np.float64) * slope + intercept).astype(np.float32)
+        x_HW = values_HW.astype(np.float32)
     if slope == 0 or not np.isfinite(x_HW).all():
         raise BadFile(f"RescaleSlope = {slope:g} leaves no finite grey values; export it again")
     return x_HW
+
+
+def _looked_up(stored_HW: NDArray[np.integer], dataset: Dataset) -> NDArray[np.float64]:
+    """Through the Modality LUT (PS3.3 C.11.1): what lies outside of it takes its first or last."""
+    try:
+        about = dataset.ModalityLUTSequence[0]
+        n, first, bits = (int(value) for value in about.LUTDescriptor)
+        data = about.LUTData
+        raw = np.frombuffer(data, f"<u{1 if bits <= 8 else 2}") if isinstance(data, bytes) else data
+        table = np.asarray(raw, np.float64)
+    except (AttributeError, ValueError, TypeError, IndexError):
+        raise BadFile("its Modality LUT cannot be read; export the series again") from None
+    n = n or 1 << 16
+    if bits not in range(8, 17) or len(table) < n:
+        raise BadFile("its Modality LUT is not as long as it says; export the series again")
+    if dataset.PixelRepresentation == 1 and first >= 1 << 15:
+        first -= 1 << 16
+    return table[np.clip(stored_HW.astype(np.int64) - first, 0, n - 1)]
 
 
 def _warnings(first: _Slice) -> tuple[str, ...]:

@@ -21,6 +21,8 @@ from medaug.spec.study import SplitSpec
 
 ODD_SPACING = 1.5
 """A spacing this many times the cohort's median, or less than its inverse, is reported."""
+THIN = 3
+"""One side of an axial slice this many times the other."""
 TINY = 24
 """Pixels a side below which an image is too small to show much."""
 SHORTCUT = 0.75
@@ -135,6 +137,13 @@ def oddities(found: Inspection) -> list[str]:
         "scans have voxels far beyond the others' (more than 100 times the median range)": _extreme(
             read
         ),
+        "volumes have axial pixels that are not square, and are not resampled": sum(
+            len(s.spacing_mm) == 3 and _ratio(s.spacing_mm[:2]) > ODD_SPACING for s in sights
+        ),
+        "volumes are thin in their axial plane (acquired in another one?), so that most of a slice "
+        "is padding; reformat them": sum(
+            len(s.size) == 3 and _ratio(s.size[:2]) > THIN for s in sights
+        ),
         "masks are empty": sum(s.masked == 0 for s in read if s.scan.mask is not None),
         "masks cover nine tenths of the scan or more": sum((s.masked or 0) > 0.9 for s in read),
     }
@@ -142,6 +151,10 @@ def oddities(found: Inspection) -> list[str]:
     warned = Counter(text for s in read for text in s.warnings)
     lines += [f"note: {text} ({n} scans)" for text, n in warned.most_common()]
     return [*lines, *_spacing(sights), *_shortcuts(found)]
+
+
+def _ratio(pair: Sequence[float]) -> float:
+    return max(pair) / min(pair)
 
 
 def _kinds(sights: Sequence[Sight]) -> list[str]:

@@ -23,6 +23,7 @@ from medaug.data.nifti import Limits
 from medaug.data.nifti_header import read_header
 from medaug.data.reader import Cut, read_rows
 from medaug.data.sandbox import Sandbox
+from medaug.data.survey import axes_of
 
 THUMBNAIL = 96
 """Side in pixels of what is kept of a scan: its middle slice."""
@@ -44,7 +45,7 @@ class Sight:
     form: str = ""
     """File format and kind of pixels: ``PNG RGB``, ``NIfTI``, ``DICOM``."""
     size: tuple[int, ...] = ()
-    """Width, height and, of volumes, slices, as they are stored."""
+    """Width, height and, of volumes, slices: along Left, Posterior and Superior."""
     spacing_mm: tuple[float, ...] = ()
     slices: int = 1
     """Rows that the study will store."""
@@ -162,13 +163,10 @@ def _header(path: Path, limits: Limits) -> dict[str, Any]:
         return _picture(path)
     with decompressed(path) as (stream, _):
         header = read_header(stream, limits)
-    order = header.shape
-    return {
-        "form": "NIfTI",
-        "size": list(order),
-        "spacing_mm": [float(mm) for mm in header.spacing_mm],
-        "slices": order[2],
-    }
+    order = axes_of(header)
+    size = [header.shape[axis] for axis in order]
+    spacing = [float(header.spacing_mm[axis]) for axis in order]
+    return {"form": "NIfTI", "size": size, "spacing_mm": spacing, "slices": size[2]}
 
 
 def _picture(path: Path) -> dict[str, Any]:

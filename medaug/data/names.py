@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import PurePath
-
 PICTURES = frozenset(
     ".png .jpg .jpeg .jpe .jfif .tif .tiff .bmp .dib .webp .gif .ppm .pgm .jp2 .j2k".split()
 )
@@ -18,15 +16,16 @@ SYSTEM_FOLDERS = frozenset({"__macosx", "$recycle.bin", "@eadir"})
 
 def ending_of(name: str) -> str:
     """``.nii.gz`` of ``a.nii.gz``, ``.png`` of ``b.PNG``: lower case, empty where there is none."""
-    suffixes = PurePath(name).suffixes
-    if len(suffixes) > 1 and suffixes[-1].lower() == ".gz":
-        return "".join(suffixes[-2:]).lower()
-    return suffixes[-1].lower() if suffixes else ""
+    stem, dot, last = name.rpartition("/")[2].lstrip(".").lower().rpartition(".")
+    if not (stem and dot and last):
+        return ""
+    before, dot, kind = stem.rpartition(".")
+    return f".{kind}.gz" if last == "gz" and before and dot else f".{last}"
 
 
 def stem_of(name: str) -> str:
     """The name without its folder and ending."""
-    base = PurePath(name).name
+    base = name.rpartition("/")[2]
     return base[: len(base) - len(ending_of(base))] or base
 
 

@@ -93,11 +93,11 @@ def _slices(scan: Scan, limits: Limits) -> tuple[int, tuple[float, float, float]
         return len(series_files(scan.path)), None
     with decompressed(scan.path) as (stream, _):
         header = read_header(stream, limits)
-    order = _axes(header)
+    order = axes_of(header)
     return header.shape[order[2]], tuple(header.spacing_mm[axis] for axis in order)  # type: ignore[return-value]
 
 
-def _axes(header: Header) -> list[int]:
+def axes_of(header: Header) -> list[int]:
     """The stored axes that run (nearly) to Left, Posterior and Superior."""
     if not header.oriented:
         return [0, 1, 2]

@@ -13,8 +13,8 @@ import io
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from medaug.data.canonical import alike_classes, alike_ids, is_blank, tidy
@@ -186,6 +186,8 @@ def _row(found: Table, line: int, cells: Mapping[str, str], columns: Mapping[str
 
     def paths(role: str) -> tuple[str, ...]:
         written = cells[columns[role]].strip() if role in columns else ""
+        if "/" not in written:  # as Windows writes paths
+            written = written.replace("\\", "/")
         return tuple(
             part.strip().removeprefix("./") for part in written.split(JOIN) if part.strip()
         )
@@ -343,11 +345,3 @@ def _cells(row: Row, base: Path) -> dict[str, str]:
         "part": "" if row.part == STUDY else row.part,
         "slice": "" if row.slice is None else str(row.slice),
     }
-
-
-def rebased(rows: Iterable[Row], to: Callable[[str], str]) -> list[Row]:
-    """The rows with every path changed by ``to``."""
-    return [
-        replace(row, files=tuple(map(to, row.files)), masks=tuple(map(to, row.masks)))
-        for row in rows
-    ]

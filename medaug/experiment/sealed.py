@@ -6,31 +6,45 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol
 
 from medaug.errors import UserError
 from medaug.experiment.extract import features_of
 from medaug.experiment.solve import solved
 from medaug.spec import ClassifyTrial, ExtractTrial, LinearSpec, TrialConfig
 from medaug.storage.artifacts import Artifacts
-from medaug.storage.results import ClassifyResult
+from medaug.storage.results import ClassifyResult, TrialResult
 from medaug.storage.trial_folder import TrialFolder
 from medaug.store import Store
 from medaug.train.checkpoint import Checkpoint, Ledger
 from medaug.train.classify import Classifier, classifier_of
 from medaug.train.world import World
 
-T = TypeVar("T", bound=TrialConfig)
+
+class Trained(Protocol):
+    """A trial of stage ``classify`` as it was read back: a ``TrialRecord``."""
+
+    @property
+    def config(self) -> TrialConfig: ...
+
+    @property
+    def result(self) -> TrialResult | None: ...
+
+    @property
+    def folder(self) -> Path:
+        """Its own; that of a trial which ran in a bundle does not exist."""
+        ...
 
 
-def load_classifier(folder: Path, world: World) -> Classifier:
-    """The classifier of the finished trial in ``folder``: the best epoch, from its ledger.
+def load_classifier(trial: Trained, world: World) -> Classifier:
+    """The classifier of a finished trial: from its ledger, or solved again.
 
     Raises:
         UserError: the trial is not finished, or its checkpoints are gone.
         IntegrityError: its checkpoint is damaged.
     """
-    config, result = _config(folder, ClassifyTrial), _folder(folder).result()
+    config, result, folder = trial.config, trial.result, trial.folder
+    assert isinstance(config, ClassifyTrial)
     if not isinstance(result, ClassifyResult):
         raise UserError(f"{folder}: not finished; resume the run")
     if isinstance(config.classifier, LinearSpec):  # milliseconds, and it is the same again
@@ -51,8 +65,8 @@ def load_classifier(folder: Path, world: World) -> Classifier:
 
 
 @contextmanager
-def sealed_rows(folder: Path, world: World) -> Iterator[Store]:
-    """The sealed patients' rows for the classifier of the trial in ``folder``.
+def sealed_rows(trial: Trained, world: World) -> Iterator[Store]:
+    """The sealed patients' rows for the classifier of a trial.
 
     Where rows are features, the fold's U-Net or the encoder makes those of the sealed slices now;
     they are gone when the block ends. Order, labels and patients are the same for all folds.
@@ -60,28 +74,21 @@ def sealed_rows(folder: Path, world: World) -> Iterator[Store]:
     Raises:
         UserError: a store or the U-Net is gone.
     """
-    artifacts, name = _artifacts(folder), _config(folder, ClassifyTrial).features
+    assert isinstance(trial.config, ClassifyTrial)
+    folder, name = trial.folder, trial.config.features
+    artifacts = _artifacts(folder)
     features = artifacts.open_store(name)
     if features.provenance.encoder is None:
         yield features.split("test")
         return
-    extract = _config(folder.with_name(name.removeprefix("features-")), ExtractTrial)
+    extract = TrialFolder(folder.parents[1], name.removeprefix("features-")).config()
+    assert isinstance(extract, ExtractTrial)
     slices = artifacts.open_store(extract.slices)
     with tempfile.TemporaryDirectory(prefix=".unsealing-", dir=artifacts.storage) as private:
         out = Path(private) / "features-test"
         for _ in features_of(extract, slices, out, world, artifacts, sealed=True):
             pass
         yield Store.open(out)
-
-
-def _folder(trial: Path) -> TrialFolder:
-    return TrialFolder(trial.parents[1], trial.name)
-
-
-def _config(trial: Path, kind: type[T]) -> T:
-    config = _folder(trial).config()
-    assert isinstance(config, kind)
-    return config
 
 
 def _artifacts(trial: Path) -> Artifacts:

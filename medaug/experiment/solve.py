@@ -70,8 +70,12 @@ class _Fold:
         return FlatRows.of(self.train, self.pool)
 
     @cached_property
+    def choosing(self) -> Store:
+        return choosing_rows(self.features, self.fold)
+
+    @cached_property
     def val(self) -> FlatRows:
-        return FlatRows.of(choosing_rows(self.features, self.fold), self.pool)
+        return FlatRows.of(self.choosing, self.pool)
 
     @cached_property
     def held_out(self) -> Store:
@@ -96,7 +100,6 @@ class _TrainingSet:
     """Their numbers in the fold's training rows."""
     store: Store
     flat: FlatRows
-    patients: int
 
 
 class _Desk:
@@ -109,7 +112,7 @@ class _Desk:
         self._fold: _Fold
         self._sets: dict[Hashable, _TrainingSet] = {}
         self._prepared: dict[Hashable, Prepared] = {}
-        self._exposures: dict[Hashable, Exposure] = {}
+        self._fits: dict[Hashable, tuple[Exposure, int, int]] = {}
         self._made_key: Hashable = None
         self._made: tuple[Store, FlatRows]
 
@@ -117,7 +120,7 @@ class _Desk:
         fold, real = self._rows_for(config)
         found = self.classifier(config)
         probability = found.probability(fold.flat_held_out.x).astype(float)
-        exposure = self._exposure(config, fold, real)
+        exposure, train_rows, train_patients = self._fitted_to(config, fold, real)
         return ClassifyResult(
             scores=scores_of(
                 fold.held_out.labels, probability, found.threshold, fold.held_out.classes
@@ -127,8 +130,8 @@ class _Desk:
             history=(found.scores,),
             predictions=fold.blank.model_copy(update={"probability": PackedArray.of(probability)}),
             steps=0,
-            train_rows=len(real.rows) if config.real_rows else 0,
-            train_patients=real.patients if config.real_rows else 0,
+            train_rows=train_rows,
+            train_patients=train_patients,
             split=fold.features.manifest["splits"]["hash"],
             lineage=lineage_of(exposure),
             exposure=exposure,
@@ -144,6 +147,7 @@ class _Desk:
         return fit_linear(
             *(spec, real.flat, self._added(config, fold, real), fold.val),
             only_added=not config.real_rows,
+            refit=_refits(config),
             prepared=self._prepared[key],
         )
 
@@ -152,7 +156,7 @@ class _Desk:
         assert isinstance(spec, LinearSpec)
         key = (config.features, config.fold, spec.pool)
         if key != self._fold_key:
-            for cache in (self._sets, self._prepared, self._exposures):
+            for cache in (self._sets, self._prepared, self._fits):
                 cache.clear()
             features = self._artifacts.open_store(config.features)
             self._fold_key, self._fold = key, _Fold(features, config.fold, spec.pool)
@@ -179,8 +183,7 @@ class _Desk:
                 raise TooFewRows(f"{n} more real rows wanted, but only {len(rest)} are held back")
             return _part(fold.flat_train, rest[:n])
         assert isinstance(arm, ResampleArm)
-        val = choosing_rows(fold.features, fold.fold)
-        context = ArmContext(real.store, val, config.seed, self._world)
+        context = ArmContext(real.store, fold.choosing, config.seed, self._world)
         return _part(real.flat, arm.rows(context, n))
 
     def _made_rows(self, config: ClassifyTrial, fold: _Fold) -> tuple[Store, FlatRows]:
@@ -193,22 +196,37 @@ class _Desk:
             self._made_key, self._made = key, (store, FlatRows.of(store, fold.pool))
         return self._made
 
-    def _exposure(self, config: ClassifyTrial, fold: _Fold, real: _TrainingSet) -> Exposure:
-        key = (config.train_rows, config.draw, config.rows, config.real_rows)
-        if key not in self._exposures:
+    def _fitted_to(
+        self, config: ClassifyTrial, fold: _Fold, real: _TrainingSet
+    ) -> tuple[Exposure, int, int]:
+        """Exposure, and how many real rows of how many patients the classifier is fitted to."""
+        key = (config.train_rows, config.draw, config.rows, config.real_rows, _refits(config))
+        if key not in self._fits:
             added = self._made_rows(config, fold)[0] if config.rows and config.n_synthetic else None
-            trained = real.store if config.real_rows else real.store.select(np.arange(0))
-            self._exposures[key] = exposure_of(fold.features, fold.fold, trained, added)
-        return self._exposures[key]
+            trained = _trained(config, fold, real)
+            exposure = exposure_of(fold.features, fold.fold, trained, added)
+            self._fits[key] = exposure, len(trained), len(np.unique(trained.patients))
+        return self._fits[key]
+
+
+def _refits(config: ClassifyTrial) -> bool:
+    """Whether the validation rows join the real ones at the end: see ``LinearSpec.refit``."""
+    spec, whole = config.classifier, config.train_rows is None and config.real_rows
+    return isinstance(spec, LinearSpec) and spec.refit and whole and config.protocol == "honest"
+
+
+def _trained(config: ClassifyTrial, fold: _Fold, real: _TrainingSet) -> Store:
+    """The real rows that the classifier is fitted to."""
+    if not config.real_rows:
+        return real.store.select(np.arange(0))
+    return Store.concat(real.store, fold.choosing) if _refits(config) else real.store
 
 
 def _training_set(fold: _Fold, config: ClassifyTrial) -> _TrainingSet:
     rows = np.arange(len(fold.train))
     if config.train_rows is not None:
         rows = np.flatnonzero(first_rows(fold.train, config.train_rows, config.fold, config.draw))
-    store = fold.train.select(rows)
-    patients = len(np.unique(store.patients))
-    return _TrainingSet(rows, store, _part(fold.flat_train, rows), patients)
+    return _TrainingSet(rows, fold.train.select(rows), _part(fold.flat_train, rows))
 
 
 def _part(rows: FlatRows, index: np.ndarray) -> FlatRows:

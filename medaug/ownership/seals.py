@@ -24,6 +24,7 @@ OF_THE_RUN = ("study.json", "data.json", "leakage.json", "unsealed.json", "unsea
 """Files by a run's ``study.json`` that numbers or their meaning depend on."""
 OF_A_TRIAL = ("config.json", "result.json", "epochs.jsonl")
 OF_BUNDLES = ("bundles/*/part-*.jsonl", "bundles/*/trials.json")
+OF_RESULTS = ("trials/*/result.json", "bundles/*/part-*.jsonl")
 FIRST_SEALED = (0, 2)
 FLUSH_S = 5.0
 
@@ -82,8 +83,8 @@ def check_run(folder: Path) -> Sealing:
         _refuse_without_journal(folder)
         return Sealing(None)
     gone = check_files(folder, record)
-    results = [path.parent.name for path in (folder / "trials").glob("*/result.json")]
-    loose = [key for key in results if f"trials/{key}/result.json" not in record.files]
+    results = [path for pattern in OF_RESULTS for path in folder.glob(pattern)]
+    loose = [path for path in results if path.relative_to(folder).as_posix() not in record.files]
     return Sealing(record, tuple(gone), len(results), len(loose))
 
 
@@ -93,33 +94,44 @@ def vouched(trial: Path) -> bool:
     Where this machine has a site's key, that run has to have sealed it; what was never sealed, or
     has been changed, is left alone with a line, and whoever wants it runs the trial itself.
     """
-    run, result = trial.parents[1], f"trials/{trial.name}/result.json"
+    return _are_vouched(trial.parents[1], f"trials/{trial.name}", [trial / "result.json"])
+
+
+def vouched_bundles(run: Path) -> bool:
+    """The same of all trials that ``run`` has in bundles."""
+    files = [path for pattern in OF_BUNDLES for path in run.glob(pattern)]
+    return _are_vouched(run, "bundles", files)
+
+
+def _are_vouched(run: Path, below: str, wanted: Iterable[Path]) -> bool:
     try:
-        own = _files_by_trial(run).get(trial.name, {})
+        own = _files_by_folder(run).get(below, {})
         gone = check_files(run, Record(files=own))
     except IntegrityError as damage:
         log.warning("%s; not taken over from there", damage)
         return False
-    if result not in own and seal_key() is not None:
-        log.warning("%s: run %s has not sealed it; not taken over", trial / "result.json", run.name)
+    loose = [path for path in wanted if path.relative_to(run).as_posix() not in own]
+    if loose and seal_key() is not None:
+        log.warning("%s: run %s has not sealed it; not taken over", loose[0], run.name)
         return False
     return not gone
 
 
-def _files_by_trial(run: Path) -> dict[str, dict[str, str]]:
+def _files_by_folder(run: Path) -> dict[str, dict[str, str]]:
     """What the journal of ``run`` vouches for; read once while it does not change."""
     path = run / JOURNAL
     version = path.stat() if path.exists() else None
-    return _read_by_trial(run, (version.st_size, version.st_mtime_ns) if version else None)
+    return _read_by_folder(run, (version.st_size, version.st_mtime_ns) if version else None)
 
 
 @functools.lru_cache(maxsize=64)
-def _read_by_trial(run: Path, version: tuple[int, int] | None) -> dict[str, dict[str, str]]:
+def _read_by_folder(run: Path, version: tuple[int, int] | None) -> dict[str, dict[str, str]]:
     record = read_journal(run, seal_key()) or Record()
     found: dict[str, dict[str, str]] = {}
     for name, sha256 in record.files.items():
-        if name.startswith("trials/"):
-            found.setdefault(name.split("/")[1], {})[name] = sha256
+        parts = name.split("/")
+        below = "/".join(parts[:2]) if parts[0] == "trials" else parts[0]
+        found.setdefault(below, {})[name] = sha256
     return found
 
 
@@ -151,7 +163,8 @@ class RunSeals:
     def heed(self, *args: Any) -> None:
         """Of all other events nothing is kept."""
 
-    on_wave_start = on_trial_start = on_place = on_epoch = on_wave_end = heed
+    on_wave_start = on_trial_start = on_bundle_start = on_bundle_end = heed
+    on_place = on_epoch = on_wave_end = heed
 
     def flush_when_due(self) -> None:
         """:meth:`flush` if some seconds have passed: more of them where it takes long."""
@@ -208,7 +221,7 @@ def _refuse_without_journal(folder: Path) -> None:
         begun = tuple(int(part) for part in str(note["medaug"]).split(".")[:2])
     except (KeyError, ValueError):
         return
-    if begun >= FIRST_SEALED and any((folder / "trials").glob("*/result.json")):
+    if begun >= FIRST_SEALED and any(any(folder.glob(pattern)) for pattern in OF_RESULTS):
         raise IntegrityError(
             f"{folder / JOURNAL}: missing, though medaug {note['medaug']} began this run; restore "
             f"it from a backup, or delete {folder / 'trials'} and `medaug resume {folder.name}`, "

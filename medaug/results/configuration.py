@@ -65,12 +65,17 @@ class Configuration:
             return set()
         return {(trial.config.fold, trial.classified.steps) for trial in self.done}
 
-    def expected(self, study: StudySpec, draws: int) -> int:
+    def expected(self, study: StudySpec) -> int:
         """Replicates that the study plans: one seed is enough where there is no chance."""
         seeds = len(study.sweep.seeds)
         if self.without_chance:
             seeds = min(seeds, len({trial.config.seed for trial in self.trials}))
-        return study.split.folds * seeds * draws
+        return study.split.folds * seeds * draws_of(study, self.about.train_rows)
+
+
+def draws_of(study: StudySpec, train_rows: int | None) -> int:
+    """Draws of a training set of so many rows; there is one draw of all rows."""
+    return study.sweep.draws if train_rows is not None else 1
 
 
 def by_configuration(trials: Iterable[TrialRecord], n_classes: int) -> list[Configuration]:
@@ -81,19 +86,7 @@ def by_configuration(trials: Iterable[TrialRecord], n_classes: int) -> list[Conf
     return [Configuration.of(group, n_classes) for group in groups.values()]
 
 
-def draws_by_size(found: Iterable[Configuration]) -> dict[int | None, int]:
-    """Draws of the training set of each size, as many as any configuration was begun with."""
-    draws: dict[int | None, set[int]] = {}
-    for each in found:
-        draws.setdefault(each.about.train_rows, set()).update(
-            trial.classify.draw for trial in each.trials
-        )
-    return {size: len(names) for size, names in draws.items()}
-
-
-def row_of(
-    found: Configuration, study: StudySpec, makers: Mapping[str, TrialRecord], draws: int
-) -> Row:
+def row_of(found: Configuration, study: StudySpec, makers: Mapping[str, TrialRecord]) -> Row:
     """The row of a configuration without its interval; ``makers``: generators by their rows."""
     about, classes = found.about, study.data.classes
     names = sorted({trial.classify.rows or "" for trial in found.done})
@@ -116,10 +109,10 @@ def row_of(
         classifier=about.classifier_name,
         linear=about.linear,
         control=about.control,
-        draws=draws,
+        draws=draws_of(study, about.train_rows),
         real_rows=_real_rows(found),
         replicates=len(found.done),
-        expected=found.expected(study, draws),
+        expected=found.expected(study),
         patients=len(found.hits.patients) if found.hits else 0,
         mean=float(found.hits.totals.mean()) if found.hits else math.nan,
         low=math.nan,

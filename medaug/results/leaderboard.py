@@ -13,7 +13,7 @@ from pathlib import Path
 from medaug.audit.leakage import leakage_of
 from medaug.metrics.board import Board
 from medaug.ownership.seals import planned
-from medaug.results.configuration import Configuration, by_configuration, draws_by_size, row_of
+from medaug.results.configuration import Configuration, by_configuration, row_of
 from medaug.results.judge import comparable, judge
 from medaug.results.records import read_study, read_trials
 from medaug.results.rows import LEAK, Leaderboard, Row
@@ -32,8 +32,7 @@ def leaderboard_of(folder: Path) -> Leaderboard:
     }
     classify = (trial for trial in trials if trial.config.stage == "classify")
     found = by_configuration(classify, len(study.data.classes))
-    draws = draws_by_size(found)
-    rows = [row_of(each, study, makers, draws[each.about.train_rows]) for each in found]
+    rows = [row_of(each, study, makers) for each in found]
     peers = list(zip(rows, found, strict=True))
     hits = {title: each.hits for title, each in comparable(peers).items() if each.hits is not None}
     board = Board(hits)

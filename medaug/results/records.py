@@ -11,6 +11,7 @@ from typing import Any
 from medaug.errors import IntegrityError, UserError
 from medaug.metrics.predictions import Predictions
 from medaug.spec import ClassifyTrial, GenerateTrial, StudySpec, TrialConfig, written_study
+from medaug.storage.bundle_folder import Bundled, Member
 from medaug.storage.results import ClassifyResult, TrialResult
 from medaug.storage.run_folder import study_data
 from medaug.storage.trial_folder import TrialFolder
@@ -55,10 +56,17 @@ class TrialRecord:
         """(seed, draw, fold)."""
         return self.config.seed, getattr(self.config, "draw", 0), self.config.fold
 
+    member: Member | None = None
+    """How it ended, where it ran in a bundle; its ``folder`` does not exist then."""
+
     @cached_property
     def epochs(self) -> list[dict[str, Any]]:
         """The lines of ``epochs.jsonl``: ``epoch``, ``metrics``, ``seconds``, ``save_seconds``,
-        ``time`` (when it was safe). An epoch that had to be redone appears twice."""
+        ``time`` (when it was safe). An epoch that had to be redone appears twice. A trial of a
+        bundle has one."""
+        if self.member is not None:
+            took = {"seconds": self.member.seconds, "save_seconds": 0.0}
+            return [{"epoch": 1, "metrics": {}, **took, "time": self.member.time}]
         return TrialFolder(self.folder.parents[1], self.folder.name).epochs()
 
     @cached_property
@@ -99,13 +107,25 @@ def read_study(folder: Path) -> StudySpec:
 
 
 def read_trials(folder: Path) -> Iterator[TrialRecord]:
-    """Every trial of the run in ``folder``, in the order of their keys."""
+    """Every trial of the run in ``folder``: those with folders of their own in the order of their
+    keys, then those of bundles in that order."""
+    bundled = {record.config.key: record for record in _read_bundled(folder)}
     for path in sorted((folder / "trials").glob("*/config.json")):
-        yield read_trial(path.parent)
+        record = read_trial(path.parent)
+        twin = bundled.get(
+            record.config.key
+        )  # it ran by itself at one time, in a bundle at another
+        if twin is None or twin.result is None or record.result is not None:
+            bundled.pop(record.config.key, None)
+            yield record
+    yield from bundled.values()
 
 
 def read_trial(path: Path) -> TrialRecord:
-    """The trial whose own folder this is."""
+    """The trial whose own folder this is, or would be if it had not run in a bundle."""
+    if not (path / "config.json").exists():
+        for record in _read_bundled(path.parents[1], path.name):
+            return record
     folder = TrialFolder(path.parents[1], path.name)
     config = folder.config()
     if (result := folder.result()) is not None:
@@ -115,6 +135,25 @@ def read_trial(path: Path) -> TrialRecord:
     if (failure := folder.failure()) is not None:
         return TrialRecord(config, "failed", None, path, failure["error"])
     return TrialRecord(config, "unfinished", None, path)
+
+
+def _read_bundled(folder: Path, *keys: str) -> Iterator[TrialRecord]:
+    """The trials of bundles, or those of ``keys``."""
+    bundled = Bundled(folder)
+    trials = bundled.trials()
+    wanted = sorted(trials.keys() & keys if keys else trials)
+    members = bundled.members(wanted)
+    for key in wanted:
+        member, path = members.get(key), folder / "trials" / key
+        if member is None:
+            yield TrialRecord(trials[key], "unfinished", None, path)
+        elif member.result is None:
+            assert member.failure is not None
+            error = member.failure["error"]
+            yield TrialRecord(trials[key], "failed", None, path, error, member)
+        else:
+            status = member.result.status
+            yield TrialRecord(trials[key], status, member.result, path, None, member)
 
 
 def predictions_of(trials: Iterable[TrialRecord], n_classes: int) -> Predictions:

@@ -86,6 +86,11 @@ class LinearSpec(ClassifierSpec):
 
     components: Positive | None = 100
     """Principal components of the real training rows that are kept; None: all numbers of a row."""
+    refit: bool = True
+    """When penalty (or temperature) and threshold are chosen, fit once more with the validation
+    patients' rows among the real ones. Only in protocol ``honest``, where they are not scored, with
+    all of a fold's training rows, whose number is not what the study is about, and not for arms
+    without real rows."""
 
 
 class ProbeSpec(LinearSpec):

@@ -16,7 +16,7 @@ from medaug.storage import storage_at
 from medaug.storage.trial_folder import FILES, read_json
 
 _NO_RUNS = {"stores", "models"}
-_RECORD = re.compile(r"(trials/[^/]+/)?[^/.][^/]*\.(json|jsonl|log)")
+_RECORD = re.compile(r"((trials|bundles)/[^/]+/)?[^/.][^/]*\.(json|jsonl|log)")
 _OF_THIS_NODE = re.compile(r"(lease-\d+\.json|mlflow.*)")
 """Leases change by conditional writes only; what MLflow has heard, each machine knows itself."""
 

@@ -54,10 +54,19 @@ class TrialFolder:
     def claim(self, config: TrialConfig) -> None:
         """Make the folder and write ``config.json`` (labels and ranks may change on resume)."""
         assert config.key == self.key
+        self.make()
         with storage_faults(self.path):
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             value = config.model_dump(mode="json")
             write_json(self.path / "config.json", value, durable=False)  # rewritten by every run
+
+    def make(self) -> None:
+        """Have the folder itself.
+
+        Raises:
+            EnvironmentFault: the storage does not take it.
+        """
+        with storage_faults(self.path):
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def config(self) -> TrialConfig:
         """The trial, of one of the four stages.
@@ -73,7 +82,9 @@ class TrialFolder:
             return parse_trial(data or {})
         except (ValueError, KeyError) as why:
             remedy = f"delete {self.path} and resume the run, which makes it again"
-            raise IntegrityError(f"{path}: describes no trial ({_first(why)}); {remedy}") from None
+            raise IntegrityError(
+                f"{path}: describes no trial ({complaint(why)}); {remedy}"
+            ) from None
 
     def result(self) -> TrialResult | None:
         """The result of a finished trial, else None.
@@ -89,7 +100,7 @@ class TrialFolder:
             return parse_result(data)
         except (ValueError, KeyError, TypeError) as why:
             remedy = "delete it and resume the run, which runs the trial again"
-            raise IntegrityError(f"{path}: holds no result ({_first(why)}); {remedy}") from None
+            raise IntegrityError(f"{path}: holds no result ({complaint(why)}); {remedy}") from None
 
     def finish(self, result: TrialResult) -> None:
         """Record the result; from now on the trial is never run again."""
@@ -131,7 +142,10 @@ class TrialFolder:
 
     def reopen(self) -> None:
         """Forget an earlier failure or early stop: the trial runs on."""
-        for path in (self.path / "failure.json", self.path / "stopped.json"):
+        self._forget("failure.json", "stopped.json")
+
+    def _forget(self, *names: str) -> None:
+        for path in (self.path / name for name in names):
             if path.exists():
                 storage_at(path).remove(path)
 
@@ -166,7 +180,7 @@ class TrialFolder:
         return int(rows[-1]["epoch"]) if rows else 0
 
 
-def _first(why: Exception) -> str:
+def complaint(why: Exception) -> str:
     """The first complaint about a file, in a few words."""
     if isinstance(why, ValidationError):
         detail = why.errors(include_url=False, include_context=False, include_input=False)[0]

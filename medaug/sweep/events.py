@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from medaug.spec import TrialConfig
 from medaug.storage.results import TrialResult
+
+if TYPE_CHECKING:
+    from medaug.sweep.trial.bundle import Bundle
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +36,8 @@ class Outcome:
     """One line: class of failure, what happened, and the next thing to try."""
     seconds: float = 0.0
     """Wall time of the trial in this run, its restarts included."""
+    bundle: str = ""
+    """Key of the bundle that it ran in, if it did."""
 
     @property
     def storage_failed(self) -> bool:
@@ -52,7 +57,13 @@ class Listener(Protocol):
     def on_trial_start(self, config: TrialConfig) -> None:
         """A trial got its resources, for the first time or again after a restart."""
 
-    def on_place(self, config: TrialConfig, device: str) -> None:
+    def on_bundle_start(self, bundle: Bundle) -> None:
+        """As ``on_trial_start``, of many short trials; each tells its end only."""
+
+    def on_bundle_end(self, bundle: Bundle) -> None:
+        """All trials of the bundle have ended, or are interrupted."""
+
+    def on_place(self, unit: TrialConfig | Bundle, device: str) -> None:
         """The trial's ranks compute on ``device``: told with its first epoch, and when it moves."""
 
     def on_epoch(self, config: TrialConfig, epoch: int, metrics: Mapping[str, float]) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from medaug.errors import EnvironmentFault, Interrupted, MedaugError, TrialsFailed
 from medaug.spec import TrialConfig
 from medaug.sweep.events import Outcome
+from medaug.sweep.trial.bundle import Bundle
 
 NAME = "medaug.log"
 FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
@@ -36,15 +37,22 @@ class LogListener:
         log.info("%s %s starts: %s, fold %s, seed %s", config.stage, config.key, config.title,
                  config.fold, config.seed)  # fmt: skip
 
-    def on_place(self, config: TrialConfig, device: str) -> None:
-        log.debug("%s computes on %s", config.key, device.partition(" @ ")[0])
+    def on_bundle_start(self, bundle: Bundle) -> None:
+        log.info("bundle %s starts: %s", bundle.key, bundle.title)
+
+    def on_bundle_end(self, bundle: Bundle) -> None:
+        log.info("bundle %s over", bundle.key)
+
+    def on_place(self, unit: TrialConfig | Bundle, device: str) -> None:
+        log.debug("%s computes on %s", unit.key, device.partition(" @ ")[0])
 
     def on_epoch(self, config: TrialConfig, epoch: int, metrics: Mapping[str, float]) -> None:
         shown = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
         log.debug("%s epoch %d: %s", config.key, epoch, shown)
 
     def on_trial_end(self, outcome: Outcome) -> None:
-        level = logging.WARNING if outcome.status in ("failed", "diverged") else logging.INFO
+        usual = logging.DEBUG if outcome.bundle else logging.INFO
+        level = logging.WARNING if outcome.status in ("failed", "diverged") else usual
         why = f": {outcome.error}" if outcome.error else ""
         log.log(level, "%s %s after epoch %d, %.1f s%s", outcome.key, outcome.status,
                 outcome.epoch, outcome.seconds, why)  # fmt: skip

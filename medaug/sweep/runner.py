@@ -7,25 +7,29 @@ its ledger; nothing of Tune's own state is ever read.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medaug.errors import EnvironmentFault, Interrupted
 from medaug.ownership.lease import Lease
-from medaug.ownership.seals import RunSeals, check_run, vouched
+from medaug.ownership.seals import RunSeals, check_run
 from medaug.ownership.signals import StopRequests
 from medaug.ownership.version import note_version
 from medaug.spec import AshaSpec, ResourceSpec, TrialConfig
+from medaug.storage.bundle_folder import BundleFolder
 from medaug.storage.probe import check_storage
-from medaug.storage.results import TrialResult
 from medaug.storage.run_folder import refresh_run
 from medaug.storage.trial_folder import TrialFolder
 from medaug.sweep.cluster.start import Cluster
-from medaug.sweep.events import Listener, Listeners, Outcome, Status
+from medaug.sweep.ended import ended_before
+from medaug.sweep.events import Listener, Listeners, Outcome
+from medaug.sweep.trial.bundle import Bundle, BundleBy, pack, run_bundle
 from medaug.sweep.trial.rank import run_trial
 
 if TYPE_CHECKING:
+    from medaug.sweep.trial.bundle import BundleWork
+    from medaug.sweep.trial.group import StartRanks
     from medaug.sweep.trial.rank import Work
 
 log = logging.getLogger(__name__)
@@ -39,7 +43,8 @@ class Sweep:
 
     ``experiment`` is the folder that holds ``trials/``; ``storage`` is where stores and models are
     shared. All nodes must see both. While it is open, this process is the experiment's only writer
-    and owns the stop signals.
+    and owns the stop signals. ``start_ranks`` is for measuring the sweep itself: trials then ask
+    what it gives them instead of processes.
 
     Raises, on entering:
         UserError: another process runs this experiment, or another version of medaug began it
@@ -59,6 +64,7 @@ class Sweep:
         wait: bool = False,
         allow_version_skew: bool = False,
         cpus: int | None = None,
+        start_ranks: StartRanks | None = None,
     ) -> None:
         self._experiment = experiment.absolute()
         self._storage = storage.absolute()
@@ -68,6 +74,7 @@ class Sweep:
         self._wait = wait
         self._allow_version_skew = allow_version_skew
         self._cluster = Cluster(address, cpus)
+        self._start_ranks = start_ranks
         self._lease = Lease(self._experiment)
         self._signals = StopRequests()
 
@@ -91,17 +98,31 @@ class Sweep:
             self._signals.give_back()
             self._lease.release()
 
+    def prepare(self) -> None:
+        """Start or join the cluster now, and see that a trial fits into it.
+
+        Raises:
+            EnvironmentFault: there is no cluster, or it is too small (without ``wait``).
+        """
+        self._cluster.start()
+        self._signals.own()
+        if not self._wait:
+            self._cluster.require(self._resources.ranks, self._resources)
+
     def run(
         self,
         configs: Sequence[TrialConfig],
         *,
         work: Work = run_trial,
         asha: AshaSpec | None = None,
+        bundle_by: BundleBy = lambda config: None,
+        bundle_work: BundleWork = run_bundle,
     ) -> list[Outcome]:
         """Run a wave of trials (of one stage) and return an outcome for each, in their order.
 
         A failing trial does not stop the others. ``work`` is a function of a module that
-        the workers can import.
+        the workers can import. Trials for which ``bundle_by`` gives a group are run many at once,
+        those of a group next to each other, by ``bundle_work``.
 
         Raises:
             EnvironmentFault: a trial does not fit into the cluster, or the storage is full or does
@@ -111,19 +132,18 @@ class Sweep:
         """
         if not configs:
             return []
-        outcomes = self._ended_before(configs, asha)
+        outcomes = ended_before(configs, self._experiment, self._storage, halved=asha is not None)
         todo = {config.key: config for config in configs if config.key not in outcomes}
         self._check()
         ends = {key: outcome.status for key, outcome in outcomes.items()}
         self.seals.begin([config.key for config in configs], ends, todo)
-        if todo:
-            self._start(todo.values())
-            self.seals.flush()
+        units = self._start(list(todo.values()), bundle_by) if todo else {}
+        self.seals.flush()
         n = len(todo) + len(outcomes)
         self._listeners.tell("on_wave_start", configs[0].stage, n, len(outcomes))
         try:
-            if todo:
-                outcomes |= self._run(todo, work, asha, ended=outcomes)
+            if units:
+                outcomes |= self._run(units, work, bundle_work, asha, ended=outcomes)
         finally:
             self._listeners.tell("on_wave_end")
             self.seals.flush()
@@ -142,70 +162,47 @@ class Sweep:
         """What the workers of each node may use; the cluster has to be there: after a run."""
         return self._cluster.memory_bytes()
 
-    def _ended_before(
-        self, configs: Sequence[TrialConfig], asha: AshaSpec | None
-    ) -> dict[str, Outcome]:
-        outcomes = {}
-        for config in configs:
-            folder = TrialFolder(self._experiment, config.key)
-            result = folder.result() or self._finished_elsewhere(config)
-            if result is not None:
-                status: Status = "diverged" if result.status == "diverged" else "reused"
-                outcomes[config.key] = Outcome(config.key, status, folder.epoch(), result)
-            elif asha and (stopped := folder.stopped()) is not None:
-                outcomes[config.key] = Outcome(config.key, "stopped", stopped["epoch"])
-        return outcomes
-
-    def _finished_elsewhere(self, config: TrialConfig) -> TrialResult | None:
-        """The result of the same trial in another run on this storage, if what it made is still
-        there. A key is the hash of all that decides the outcome, so it is taken over as it is."""
-        from medaug.storage.artifacts import (
-            Artifacts,  # and torch with it, which trials' own actors do without
-        )
-
-        artifacts = Artifacts(self._storage)
-        for found in sorted(self._experiment.parent.glob(f"*/trials/{config.key}/result.json")):
-            other = TrialFolder(found.parents[2], config.key)
-            result = other.result()
-            if (
-                result is not None
-                and result.status == "done"
-                and all(map(artifacts.has, result.made))
-                and vouched(other.path)
-            ):
-                folder = TrialFolder(self._experiment, config.key)
-                folder.claim(config)
-                folder.reopen()
-                folder.adopt(other)
-                return result
-        return None
-
-    def _start(self, configs: Iterable[TrialConfig]) -> None:
-        """Claim the trials' folders and have a cluster that can hold them."""
+    def _start(
+        self, configs: Collection[TrialConfig], bundle_by: BundleBy
+    ) -> dict[str, TrialConfig | Bundle]:
+        """Have a cluster that can hold the trials, and claim their folders."""
         self._cluster.start()
         self._signals.own()
-        ranks = 0
-        for config in configs:
-            ranks = max(ranks, config.ranks)
-            folder = TrialFolder(self._experiment, config.key)
-            folder.claim(config)
-            folder.reopen()
+        ranks = max(config.ranks for config in configs)
         if not self._wait:
             self._cluster.require(ranks, self._resources)
+        units = pack(configs, bundle_by, self.slots(ranks))
+        for unit in units:
+            if isinstance(unit, Bundle):
+                BundleFolder(self._experiment, unit.key).claim_all(unit.trials)
+            else:
+                folder = TrialFolder(self._experiment, unit.key)
+                folder.claim(unit)
+                folder.reopen()
+        return {unit.key: unit for unit in units}
 
     def _run(
         self,
-        todo: dict[str, TrialConfig],
+        units: dict[str, TrialConfig | Bundle],
         work: Work,
+        bundle_work: BundleWork,
         asha: AshaSpec | None,
         ended: dict[str, Outcome],
     ) -> dict[str, Outcome]:
         from medaug.sweep.trial.trainable import Wave
         from medaug.sweep.tune.wave import TuneRun
 
-        name = f"{work.__module__}:{work.__qualname__}"
-        wave = Wave(self._experiment, self._storage, self._resources, name, self._lease.number)
-        run = TuneRun(wave, todo, asha, ended, self._listeners, self._signals.asked)
+        wave = Wave(
+            self._experiment,
+            self._storage,
+            self._resources,
+            _name_of(work),
+            _name_of(bundle_work),
+            self._lease.number,
+        )
+        run = TuneRun(
+            wave, units, asha, ended, self._listeners, self._signals.asked, self._start_ranks
+        )
         run.start()
         while not run.wait(seconds=0.5):
             self.seals.flush_when_due()
@@ -225,3 +222,7 @@ class Sweep:
     def _check(self) -> None:
         if self._signals.asked.is_set():
             raise Interrupted(f"stopped by {self._signals.name}; `medaug resume` goes on")
+
+
+def _name_of(function: Any) -> str:
+    return f"{function.__module__}:{function.__qualname__}"

@@ -20,6 +20,7 @@ from medaug.results.records import TrialRecord, read_trial
 from medaug.spec import ClassifyTrial, GenerateTrial, StudySpec
 from medaug.storage.files import write_whole
 from medaug.tracking import uri as place
+from medaug.tracking.configurations import Configurations, send_configurations
 from medaug.tracking.params import finite, study_params, trial_params
 from medaug.tracking.runs import Point, Run, Runs
 
@@ -65,6 +66,7 @@ class Mirror:
         self._trials.clear()
         self.__dict__.pop("runs", None)
         self.__dict__.pop("parent", None)
+        self.__dict__.pop("configurations", None)
 
     @cached_property
     def runs(self) -> Runs:
@@ -88,6 +90,14 @@ class Mirror:
         }
         self.runs.log(run, params=study_params(self.study), tags=tags)
         return run
+
+    @cached_property
+    def configurations(self) -> Configurations:
+        return Configurations(self.folder)
+
+    def send_bundles(self) -> None:
+        """Send what MLflow has not got of trials that ran in bundles."""
+        send_configurations(self, self.configurations)
 
     def send_sweep(self, status: str) -> None:
         """``running``, ``done``, ``interrupted`` or ``failed``."""

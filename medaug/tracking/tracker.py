@@ -27,10 +27,13 @@ if TYPE_CHECKING:
         @property
         def key(self) -> str: ...
 
+        @property
+        def bundle(self) -> str: ...
+
 
 log = logging.getLogger(__name__)
 
-SWEEP, BOARD = "sweep", "leaderboard"
+SWEEP, BUNDLES, BOARD = "sweep", "bundles", "leaderboard"
 """What there can be news of, beside the trials by their keys."""
 
 PACE_S = 1.0
@@ -116,6 +119,7 @@ class Tracker:
         self._board = board
         for key in self._mirror.trial_keys():
             self._backlog.add(key)
+        self._backlog.add(BUNDLES)
         self._backlog.add(BOARD)
         self._end("done", FINISH_S)
 
@@ -126,13 +130,21 @@ class Tracker:
         self._running.add(config.key)
         self._backlog.add(config.key)
 
-    def on_place(self, config: TrialConfig, device: str) -> None:
+    def on_bundle_start(self, bundle: object) -> None:
+        """There is nothing to show of it yet."""
+
+    def on_bundle_end(self, bundle: object) -> None:
+        self._backlog.add(BUNDLES)
+
+    def on_place(self, unit: object, device: str) -> None:
         """Of interest while it runs only."""
 
     def on_epoch(self, config: TrialConfig, epoch: int, metrics: Mapping[str, float]) -> None:
         self._backlog.add(config.key)
 
     def on_trial_end(self, outcome: Outcome) -> None:
+        if outcome.bundle:
+            return  # told with the others of its bundle
         self._running.discard(outcome.key)
         self._backlog.add(outcome.key)
 
@@ -161,6 +173,7 @@ class Tracker:
         self._note_status()
         for key in self._mirror.trial_keys():  # earlier runs may not have sent all of them
             self._backlog.add(key)
+        self._backlog.add(BUNDLES)
         while names := self._backlog.take():
             name = names[0]
             try:
@@ -184,6 +197,8 @@ class Tracker:
             self._mirror.send_sweep(self._status)
             if self._had_trouble and self._leaving.is_set():
                 self._mirror.runs.tidy()
+        elif name == BUNDLES:
+            self._mirror.send_bundles()
         elif name == BOARD:
             from medaug.tracking.showcase import show
 
@@ -237,6 +252,7 @@ def sync(folder: Path) -> int:
     status = read_status(folder)
     try:
         sent = sum(mirror.send_trial(key) for key in mirror.trial_keys())
+        mirror.send_bundles()
         if is_finished(folder):
             show(mirror, leaderboard_of(folder))
         mirror.send_sweep("interrupted" if status == "running" else status)

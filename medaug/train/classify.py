@@ -64,13 +64,14 @@ def train_classifier(
     *,
     only_added: bool = False,
     steps_per_epoch: int | None = None,
+    refit: bool = False,
     resume: Checkpoint | None = None,
 ) -> Iterator[Progress]:
     """Train on ``real`` and ``added`` rows; the last Progress carries a :class:`Classifier`.
 
     See :func:`medaug.train.network.train_network` and :func:`medaug.train.linear.fit_linear`. A
     linear classifier has one epoch, no use for ``seed`` and ``steps_per_epoch``, and is fitted by
-    every rank alike.
+    every rank alike; a network has no use for ``refit``.
 
     Raises:
         UserError: no rows, rows without a label, a class without rows, or settings that do not fit.
@@ -91,7 +92,9 @@ def train_classifier(
         return
     more = None if added is None else FlatRows.of(added, spec.pool)
     found = fit_linear(
-        spec, FlatRows.of(real, spec.pool), more, FlatRows.of(val, spec.pool), only_added=only_added
+        *(spec, FlatRows.of(real, spec.pool), more, FlatRows.of(val, spec.pool)),
+        only_added=only_added,
+        refit=refit,
     )
     tensors = {name: torch.from_numpy(each) for name, each in found.tensors().items()}
     yield Progress(1, dict(found.scores), Checkpoint(1, 0, tensors, found.facts()), found)

@@ -8,7 +8,7 @@ share - standardisation and principal components of the same real training rows 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
@@ -24,8 +24,8 @@ from medaug.metrics.generative import gap_gmp
 from medaug.spec.classifier import LinearSpec, ProbeSpec, build_classifier
 from medaug.store import Store
 from medaug.train.choice import chosen_threshold
-from medaug.train.means import fit_means
-from medaug.train.probe import LinearFit, fit_probe, unit
+from medaug.train.means import Logits, fit_means, temperature
+from medaug.train.probe import Judge, LinearFit, fit_probe, unit
 from medaug.train.space import FeatureSpace
 from medaug.train.weighting import (
     class_counts,
@@ -216,6 +216,7 @@ class LinearJob:
     added: FlatRows | None
     val: FlatRows
     only_added: bool = False
+    refit: bool = False
 
 
 def prepare(spec: LinearSpec, real: FlatRows, val: FlatRows) -> Prepared:
@@ -238,15 +239,18 @@ def fit_linear(
     val: FlatRows,
     *,
     only_added: bool = False,
+    refit: bool = False,
     prepared: Prepared | None = None,
 ) -> LinearClassifier:
     """Fit on ``real`` and ``added`` rows; ``val`` chooses penalty, temperature and threshold.
 
     With ``only_added``, real rows decide the standardisation and the components, and nothing else.
-    Validation rows are never fitted to, although that would give some ten more rows: a threshold
-    and a penalty chosen on rows that were fitted to would be those of an overfitted classifier.
 
     Args:
+        refit: when all is chosen, fit once more with ``val`` among the real rows. The threshold is
+            the one before, chosen on rows that had not been fitted to. On EfficientNet features of
+            149 head CTs it is worth .02 to .03 of balanced accuracy, a quarter more rows being a
+            quarter more rows; it is for studies of all rows, not of their number.
         prepared: what :func:`prepare` gave for the same ``spec.components``, ``real`` and ``val``.
 
     Raises:
@@ -258,27 +262,49 @@ def fit_linear(
     with one_thread():
         codes, label = _used(prepared, real, added, only_added)
         counts = class_counts(label, real.classes)
-        n_classes, shift = len(counts), logit_shift(counts, spec.weighting)
-        val_weight = patient_weights(val.patient)
-        choosing = val_weight
+        shift = logit_shift(counts, spec.weighting)
+        weight = patient_weights(val.patient)
         if spec.weighting != "none":  # its probabilities are those under classes of equal size
-            choosing = equal_classes(val.label, val_weight, n_classes)
-        weights = class_weights(counts)[label] if spec.weighting == "class_weights" else None
+            weight = equal_classes(val.label, weight, len(counts))
 
         def judge(logits: np.ndarray) -> float:
-            return log_loss(logits + shift, val.label, choosing)
+            return log_loss(logits + shift, val.label, weight)
 
-        if isinstance(spec, ProbeSpec):
-            fit = fit_probe(codes, label, weights, spec.c_grid, prepared.val_codes, judge)
-        else:
-            fit = fit_means(spec.kind, codes, label, prepared.val_codes, val.label, val_weight)
+        def cool(logits: Logits) -> float:
+            return temperature(logits(prepared.val_codes), val.label, weight)
+
+        grid = spec.c_grid if isinstance(spec, ProbeSpec) else ()
+        fit = _fit(spec, codes, label, counts, grid, prepared.val_codes, judge, cool)
         val_logits = fit.logits(prepared.val_codes)
         scores = {**fit.chosen, "val/loss": judge(val_logits)}
-        probability = softmax(val_logits + shift, axis=1)
         threshold = 0.5
-        if spec.threshold == "validation" and n_classes == 2:
-            threshold = chosen_threshold(probability[:, 1], val.label, val.patient)
+        if spec.threshold == "validation" and len(counts) == 2:
+            probability = softmax(val_logits + shift, axis=1)[:, 1]
+            threshold = chosen_threshold(probability, val.label, val.patient)
+        if refit:
+            codes, label = np.r_[codes, prepared.val_codes], np.r_[label, val.label]
+            counts = class_counts(label, real.classes)
+            shift = logit_shift(counts, spec.weighting)
+            c, t = 10 ** scores.get("log10_c", 0), 10 ** scores.get("log10_temperature", 0)
+            nothing = codes[:0]
+            fit = _fit(spec, codes, label, counts, (c,), nothing, lambda _: 0.0, lambda _: t)
         return _on_rows(spec, prepared.space, fit, shift, threshold, scores)
+
+
+def _fit(
+    spec: LinearSpec,
+    codes: np.ndarray,
+    label: np.ndarray,
+    counts: np.ndarray,
+    c_grid: Sequence[float],
+    val_codes: np.ndarray,
+    judge: Judge,
+    cool: Callable[[Logits], float],
+) -> LinearFit:
+    if not isinstance(spec, ProbeSpec):
+        return fit_means(spec.kind, codes, label, cool)
+    weights = class_weights(counts)[label] if spec.weighting == "class_weights" else None
+    return fit_probe(codes, label, weights, c_grid, val_codes, judge)
 
 
 def fit_many(spec: LinearSpec, jobs: Iterable[LinearJob]) -> Iterator[tuple[Any, LinearClassifier]]:
@@ -297,6 +323,7 @@ def fit_many(spec: LinearSpec, jobs: Iterable[LinearJob]) -> Iterator[tuple[Any,
             fit_linear(
                 *(spec, job.real, job.added, job.val),
                 only_added=job.only_added,
+                refit=job.refit,
                 prepared=prepared,
             ),
         )

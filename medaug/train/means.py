@@ -5,21 +5,20 @@ On few or badly labelled rows they are hard to beat, and they cost nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from medaug.train.probe import LinearFit, unit
+
+Logits = Callable[[np.ndarray], np.ndarray]
 
 LOWEST, HIGHEST = 1e-3, 1e3
 """Of the temperature, against the logits' own deviation."""
 
 
 def fit_means(
-    kind: str,
-    codes: np.ndarray,
-    label: np.ndarray,
-    val_codes: np.ndarray,
-    val_label: np.ndarray,
-    val_weight: np.ndarray,
+    kind: str, codes: np.ndarray, label: np.ndarray, choose: Callable[[Logits], float]
 ) -> LinearFit:
     """``class_mean`` or ``cosine_mean`` with probabilities.
 
@@ -28,11 +27,9 @@ def fit_means(
     classes and left out, which makes it linear. ``cosine_mean``: logits cos(z - m, m_k - m) / T,
     m the mean of the class means.
 
-    T is chosen on validation rows (see :func:`temperature`).
-
     Args:
         codes: (n, k) float64; label (n,) of 0..K-1, each class among them.
-        val_weight: (n_val,), of equal sum for each patient.
+        choose: T from a function from codes to logits at T = 1.
     """
     means = np.stack([codes[label == k].mean(0) for k in range(int(label.max()) + 1)])
     centre = means.mean(0)
@@ -44,15 +41,14 @@ def fit_means(
         # Seen from the centre, so that the squares are small numbers.
         bias = -0.5 * (directions**2).sum(1) - directions @ centre
         at_one = LinearFit(directions.T, bias, {})
-    own = float((at_one.logits(codes) - at_one.logits(codes).mean(1, keepdims=True)).std())
-    t = own * temperature(at_one.logits(val_codes) / max(own, 1e-300), val_label, val_weight)
-    t = max(t, 1e-300)
+    t = choose(at_one.logits)
     chosen = {"log10_temperature": float(np.log10(t))}
     return LinearFit(at_one.weight / t, at_one.bias / t, chosen, at_one.centre)
 
 
 def temperature(logits: np.ndarray, label: np.ndarray, weight: np.ndarray) -> float:
-    """What logits (n, K) are to be divided by: the T of the lowest weighted log loss.
+    """What logits (n, K) are to be divided by: the T of the lowest weighted log loss; ``weight``
+    (n,) is of equal sum for each patient.
 
     Classes weigh alike, since class means know no shares. Targets are smoothed as by Platt (1999),
     with the patients' number in the place of the rows', or a handful of patients that happen to be
@@ -70,9 +66,11 @@ def temperature(logits: np.ndarray, label: np.ndarray, weight: np.ndarray) -> fl
     np.fill_diagonal(target, sure)
     share = equal_classes(label, weight, n_classes)
 
+    own = max(float((logits - logits.mean(1, keepdims=True)).std()), 1e-300)
+
     def loss(log_t: float) -> float:
-        log_p = log_softmax(logits / np.exp(log_t), axis=1)
+        log_p = log_softmax(logits / (own * np.exp(log_t)), axis=1)
         return -float((share[:, None] * target[label] * log_p).sum())
 
     bounds = np.log([LOWEST, HIGHEST])
-    return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
+    return own * float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))

@@ -130,6 +130,7 @@ def test_pictures_that_are_made_when_needed_are_the_same(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_thirty_thousand_images() -> None:
     """All of 60 planted copies, exact and near, and nothing else."""
     n, side, rng = 30_000, 64, np.random.default_rng(0)

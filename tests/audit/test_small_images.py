@@ -18,7 +18,7 @@ from medaug.spec import load_study
 from medaug.spec.arms import ARM_CONFIGS
 from medaug.storage.artifacts import Artifacts
 from medaug.study import look_for_leaks, make_slices
-from medaug.sweep.display import make_display
+from medaug.sweep.display import Silent
 
 CHEST_XRAY = Path(__file__).parents[2] / "jobs" / "chest_xray.yaml"
 PATIENTS, SIDE = 20, 160
@@ -61,9 +61,8 @@ def test_small_images_are_compared_larger(
     study = load_study(CHEST_XRAY, ARM_CONFIGS, options)
     run = tmp_path / "runs" / "small"
     run.mkdir(parents=True)
-    with make_display() as display:
-        slices, _ = make_slices(study, display)
-        look_for_leaks(study, slices, run, display)
+    slices, _ = make_slices(study, Silent())
+    look_for_leaks(study, slices, run, Silent())
     found = leakage_of(run)
     assert found is not None
     assert (found.rows, len(found.leaks)) == (PATIENTS, 1)

@@ -81,7 +81,7 @@ def test_nothing_depends_on_the_sealed_patients(
 def test_a_classifier_comes_back_as_it_predicted(finished: Path) -> None:
     for trial in classifiers(finished)[:6]:
         store = Artifacts(finished.parent).open_store(trial.classify.features)
-        classifier = load_classifier(trial.folder, CPU)
+        classifier = load_classifier(trial, CPU)
         again = classifier.predict(store.split("eval", trial.config.fold), CPU)
         assert trial.result is not None
         assert np.array_equal(again, trial.classified.predictions.probability.array())
@@ -93,7 +93,7 @@ def test_sealed_features_are_those_of_the_folds_unet_and_do_not_stay(features: P
     known = Artifacts(features.parent).open_store(trial.classify.features)
     assert not len(known.split("test"))
     before = sorted(features.parent.rglob("*"))
-    with sealed_rows(trial.folder, CPU) as rows:
+    with sealed_rows(trial, CPU) as rows:
         assert rows.schema == known.schema
         assert np.array_equal(rows.units, sealed(features).units)
         assert rows.splits == known.splits
@@ -115,8 +115,8 @@ def test_the_scores_are_those_of_the_folds_votes(finished: Path) -> None:
         own = [trial for trial in trials if trial.config.seed == seed]
         votes = []
         for trial in own:
-            with sealed_rows(trial.folder, CPU) as rows:
-                votes.append(load_classifier(trial.folder, CPU).predict(rows, CPU)[:, 1])
+            with sealed_rows(trial, CPU) as rows:
+                votes.append(load_classifier(trial, CPU).predict(rows, CPU)[:, 1])
         threshold = np.mean([t.classified.threshold for t in own])
         accuracies.append(balanced_accuracy_score(label, np.mean(votes, 0) >= threshold))
         areas.append(roc_auc_score(label, np.mean(votes, 0)))
@@ -197,7 +197,7 @@ def test_a_classifier_whose_checkpoints_are_gone_is_named(finished: Path) -> Non
     for checkpoint in trial.folder.glob("ep_*"):
         shutil.rmtree(checkpoint)
     if isinstance(trial.classify.classifier, LinearSpec):  # it is solved again
-        assert load_classifier(trial.folder, CPU).threshold == trial.classified.threshold
+        assert load_classifier(trial, CPU).threshold == trial.classified.threshold
         return
     with pytest.raises(UserError, match="checkpoints are gone; delete result"):
-        load_classifier(trial.folder, CPU)
+        load_classifier(trial, CPU)

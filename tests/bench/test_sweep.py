@@ -30,7 +30,7 @@ def test_the_controller_is_measured_in_slots(tmp_path: Path) -> None:
 
     assert [told["trials"] for told in result.details["simulated"]] == [8]
     found = {figure.subject: figure for figure in result.figures}
-    assert found["controller CPU per trial"].value > 0
+    assert found["driver CPU per trial"].value > 0
     assert "stubs" in result.notes[0]
 
 
@@ -62,13 +62,17 @@ def test_overhead_is_slot_seconds_over_training_seconds() -> None:
 
 
 def test_growth_compares_the_largest_sweep_with_the_smallest() -> None:
-    told = [
-        {"trials": 100, "cpu_s": 1.0, "wall_s": 2.0, "grown_bytes": 1 << 20},
-        {"trials": 200, "cpu_s": 3.0, "wall_s": 5.0, "grown_bytes": 2 << 20},
-    ]
+    small = {"trials": 100, "cpu_s": 1.0, "wall_s": 2.0, "before_bytes": 1 << 29}
+    large = {"trials": 200, "cpu_s": 4.0, "wall_s": 5.0, "before_bytes": 1 << 29}
+    told = [{**small, "grown_bytes": 1 << 20}, {**large, "grown_bytes": 100 << 20}]
 
-    *_, growth, memory = _controller_figures(told, _SIZES["quick"])
+    figures = _controller_figures(told, _SIZES["quick"])
 
-    assert growth.value == pytest.approx(1.5)
-    assert growth.met is False
-    assert memory.value == pytest.approx(1024 / 100)
+    cpu = [figure.met for figure in figures if figure.subject == "driver CPU per trial"]
+    assert cpu[:2] == [True, False]
+    memory = [figure for figure in figures if figure.subject == "driver memory"]
+    assert [figure.value for figure in memory] == [513, 612]
+    assert [figure.met for figure in memory] == [True, False]
+    *_, growth, per_trial = figures
+    assert growth.value == pytest.approx(2.0)
+    assert per_trial.value == pytest.approx(99 * 1024 / 100)

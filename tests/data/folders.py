@@ -533,6 +533,45 @@ def noise_everywhere(root: Path) -> Is:
     return Is(12, 12, AB)
 
 
+def people_in_another_table(root: Path) -> Is:
+    for i in range(12):
+        picture(root / ab(i) / f"n{i}.png")
+    table(
+        root / "metadata.csv",
+        "filename,subject,age",
+        ([f"n{i}.png", f"s{i // 4}x{ab(i)[0]}", 50] for i in range(12)),
+    )
+    return Is(12, 6, AB)
+
+
+def folders_with_spaces_and_nfd(root: Path) -> Is:
+    for i in range(12):
+        name = (
+            "normal",
+            "normal ",
+            unicodedata.normalize("NFC", "tumör"),
+            unicodedata.normalize("NFD", "tumör"),
+        )
+        picture(root / name[i % 4] / f"n{i}.png")
+    return Is(12, 12, ("normal", "tumör"))
+
+
+def unpacked_twice(root: Path) -> Is:
+    for i in range(12):
+        picture(root / f"chest_xray/train/{ab(i)}/person{i}_virus_{i}.png")
+        copy = root / f"chest_xray/chest_xray/train/{ab(i)}/person{i}_virus_{i}.png"
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes((root / f"chest_xray/train/{ab(i)}/person{i}_virus_{i}.png").read_bytes())
+    return Is(24, 12, AB)
+
+
+def paths_of_windows(root: Path) -> Is:
+    listed(root, {"class": ab})
+    text = (root / "scans.csv").read_text()
+    (root / "scans.csv").write_text(text.replace("x/", "x\\"))
+    return Is(12, 12, AB)
+
+
 FOLDERS: dict[str, Build] = {
     f.__name__: f
     for f in (
@@ -545,6 +584,7 @@ FOLDERS: dict[str, Build] = {
         *(patients_over_classes, pred_folder, busi, mask_folders, mask_words, seg_in_any_case),
         *(mask_listed_as_scan, brats_2020, brats_2023, nnunet_v2, msd_task01, bids),
         *(dicom_mixed_endings, dicom_nested, dicom_two_series, medmnist, noise_everywhere),
+        *(people_in_another_table, folders_with_spaces_and_nfd, unpacked_twice, paths_of_windows),
     )
 } | {
     f"patient_column_{name}": patient_named(name)

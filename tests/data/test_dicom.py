@@ -5,6 +5,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from pydicom import Dataset
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, RLELossless
 
 from medaug.data.dicom import TAGS, read_series
@@ -153,3 +154,31 @@ def test_doubts_are_warnings(tmp_path):
     assert read_series(tmp_path / "s").warnings == (
         "no BodyPartExamined: if these are heads, see that they are defaced",
     )
+
+
+def test_an_empty_rescale_is_none_and_a_lut_is_looked_up(tmp_path):
+    def empty(dataset, index):
+        dataset.RescaleSlope, dataset.RescaleIntercept = None, None
+
+    write_series(tmp_path / "plain", X)
+    write_series(tmp_path / "empty", X, change=empty)
+    plain = read_series(tmp_path / "plain").x_XYZ
+    np.testing.assert_array_equal(read_series(tmp_path / "empty").x_XYZ, plain)
+
+    def with_lut(dataset, index):
+        lut = Dataset()
+        lut.LUTDescriptor = [4096, 0, 16]
+        lut.LUTData = (np.arange(4096, dtype="<u2") * 3 + 7).tobytes()
+        lut["LUTData"].VR = "OW"
+        lut.ModalityLUTType = "US"
+        dataset.ModalityLUTSequence = [lut]
+
+    write_series(tmp_path / "lut", X, change=with_lut)
+    np.testing.assert_array_equal(read_series(tmp_path / "lut").x_XYZ, plain * 3 + 7)
+
+
+def test_monochrome1_is_turned_so_that_bright_is_bright(tmp_path):
+    write_series(tmp_path / "two", X)
+    write_series(tmp_path / "one", X, PhotometricInterpretation="MONOCHROME1")
+    two, one = read_series(tmp_path / "two").x_XYZ, read_series(tmp_path / "one").x_XYZ
+    np.testing.assert_array_equal(one, -two)

@@ -14,7 +14,7 @@ from medaug.spec.arms import ARM_CONFIGS
 from medaug.spec.classifier import LINEAR, NETWORKS
 
 DEMO = Path(__file__).parents[2] / "jobs" / "demo.yaml"
-HEAVY = ("torch", "ray", "mlflow", "pyarrow", "sklearn", "scipy")
+HEAVY = ("torch", "ray", "mlflow", "pyarrow", "sklearn")
 
 
 @pytest.mark.parametrize(

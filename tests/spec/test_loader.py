@@ -48,7 +48,7 @@ def test_numbers_are_what_json_calls_numbers(tmp_path: Path, text: str, value: f
         ("classifier: {balanced_sampler: no}\n", "valid boolean"),
         ("classifier: {balanced_sampler: true, weighting: logit_adjust}\n", "balance twice: take one"),
         ("classifier: {early_stop: 3}\n", "classifier: early_stop waits for a better epoch: set final to best_epoch"),
-        ("classifier: {kind: probe, epochs: 3}\n", "study.yaml:3: classifier.epochs: unknown key; choose from c_grid, components, kind, pool, threshold, weighting"),
+        ("classifier: {kind: probe, epochs: 3}\n", "study.yaml:3: classifier.epochs: unknown key; choose from c_grid, components, kind, pool, refit, threshold, weighting"),
         ("classifier: {kind: probe, component: 3}\n", "classifier.component: unknown key; did you mean 'components'?"),
         ("classifier: {kind: probe, c_grid: []}\n", "classifier.c_grid: is empty"),
         ("classifier: {components: 3}\n", "classifier.components: unknown key"),

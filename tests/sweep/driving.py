@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -17,6 +18,13 @@ from medaug.storage.trial_folder import TrialFolder
 
 HERE = Path(__file__).parent
 EPOCHS, SECONDS = 8, 0.25
+
+
+AS_IN_A_CONTAINER = (
+    *("unshare", "--pid", "--fork", "--kill-child", "--mount-proc"),
+    *("sh", "-c", '"$@"; exit $?', "sh"),
+)
+"""Runs a command as the child of process 1."""
 
 
 class Driver:
@@ -31,11 +39,13 @@ class Driver:
         epochs: int = EPOCHS,
         seconds: float = SECONDS,
         save_s: float = 0.0,
+        below: Sequence[str] = (),
     ) -> None:
-        command = [HERE / "driver.py", storage, address, epochs, seconds, *names]
+        """``below`` is a command that runs the one that follows it."""
+        command = [sys.executable, HERE / "driver.py", storage, address, epochs, seconds, *names]
         self.temporary = temporary
         self.process = subprocess.Popen(
-            [sys.executable, *map(str, command)],
+            [*below, *map(str, command)],
             env={
                 **os.environ,
                 "PYTHONPATH": str(HERE),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import stat
+import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -14,6 +17,7 @@ import pytest
 from medaug.errors import EnvironmentFault, UserError
 from medaug.spec import ResourceSpec
 from medaug.sweep.cluster import start as cluster
+from medaug.sweep.cluster.environment import for_ray
 from medaug.sweep.cluster.start import Cluster, capacity
 
 NODES = [{"CPU": 4.0}, {"CPU": 2.0, "GPU": 2.0}, {"memory": 1.0}]
@@ -38,7 +42,10 @@ def test_room_for_ranks(resources: dict[str, object], room: int) -> None:
     assert capacity([], ResourceSpec.model_validate(resources)) == 0
 
 
-@pytest.mark.parametrize("address", ["auto", "ray://head:10001", "head"])
+@pytest.mark.parametrize(
+    "address",
+    ["auto", "ray://head:10001", "head", "head:", ":6379", "head:abc", "head:0", "head:99999"],
+)
 def test_an_address_is_explicit(address: str) -> None:
     with pytest.raises(UserError, match="write HOST:PORT"):
         Cluster(address)
@@ -55,7 +62,72 @@ def test_a_cluster_that_is_not_there_is_said_at_once(monkeypatch: pytest.MonkeyP
     with pytest.raises(EnvironmentFault, match=f"127.0.0.1:{port}: nothing listens there"):
         Cluster(f"127.0.0.1:{port}").start()
     assert time.monotonic() - started < 30
-    assert os.environ["RAY_AUTH_MODE"] == "token", "Ray would send no token"
+    assert os.environ["RAY_AUTH_MODE"] == ""
+
+
+def test_the_token_is_sent_to_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "t" * 32)
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    with cluster._sent_token():
+        assert os.environ["RAY_AUTH_MODE"] == "token"
+    assert "RAY_AUTH_MODE" not in os.environ
+
+
+class SlowRay:
+    """Ray's start, on a machine that is busy for the first ``failures`` times."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, failures: int) -> None:
+        self.starts = 0
+        self.failures = failures
+        monkeypatch.setattr("ray.init", self.init)
+        monkeypatch.setattr("ray.shutdown", lambda: None)
+        monkeypatch.setattr("ray.is_initialized", lambda: False)
+
+    def init(self, **options: object) -> None:
+        self.starts += 1
+        if self.starts <= self.failures:
+            raise Exception("The current node timed out during startup.")
+
+
+def test_a_slow_start_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = SlowRay(monkeypatch, failures=2)
+    monkeypatch.setattr(cluster, "SLOW_S", 0.0)
+    slow = Cluster()
+    slow.start()
+    slow.stop()
+    assert ray.starts == 3
+
+
+@pytest.mark.parametrize(("slow_s", "patience_s"), [(60.0, 300.0), (0.0, 0.0)])
+def test_a_start_that_fails_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, slow_s: float, patience_s: float
+) -> None:
+    ray = SlowRay(monkeypatch, failures=9)
+    monkeypatch.setattr(cluster, "SLOW_S", slow_s)
+    monkeypatch.setattr(cluster, "START_S", patience_s)
+    before = dict(os.environ)
+    with pytest.raises(EnvironmentFault, match=r"Ray did not start .*timed out.*--address"):
+        Cluster().start()
+    assert ray.starts == 1
+    assert dict(os.environ) == before
+
+
+def test_what_ray_finds_is_put_back(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RAY_worker_niceness", "7")
+    levels = [logging.getLogger(name).level for name in ("ray", "ray.tune")]
+    before, stdout = dict(os.environ), sys.stdout
+    with for_ray():
+        assert os.environ["RAY_worker_niceness"] == "0"  # noqa: SIM112
+        print("ours")
+        other = threading.Thread(target=print, args=("(raylet) a worker died",))
+        other.start()
+        other.join()
+    assert capsys.readouterr().out == "ours\n"
+    assert dict(os.environ) == before
+    assert sys.stdout is stdout
+    assert [logging.getLogger(name).level for name in ("ray", "ray.tune")] == levels
 
 
 def test_the_token_is_for_this_user_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

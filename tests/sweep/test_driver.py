@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from toy_trials import expected_total
 
 from medaug.storage.trial_folder import TrialFolder
 from medaug.train.checkpoint import Ledger
-from tests.sweep.driving import EPOCHS, Driver, logged, trial
+from tests.sweep.driving import AS_IN_A_CONTAINER, EPOCHS, Driver, logged, trial
 
 pytestmark = pytest.mark.ray
 
@@ -78,13 +79,27 @@ def test_a_second_signal_does_not_wait(tmp_path: Path, temporary: Path, ray_addr
     driver.await_no_leftovers()
 
 
-def test_a_lost_cluster_ends_the_driver(tmp_path: Path, temporary: Path) -> None:
-    driver = Driver(tmp_path, temporary, "slow")
+def containers_are_possible() -> bool:
+    try:
+        return subprocess.run([*AS_IN_A_CONTAINER, "true"], check=False).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize("lost", ["gcs_server", "raylet"])
+@pytest.mark.parametrize("contained", [False, True])
+def test_a_lost_cluster_ends_the_driver(
+    tmp_path: Path, temporary: Path, lost: str, contained: bool
+) -> None:
+    """Below process 1, Ray would end the driver with exit code 1, and not a word."""
+    if contained and not containers_are_possible():
+        pytest.skip("this user may make no process namespace")
+    driver = Driver(tmp_path, temporary, "slow", below=AS_IN_A_CONTAINER if contained else ())
     driver.await_line("epoch slow 1")
     for process in driver.leftovers():
-        if process.name() == "gcs_server":
+        if process.name() == lost:
             process.kill()
-    code, err = driver.finish(timeout=60)
+    code, err = driver.finish(timeout=90)
     assert code == 75, err
     assert "the Ray cluster is lost" in err
     driver.await_no_leftovers()

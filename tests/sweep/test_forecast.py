@@ -12,12 +12,12 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 
 from medaug.cli import main
+from medaug.cli.display import TerminalDisplay
 from medaug.errors import EnvironmentFault
 from medaug.plan.forecast.forecast import forecast, render
 from medaug.spec import StudySpec, build_study
 from medaug.spec.arms import ARM_CONFIGS
 from medaug.sweep.cluster.start import Cluster
-from medaug.sweep.display import Display
 
 pytestmark = pytest.mark.ray
 
@@ -36,14 +36,14 @@ def tiny(storage: Path, **changes: object) -> StudySpec:
 
 
 @pytest.fixture
-def display(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Display:
+def display(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TerminalDisplay:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("MEDAUG_SITE_KEY_FILE", str(tmp_path / "site.key"))
-    return Display(Console(file=io.StringIO(), width=200))
+    return TerminalDisplay(Console(file=io.StringIO(), width=200))
 
 
 def test_a_study_is_rehearsed_and_told(
-    ray_cluster: Cluster, display: Display, tmp_path: Path
+    ray_cluster: Cluster, display: TerminalDisplay, tmp_path: Path
 ) -> None:
     found = forecast(tiny(tmp_path / "runs"), display)
     cost = found.cost
@@ -63,7 +63,7 @@ def test_a_study_is_rehearsed_and_told(
 
 
 def test_ranks_that_the_cluster_has_not_are_refused(
-    ray_cluster: Cluster, display: Display, tmp_path: Path
+    ray_cluster: Cluster, display: TerminalDisplay, tmp_path: Path
 ) -> None:
     greedy = tiny(tmp_path / "runs", resources={"ranks": 64})
     with pytest.raises(EnvironmentFault, match=r"a trial wants 64 ranks .* lower resources\.ranks"):

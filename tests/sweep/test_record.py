@@ -8,10 +8,14 @@ import pytest
 import torch
 
 from medaug.errors import EnvironmentFault
+from medaug.storage.results import DivergedResult, ExtractResult
 from medaug.storage.trial_folder import TrialFolder
 from medaug.sweep.trial.fence import Fence
 from medaug.sweep.trial.recorder import Recorder
 from medaug.train.checkpoint import Checkpoint, Ledger, Progress
+
+CAME_TO_NOTHING = DivergedResult(stage="classify", why="no reason")
+FEATURES = ExtractResult(output="features-x", rows=8, shape=(4, 1, 1))
 
 
 def recorder_of(folder: TrialFolder, every_s: float) -> Recorder:
@@ -47,14 +51,14 @@ def test_an_epoch_is_saved_when_the_last_save_is_old_enough(
     assert [row["save_seconds"] > 0 for row in folder.epochs()] == [False, True, False, True]
 
 
-@pytest.mark.parametrize("last", [{"keep": False}, {"result": {"output": "features-x"}}])
+@pytest.mark.parametrize("last", [{"keep": False}, {"result": FEATURES}])
 def test_a_checkpoint_that_nobody_will_open_is_neither_written_nor_kept(
     folder: TrialFolder, last: dict[str, object]
 ) -> None:
     recorder = recorder_of(folder, 0)
     recorder.record(progress(1), seconds=1.0)
     assert saved(folder) == 1
-    recorder.record(progress(2, **{"result": {"status": "done"}, **last}), seconds=1.0)
+    recorder.record(progress(2, **{"result": CAME_TO_NOTHING, **last}), seconds=1.0)
     recorder.save()
     assert Ledger(folder.path).latest(folder.key) is None
     assert folder.result() is not None
@@ -73,17 +77,17 @@ def test_the_end_a_milestone_and_a_stop_are_saved_however_young_the_last_save(
     recorder.record(progress(2, save=True), seconds=1.0)
     assert saved(folder) == 2
     recorder.record(progress(3), seconds=1.0)
-    recorder.record(Progress(3, {}, result={"status": "done"}), seconds=1.0)
+    recorder.record(Progress(3, {}, result=CAME_TO_NOTHING), seconds=1.0)
     assert saved(folder) == 3
     assert epochs(folder) == [1, 2, 3]
-    assert folder.result() == {"status": "done"}
+    assert folder.result() == CAME_TO_NOTHING
 
 
 def test_what_was_published_needs_no_checkpoint(folder: TrialFolder) -> None:
     recorder = recorder_of(folder, 0)
     recorder.record(progress(1), seconds=1.0)
     assert saved(folder) == 1
-    recorder.record(Progress(2, {}, result={"output": "rows"}), seconds=1.0)
+    recorder.record(Progress(2, {}, result=FEATURES), seconds=1.0)
     assert saved(folder) == 0
     assert epochs(folder) == [1, 2]
 
@@ -94,7 +98,7 @@ def test_an_epoch_done_again_is_written_again_and_a_result_alone_is_not(
     recorder_of(folder, math.inf).record(progress(1), seconds=1.0)
     again = recorder_of(folder, math.inf)
     again.record(progress(1), seconds=1.0)
-    again.record(Progress(1, {}, result={"status": "diverged"}), seconds=1.0)
+    again.record(Progress(1, {}, result=CAME_TO_NOTHING), seconds=1.0)
     assert epochs(folder) == [1, 1]
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ray import tune
-from toy_trials import config
 
 from medaug.results.goodput import spent
 from medaug.spec import ResourceSpec
 from medaug.storage.trial_folder import TrialFolder
-from medaug.sweep.trial import trainable as module
 from medaug.sweep.trial.failures import Failure, GroupFailed
 from medaug.sweep.trial.rank import Epoch
 from medaug.sweep.trial.trainable import Trial, Wave
@@ -21,36 +20,41 @@ DIED = Failure("rank died", "a rank's process ended unexpectedly")
 LOST = Failure("lost node", "a rank's node is gone")
 
 
+class ScriptedRanks:
+    """The trial's other processes: each step is an epoch number, or how they fail."""
+
+    device = "cpu"
+
+    def __init__(self, script: Iterator[int | Failure]) -> None:
+        self._script = script
+
+    def begin(self, folder: TrialFolder, storage: Path, work: str, turn: tuple[int, int]) -> int:
+        return 0
+
+    def advance(self) -> Epoch:
+        if isinstance(step := next(self._script), Failure):
+            raise GroupFailed(step)
+        return Epoch(step, {"val/score": 1.0}, finished=step == 9, seconds={"step": 0.0})
+
+    def leaving(self) -> list[str]:
+        return []
+
+    def end(self) -> None: ...
+    def kill(self) -> None: ...
+    def close(self) -> None: ...
+
+
 @pytest.fixture
-def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """``play(*script)`` -> (trial, its folder): each step of the ranks is an epoch number, or how
-    they fail."""
-    folder = TrialFolder(tmp_path, config("x").key)
-    folder.claim(config("x"))
+def play(folder: TrialFolder) -> Any:
+    """``play(*script)`` -> (trial, its folder)."""
 
     def start(*script: int | Failure) -> tuple[Trial, TrialFolder]:
         steps = iter(script)
-
-        class Ranks:
-            device = "cpu"
-
-            def __init__(self, size: int, resources: ResourceSpec) -> None: ...
-            def begin(self, *what: object) -> int:
-                return 0
-
-            def advance(self) -> Epoch:
-                if isinstance(step := next(steps), Failure):
-                    raise GroupFailed(step)
-                return Epoch(step, {"val/score": 1.0}, finished=step == 9, seconds={"step": 0.0})
-
-            def end(self) -> None: ...
-            def kill(self) -> None: ...
-
-        monkeypatch.setattr(module, "RankGroup", Ranks)
-        monkeypatch.setattr(Trial, "_heed_notice", lambda *_: None)  # it asks a cluster
-        trial = Trial.__new__(Trial)
-        wave = Wave(tmp_path, tmp_path, ResourceSpec(max_failures=1), "toy_trials:count")
-        trial.setup({"trial": {"key": folder.key, "ranks": 2}}, wave)
+        trial = Trial.__new__(Trial)  # its constructor asks Ray for a folder
+        here = folder.experiment
+        wave = Wave(here, here, ResourceSpec(max_failures=1), "toy_trials:count")
+        param = {"key": folder.key, "ranks": 2}
+        trial.setup({"trial": param}, wave, lambda size, resources: ScriptedRanks(steps))
         return trial, folder
 
     return start
@@ -79,6 +83,15 @@ def test_a_lost_node_is_for_tune_to_replace(play: Any) -> None:
     with pytest.raises(GroupFailed):
         trial.step()
     assert folder.failure() is None
+
+
+def test_what_goes_wrong_in_the_trials_own_process_is_told_once(play: Any) -> None:
+    trial, folder = play(1)  # and then its script is at its end
+    trial.step()
+    answer = trial.step()
+    assert answer["failure"].startswith("error: StopIteration")
+    assert answer[tune.result.DONE]
+    assert folder.failure()["kind"] == "error"
 
 
 def test_every_lap_has_a_bucket(play: Any) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import pickle
+import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,9 +15,11 @@ from toy_trials import config
 from medaug.spec import AshaSpec, ResourceSpec, TrialConfig
 from medaug.storage.trial_folder import TrialFolder
 from medaug.sweep.events import Listeners
-from medaug.sweep.trial.trainable import Wave, as_param, bundles
+from medaug.sweep.trial.failures import Failure
+from medaug.sweep.trial.trainable import Wave, as_param, room_for
 from medaug.sweep.tune.halving import Halving
-from medaug.sweep.tune.wave import Record, lost
+from medaug.sweep.tune.record import Record, lost
+from medaug.sweep.tune.wave import Feed, StopAll
 
 ASHA = AshaSpec(metric="val/fd", mode="min", grace_period=1, reduction_factor=2)
 DISTANCE = {"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0}
@@ -110,19 +114,41 @@ def test_epochs_lost_between_checkpoint_and_report_are_told_late(
     assert (outcomes[folder.key].status, outcomes[folder.key].epoch) == ("interrupted", 6)
 
 
-def test_what_became_of_a_trial_that_tune_gave_up() -> None:
+def test_what_became_of_a_trial_that_tune_gave_up(folder: TrialFolder) -> None:
     died = "ray.exceptions.ActorDiedError: ...\nThe actor is dead because its node has died. Node"
-    assert str(lost(died)).startswith("lost node: node lost too often: node has died;")
-    raised = (
-        "Traceback ...\nmedaug.sweep.failures.GroupFailed: lost node: a rank's node x is gone; y"
-    )
-    assert str(lost(raised)).startswith("lost node: node lost too often: a rank's node x is gone;")
-    assert str(lost("Traceback\nKeyError: 'x'")).startswith("error: KeyError: 'x';")
+    assert str(lost(folder, died)).startswith("lost node: node lost 20 times: no word was left;")
+    failure = Failure("lost node", "a rank's node x is gone")
+    folder.log_failure({"time": 0.0, "epoch": 1, **failure.as_dict()})
+    told = lost(folder, died)
+    assert str(told).startswith("lost node: node lost 20 times: a rank's node x is gone;")
+    assert told.details == died
+
+
+def test_trials_are_handed_out_one_by_one() -> None:
+    taken: list[TrialConfig] = []
+
+    def units() -> Iterator[TrialConfig]:
+        for name in "ab":
+            taken.append(config(name))
+            yield taken[-1]
+
+    feed = Feed(units())
+    assert feed.suggest("1") == {"trial": as_param(config("a"))}
+    assert len(taken) == 1
+    assert feed.suggest("2") == {"trial": as_param(config("b"))}
+    assert feed.suggest("3") == Feed.FINISHED
+
+
+def test_nothing_of_a_study_gets_into_the_files_of_tune(
+    heard: tuple[Record, TrialFolder, list[int]],
+) -> None:
+    for part in (Feed([config("a")]), StopAll(threading.Event()), heard[0]):
+        assert not pickle.loads(pickle.dumps(part)).__dict__
 
 
 def test_a_trial_takes_what_its_ranks_take_and_nothing_more() -> None:
     resources = ResourceSpec(cpus_per_rank=2, gpus_per_rank=1, strategy="SPREAD")
-    request = bundles(as_param(config("x", ranks=3)), resources)
+    request = room_for(as_param(config("x", ranks=3)), resources)
     assert request.bundles == [{"CPU": 2.0, "GPU": 1.0}] * 3
     assert request.head_bundle_is_empty
     assert request.strategy == "SPREAD"

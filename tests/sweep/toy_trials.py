@@ -6,7 +6,7 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,23 @@ def count(
             Checkpoint(epoch, epoch, {"total": total}),
             result,
         )
+
+
+def count_many(
+    configs: Sequence[TrialConfig], world: World, storage: Path
+) -> Iterator[tuple[TrialConfig, ClassifyResult]]:
+    """Trials of no epochs, one after the other; ``settings`` say how long each takes and which
+    breaks, how often."""
+    for config in configs:
+        settings = settings_of(config)
+        _note(storage, config, world, 1)
+        time.sleep(settings.get("seconds", 0.0))
+        if "fault" in settings:
+            tries = storage / f"tries-{config.key}"
+            if not tries.exists() or len(tries.read_text()) < settings.get("tries", 1):
+                _break(settings["fault"], tries)
+        total = world.reduce_sum(torch.tensor(float(len(settings["name"]))))
+        yield config, result_of(total=total.item())
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ class Made:
         """All replicates of an arm's first configuration, changed, with this effect."""
         first = next(trial for trial in self.plan if trial.arm == of)
         for trial in self.plan:
-            if trial.configuration != first.configuration:
+            if trial.configuration != first.configuration or trial.draw:
                 continue
             for draw in draws:
                 written = {k: v for k, v in dict(trial).items() if k != "key"}
@@ -200,7 +200,7 @@ def test_solved_classifiers_take_no_steps_to_compare(tmp_path: Path) -> None:
 
 def test_draws_are_replicates(tmp_path: Path) -> None:
     """One seed, four draws of forty rows: rankable, and a wider interval than of one draw."""
-    sweep = {"n_synthetic": [100], "train_rows": [40], "seeds": [0]}
+    sweep = {"n_synthetic": [100], "train_rows": [40], "seeds": [0], "draws": 4}
     made = Made(study(tmp_path, sweep=sweep))
     for arm in ("none", "duplicate", "classical", "gaussian"):
         made.write(arm, 0.5, draws=range(4), classifier=PROBE)

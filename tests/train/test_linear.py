@@ -93,6 +93,41 @@ def test_added_rows_join_in_the_space_of_the_real_ones(classes: int) -> None:
         np.testing.assert_allclose(found.probability(val.x), expected, atol=2e-5)
 
 
+@pytest.mark.parametrize("weighting", ["none", "class_weights", "logit_adjust"])
+def test_refitted_with_the_validation_rows_when_all_is_chosen(weighting: str) -> None:
+    real, added, val, other = (
+        rows(n, 40, 3, s, shares=(0.6, 0.3, 0.1)) for s, n in enumerate((60, 20, 45, 50))
+    )
+    spec = ProbeSpec(components=12, weighting=weighting)  # type: ignore[arg-type]
+    before = fit_linear(spec, real, added, val)
+    found = fit_linear(spec, real, added, val, refit=True)
+    assert (found.scores, found.threshold) == (before.scores, before.threshold)
+    options = {"class_weight": "balanced"} if weighting == "class_weights" else {}
+    model = pipeline(12, 10 ** found.scores["log10_c"], **options)
+    model[:-1].fit(real.x.astype(float))  # the space stays that of the training rows
+    used = [model[:-1].transform(each.x.astype(float)) for each in (real, added, val)]
+    label = np.concatenate([each.label for each in (real, added, val)])
+    model[-1].fit(np.concatenate(used), label)
+    expected = model.predict_proba(other.x.astype(float))
+    if weighting == "logit_adjust":
+        expected /= np.bincount(label)
+        expected /= expected.sum(1, keepdims=True)
+    np.testing.assert_allclose(found.probability(other.x), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", ["class_mean", "cosine_mean"])
+def test_means_are_refitted_at_the_same_temperature(kind: str) -> None:
+    real, val, other = (rows(n, 40, 2, s) for s, n in enumerate((60, 40, 30)))
+    spec = MeanSpec(kind=kind)  # type: ignore[arg-type]
+    before, found = (fit_linear(spec, real, None, val, refit=each) for each in (False, True))
+    assert found.scores == before.scores
+    joined = fit_linear(spec, real, val, val)  # the same rows, at a temperature of their own
+    here, there = (each.logits(other.x) for each in (found, joined))
+    ratio = (here[:, 1] - here[:, 0]) / (there[:, 1] - there[:, 0])
+    np.testing.assert_allclose(ratio, ratio[0], rtol=1e-5)
+    assert not np.allclose(here, before.logits(other.x))
+
+
 def test_validation_patients_choose_the_penalty() -> None:
     real, val = rows(60, 200, seed=0, apart=5), rows(40, 200, seed=1, apart=5)
     for each in (real, val):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 from medaug.data.address import split_address
+from medaug.data.canonical import tidy
 from medaug.data.cohort import Reject
 from medaug.data.importers.tree import HIDDEN, Tree, folder_of
 from medaug.data.names import ARCHIVES, PICTURES, SLICES, TABLES, VOLUMES, ending_of
@@ -116,6 +117,11 @@ def account(tree: Tree, found: Found) -> Found:
 
     Afterwards the files below the folder are those that are used and those left out, exactly.
     """
+    found.rows = [
+        replace(row, label=row.label and tidy(row.label), patient=row.patient and tidy(row.patient))
+        for row in found.rows
+    ]
+    found.classes = tuple(dict.fromkeys(map(tidy, found.classes)))
     used = used_files(found)
     for name in tree.files:
         if name not in used and name not in found.left_out:
@@ -155,6 +161,8 @@ def _why(name: str, tree: Tree, found: Found) -> str:
         return "an image that is no scan of this study: nothing says its class"
     if ending in TABLES:
         return "a table that was not needed"
+    if ending in (".xlsx", ".xls", ".ods"):
+        return "a spreadsheet, which is not read; if it says classes or patients, save it as CSV"
     if ending in ARCHIVES:
         return "an archive that is no scan of this study"
     return f"no scan by its ending ({ending})" if ending else "no scan: it has no ending"

@@ -23,6 +23,13 @@ from medaug.data.importers.folders import (
     telling,
 )
 from medaug.data.importers.people import one_person_each
+from medaug.data.importers.sheets import (
+    Said,
+    file_aliases,
+    patient_column,
+    sheets_of,
+    with_patients,
+)
 from medaug.data.importers.tree import Tree, parts_of
 from medaug.data.names import stem_of
 from medaug.data.table import PUBLISHED, STUDY, Row
@@ -106,10 +113,37 @@ class ClassFolders:
                     [reject.path.relative_to(tree.root).as_posix()], reject.reason, bare=True
                 )
             scans = [replace(s, path=s.path.relative_to(tree.root)) for s in listed]
+        elif (said := _people_of_tables(tree, kept, found)) is not None:
+            scans = _as_said(scans, said, found)
         else:
             scans = _from_names(scans, kept, found)
         found.notes += published_leaks(scans)
         return scans
+
+
+def _people_of_tables(tree: Tree, kept: dict[str, str], found: Found) -> Said | None:
+    """What any other table says of whose the pictures are; None where none has such a column."""
+    sheets = sheets_of(tree, file_aliases(kept)) if tree.tables else []
+    sheets = [sheet for sheet in sheets if patient_column(sheet) is not None]
+    if not sheets:
+        return None
+    said = with_patients(Said({}, {}, {}, {}, ""), sheets)
+    found.tables += [sheet.table.name for sheet in sheets]
+    found.notes += said.notes
+    for sheet in sheets:
+        found.absent(sheet.table.name, sheet.lines_left)
+    return said
+
+
+def _as_said(scans: list[Scan], said: Said, found: Found) -> list[Scan]:
+    named = []
+    for scan in scans:
+        if (patient := said.patient_of.get(scan.path.as_posix())) is not None:
+            named.append(replace(scan, patient=patient))
+        else:
+            reason = f"has no line in {found.tables[-1]}; add one"
+            found.reject([scan.path.as_posix()], reason, bare=True)
+    return named
 
 
 def _part(name: str) -> str | None:

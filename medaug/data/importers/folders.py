@@ -82,7 +82,9 @@ def names_no_class(name: str) -> bool:
 
 def telling(parts: Sequence[str], known: Collection[str] = ()) -> tuple[str, ...]:
     """The folders of a path that may be a class or a patient; ``known`` names are classes."""
-    return tuple(part for part in parts if part in known or not says_nothing(part))
+    told = [part for part in parts if part in known or not says_nothing(part)]
+    # An archive unpacked twice lies in a folder of its own name.
+    return tuple(part for part, before in zip(told, ["", *told], strict=False) if part != before)
 
 
 def part_in(parts: Iterable[str]) -> str | None:

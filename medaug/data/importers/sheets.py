@@ -110,22 +110,17 @@ def matched(table: Table, aliases: Aliases, among: Iterable[str] | None = None) 
         for column in table.columns if among is None else among:
             rows: dict[str, tuple[int, Cells]] = {}
             left = 0
+            seen: set[str] = set()
             for line, row in table.rows:
                 cell = tidy(row[column]).removeprefix("./").replace("\\", "/")
                 hit = scans.get(cell, ())
                 left += not hit
-                for scan in hit:
-                    _put(table, rows, scan, line, row)
+                for scan in () if cell in seen else hit:
+                    rows.setdefault(scan, (line, row))
+                seen.add(cell)
             if rows and (best is None or len(rows) > len(best.row_of)):
                 best = Sheet(table, column, rows, left)
     return best
-
-
-def _put(
-    table: Table, rows: dict[str, tuple[int, Cells]], scan: str, line: int, row: Cells
-) -> None:
-    """Keep the first line of a scan; a later one that says something else is kept in mind."""
-    rows.setdefault(scan, (line, row))
 
 
 def said_by(sheets: Sequence[Sheet], options: Options) -> Said | None:

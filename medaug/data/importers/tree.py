@@ -6,7 +6,7 @@ import os
 import stat
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
@@ -43,7 +43,6 @@ class Tree:
     """Regular files that may be somebody's scan, mask or table."""
     noise: Mapping[str, str]
     """Everything else, and why it is nothing: hidden, links, impossible names."""
-    _by_folder: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list), repr=False)
 
     @staticmethod
     def of(root: Path) -> Tree:
@@ -112,7 +111,7 @@ def folder_of(name: str) -> str:
 
 def parts_of(name: str) -> tuple[str, ...]:
     """The folders above a file."""
-    return PurePosixPath(name).parts[:-1]
+    return tuple(name.split("/")[:-1])
 
 
 def is_dicom(path: Path) -> bool:

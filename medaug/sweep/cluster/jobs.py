@@ -103,14 +103,17 @@ class Jobs:
     """
 
     def __init__(self, address: str) -> None:
-        place = urlsplit(address)
-        if place.scheme not in ("http", "https") or not place.hostname:
+        try:
+            place = urlsplit(address)
+            port = place.port or {"http": 80, "https": 443}[place.scheme]
+        except (ValueError, KeyError):  # neither a URL nor a port from 1 to 65535
+            place = None
+        if place is None or not place.hostname:
             raise UserError(f"address '{address}': write http://HOST:8265, Ray's dashboard")
         self.address = address.rstrip("/")
         self.in_clear = place.scheme == "http" and not _is_loopback(place.hostname)
         """Whether the token travels readable over a network."""
         token = read_token()
-        port = place.port or {"http": 80, "https": 443}[place.scheme]
         try:
             socket.create_connection((place.hostname, port), timeout=CONNECT_TIMEOUT_S).close()
         except OSError as fault:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import logging
 import os
 import secrets
@@ -22,6 +21,7 @@ import psutil
 from medaug.errors import EnvironmentFault, UserError
 from medaug.spec import ResourceSpec
 from medaug.sweep.cluster.auth import read_token
+from medaug.sweep.cluster.environment import environment, for_ray
 
 log = logging.getLogger(__name__)
 
@@ -29,15 +29,12 @@ OBJECT_STORE_BYTES = 100 << 20
 """Ray's shared memory carries a few small messages here: data travel through mapped files."""
 CONNECT_TIMEOUT_S = 5.0
 
-_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ENABLE_AUTO_CONNECT": "0",  # no second cluster when this one is gone
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_worker_niceness": "0",  # of 15, ranks starve beside anything else that runs
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-}
+START_S = 300.0
+"""How long Ray may take to start; it gives up by itself after 30 s, on a busy machine too soon."""
+ESSENTIAL = ("gcs_server", "raylet")
+"""Processes of a cluster without which it is lost."""
+SLOW_S = 20.0
+"""A start that fails sooner fails for another reason than that the machine is slow."""
 
 
 class Cluster:
@@ -48,17 +45,18 @@ class Cluster:
     """
 
     def __init__(self, address: str | None = None, cpus: int | None = None) -> None:
-        if address and (address == "auto" or "://" in address or ":" not in address):
-            job = "; http:// is for `medaug submit`" if address.startswith("http") else ""
-            raise UserError(f"address '{address}': write HOST:PORT of the cluster's head{job}")
+        if address:
+            check_address(address)
         self._address = address
         self._cpus = cpus
-        self._temporary: Path | None = None
-        self._started = False
+        self._up = self._ours = False
         self._seen = time.monotonic()
         self._family: list[psutil.Process] = []
-        """The processes that an embedded cluster started with."""
-        self._levels: dict[str, int] = {}
+        """Of an embedded cluster: the processes without which it is lost."""
+        self._others: list[psutil.Process] = []
+        """The other processes that it started with."""
+        self._around = contextlib.ExitStack()
+        """What is to be put back, and removed, at the end."""
 
     def start(self) -> None:
         """Start or join.
@@ -67,20 +65,22 @@ class Cluster:
             EnvironmentFault: there is no such cluster, it does not let us in, or its workers have
                 no medaug.
         """
-        if self._started:
+        if self._up:
             return
-        os.environ.update(_ENVIRONMENT)
-        if self._address:
-            _send_token()
-        import ray
-
-        self._quiet()
-        if not ray.is_initialized():
+        with contextlib.ExitStack() as around:
+            around.enter_context(for_ray())
             if self._address:
-                self._join(self._address)
-            else:
-                self._embed()
-            self._started = True
+                around.enter_context(_sent_token())
+            import ray
+
+            if not ray.is_initialized():
+                if self._address:
+                    self._join(self._address)
+                else:
+                    self._embed(around)
+                self._ours = True
+            self._around.push(around.pop_all())
+        self._up = True
         self._seen = time.monotonic()
 
     def require(self, ranks: int, resources: ResourceSpec) -> None:
@@ -123,53 +123,67 @@ class Cluster:
 
     def stop(self) -> None:
         """End or leave the cluster, if it was started or joined here."""
-        if self._started:
+        if self._ours:
             import ray
 
-            processes = [*self._family, *_descendants(self._family)]
+            ours = [*self._family, *self._others]
+            processes = [*ours, *_descendants(ours)]
             if not self._head_is_there():  # they would wait for it, and the shutdown for them
                 _kill(processes)
             ray.shutdown()
             _kill(processes)
-            self._started = False
-        if self._temporary is not None:
-            shutil.rmtree(self._temporary, ignore_errors=True)
-            self._temporary = None
-        for name, level in self._levels.items():
-            logging.getLogger(name).setLevel(level)
-        self._levels.clear()
+            self._ours = False
+        self._around.close()
+        self._up = False
 
     def _head_is_there(self) -> bool:
         import ray
 
+        if not all(map(_runs, self._family)):
+            return False
         return ray.is_initialized() and _listening(ray.get_runtime_context().gcs_address)
 
-    def _embed(self) -> None:
+    def _embed(self, around: contextlib.ExitStack) -> None:
+        """Start Ray on this machine. As long as it is slow, and not broken, it is tried again."""
+        _protect_token()
+        deadline = time.monotonic() + START_S
+        while True:
+            began = time.monotonic()
+            before = set(psutil.Process().children())
+            folder = tempfile.mkdtemp(prefix="medaug-", dir=_short_folder())
+            try:
+                self._init(folder)
+            except Exception as error:  # a bare one of Ray's own
+                left = set(psutil.Process().children()) - before
+                _kill([*left, *_descendants(left)])
+                shutil.rmtree(folder, ignore_errors=True)
+                now = time.monotonic()
+                if now - began < SLOW_S or now > deadline:
+                    raise _no_start(error, now - began) from None
+                log.warning("Ray is slow to start on this busy machine; trying again")
+                continue
+            around.callback(shutil.rmtree, folder, ignore_errors=True)
+            started = set(psutil.Process().children()) - before
+            self._family = [child for child in started if _name(child) in ESSENTIAL]
+            self._others = [child for child in started if child not in self._family]
+            return
+
+    def _init(self, folder: str) -> None:
         import ray
 
-        _protect_token()
-        self._temporary = Path(tempfile.mkdtemp(prefix="medaug-", dir=_short_folder()))
-        before = set(psutil.Process().children())
-        try:
-            with _our_modules_for_workers():
-                ray.init(
-                    address="local",  # not the one that RAY_ADDRESS may name
-                    num_cpus=self._cpus,
-                    _node_ip_address="127.0.0.1",  # stays when a laptop changes networks
-                    include_dashboard=False,
-                    object_store_memory=OBJECT_STORE_BYTES,
-                    _temp_dir=str(self._temporary),
-                    log_to_driver=False,
-                    configure_logging=False,
-                )
-        except Exception as error:  # a bare one of Ray's own
-            if "timed out during startup" not in str(error):
-                raise
-            raise EnvironmentFault(
-                "Ray did not start within its 30 s: this machine is too busy, or its temporary "
-                "folder is slow; try again, or give a running cluster with --address"
-            ) from None
-        self._family = [child for child in psutil.Process().children() if child not in before]
+        # What this process can import, the workers of its own cluster can: they inherit PYTHONPATH.
+        ours = [path for path in sys.path if path and not path.startswith(sys.base_prefix)]
+        with environment({"PYTHONPATH": os.pathsep.join(ours)}):
+            ray.init(
+                address="local",  # not the one that RAY_ADDRESS may name
+                num_cpus=self._cpus,
+                _node_ip_address="127.0.0.1",  # stays when a laptop changes networks
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                _temp_dir=folder,
+                log_to_driver=False,
+                configure_logging=False,
+            )
 
     def _join(self, address: str) -> None:
         import ray
@@ -186,24 +200,42 @@ class Cluster:
             ) from None
         _check_workers(address)
 
-    def _quiet(self) -> None:
-        """Ray and Tune tell the console of every hiccup; what matters, the outcomes say."""
-        for name in ("ray", "ray.tune", "ray.train"):
-            logger = logging.getLogger(name)
-            self._levels.setdefault(name, logger.level)
-            logger.setLevel(logging.CRITICAL)
-        # The raylet's page about each worker that died has no switch of its own.
-        ray_worker: Any = importlib.import_module("ray._private.worker")
-        ray_worker.print_to_stdstream = lambda data, **_: log.debug("%s", data)
+
+def check_address(address: str) -> None:
+    """Make sure that ``address`` may be that of a cluster's head.
+
+    Raises:
+        UserError: it cannot; says what to write.
+    """
+    host, colon, port = address.rpartition(":")
+    if "://" in address or not host or not colon:
+        job = "; http:// is for `medaug submit`" if address.startswith("http") else ""
+        raise UserError(f"address '{address}': write HOST:PORT of the cluster's head{job}")
+    if not (port.isdecimal() and 0 < int(port) < 65536):
+        raise UserError(
+            f"address '{address}': its port is no number from 1 to 65535; write HOST:PORT"
+        )
 
 
-def _send_token() -> None:
+def _no_start(error: Exception, after_s: float) -> EnvironmentFault:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return EnvironmentFault(
+        f"Ray did not start ({after_s:.0f} s): {lines[0][:200]}; this machine is too busy, or its "
+        "temporary folder is slow or full; try again, or give a running cluster with --address"
+    )
+
+
+@contextlib.contextmanager
+def _sent_token() -> Iterator[None]:
     """Have Ray send the token that is there: of itself it sends none to a cluster that it joins.
     Before Ray is imported; a cluster that runs open takes no notice."""
+    mode = {}
     if not os.environ.get("RAY_AUTH_MODE"):
         with contextlib.suppress(EnvironmentFault):
             read_token()
-            os.environ["RAY_AUTH_MODE"] = "token"
+            mode = {"RAY_AUTH_MODE": "token"}
+    with environment(mode):
+        yield
 
 
 def capacity(nodes: Iterable[Mapping[str, float]], resources: ResourceSpec) -> int:
@@ -272,19 +304,18 @@ def _kill(processes: Iterable[psutil.Process]) -> None:
             process.kill()
 
 
-@contextlib.contextmanager
-def _our_modules_for_workers() -> Iterator[None]:
-    """What this process can import, the workers of its own cluster can: they inherit PYTHONPATH."""
-    before = os.environ.get("PYTHONPATH")
-    ours = [path for path in sys.path if path and not path.startswith(sys.base_prefix)]
-    os.environ["PYTHONPATH"] = os.pathsep.join(ours)
+def _name(process: psutil.Process) -> str:
     try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before
+        return process.name()
+    except psutil.NoSuchProcess:
+        return ""
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _short_folder() -> str:
@@ -297,8 +328,6 @@ def _listening(address: str) -> bool:
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
-    except ValueError:
-        raise UserError(f"address '{address}': the port is not a number; write HOST:PORT") from None
     except OSError:
         return False
     return True

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import ray
 from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, RayError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from medaug.spec import ResourceSpec, TrialConfig
+from medaug.spec import ResourceSpec
+from medaug.storage.trial_folder import TrialFolder
+from medaug.sweep.cluster.draining import leaving
 from medaug.sweep.trial.failures import Failure, GroupFailed, root_cause, triage
 from medaug.sweep.trial.fence import Turn
 from medaug.sweep.trial.heartbeat import Watch
@@ -27,12 +29,38 @@ PEERS_S = 2.0
 """How long to wait, after one rank failed, for what the others have to say."""
 
 
-class RankGroup:
-    """``size`` rank actors in the bundles of the current placement group.
+class Ranks(Protocol):
+    """What a trial asks of its ranks. Every method raises GroupFailed when a rank fails, dies or
+    hangs; the ranks are then of no further use but to be killed."""
 
-    Every method raises GroupFailed when a rank fails, dies or hangs; the group is then of no
-    further use but to be killed.
-    """
+    @property
+    def device(self) -> str:
+        """What they compute on, in a few words."""
+
+    def begin(self, folder: TrialFolder, storage: Path, work: str, turn: Turn) -> int:
+        """Make all ranks ready for a trial; returns the epoch it goes on from."""
+
+    def advance(self) -> Epoch:
+        """One epoch on every rank."""
+
+    def leaving(self) -> list[str]:
+        """Names of the nodes of theirs that the cluster will take away."""
+
+    def end(self) -> None:
+        """Leave the trial between two epochs; the ranks stay for the next one."""
+
+    def kill(self) -> None:
+        """End the processes; nothing of them remains."""
+
+    def close(self) -> None:
+        """Let the trial's generators clean up, then end the processes."""
+
+
+StartRanks = Callable[[int, ResourceSpec], Ranks]
+
+
+class RankGroup:
+    """:class:`Ranks` as ``size`` actors in the current placement group."""
 
     def __init__(self, size: int, resources: ResourceSpec) -> None:
         self.size = size
@@ -53,8 +81,7 @@ class RankGroup:
         ]
         self.places: list[Place] = self._start([rank.place.remote() for rank in self._ranks])
         nodes = sum(node["Alive"] for node in ray.nodes())
-        self.device = devices_of(self.places, nodes)
-        """What they compute on, in a few words."""
+        self._device = devices_of(self.places, nodes)
         first = self.places[0]
         gpu, timeout_s = resources.gpus_per_rank > 0, resources.hang_timeout_s
         self._start(
@@ -64,33 +91,35 @@ class RankGroup:
             ]
         )
 
-    def begin(
-        self, config: TrialConfig, experiment: Path, storage: Path, work: str, turn: Turn
-    ) -> int:
-        """Make all ranks ready for a trial; returns the epoch it goes on from."""
-        epochs = self._all("begin", config, experiment, storage, work, turn)
+    def begin(self, folder: TrialFolder, storage: Path, work: str, turn: Turn) -> int:
+        epochs = self._all("begin", folder, storage, work, turn)
         if len(set(epochs)) > 1:
             what = f"ranks see different checkpoints (epochs {epochs})"
             raise GroupFailed(Failure("collective", what))
         return epochs[0]
 
     def advance(self) -> Epoch:
-        """One epoch on every rank."""
         epochs = self._all("advance")
         remark = self._laggard.look([epoch.pace for epoch in epochs])
         return replace(epochs[0], remark=remark)
 
+    @property
+    def device(self) -> str:
+        return self._device
+
+    def leaving(self) -> list[str]:
+        places = {place.node_id: f"node {place.host}" for place in self.places}
+        places.setdefault(ray.get_runtime_context().get_node_id(), "the trial's own node")
+        return sorted(places[node] for node in leaving(places))
+
     def end(self) -> None:
-        """Leave the trial between two epochs; the ranks stay for the next one."""
         self._all("end")
 
     def kill(self) -> None:
-        """End the processes; nothing of them remains."""
         for rank in self._ranks:
             ray.kill(rank)
 
     def close(self) -> None:
-        """Let the trial's generators clean up, then end the processes."""
         with contextlib.suppress(RayError):
             ray.get([rank.end.remote() for rank in self._ranks], timeout=END_TIMEOUT_S)
         self.kill()

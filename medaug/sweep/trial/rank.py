@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medaug.spec import TrialConfig
+from medaug.storage.bundle_folder import BundleFolder
 from medaug.storage.trial_folder import TrialFolder
+from medaug.sweep.trial.bundle import BundleRun
 from medaug.sweep.trial.failures import Failure, triage
 from medaug.sweep.trial.fence import Fence, Superseded, Turn
 from medaug.sweep.trial.recorder import Recorder
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from medaug.train.world import World
 
     Work = Callable[[TrialConfig, World, Path, Checkpoint | None], Iterator[Progress]]
+    """What the ranks of a trial do."""
 
 
 def run_trial(
@@ -124,23 +127,27 @@ class Rank:
         timeout, bound = timedelta(seconds=timeout_s), self._bound.detach() if is_main else None
         return TCPStore(host, port, size, is_main, timeout, master_listen_fd=bound)
 
-    def begin(
-        self, config: TrialConfig, experiment: Path, storage: Path, work: str, turn: Turn
-    ) -> int | Failure:
+    def begin(self, folder: TrialFolder, storage: Path, work: str, turn: Turn) -> int | Failure:
         """Make ready to draw epochs of a trial, from its ledger on; returns the epoch there.
 
-        ``work`` is the ``module:function`` of a :data:`Work`.
+        ``work`` is the ``module:function`` of a :data:`Work`, or where ``folder`` is that of a
+        bundle, of a :data:`medaug.sweep.trial.bundle.BundleWork`; its epochs are trials that ended.
         """
         from medaug.train.checkpoint import Ledger
 
         assert self._world is not None
-        folder = TrialFolder(experiment, config.key)
         try:
             self.end()
             folder.refresh()
+            fence = None
             if self._world.is_main:  # before it looks for the newest checkpoint: none comes after
                 fence = Fence(folder, turn)
                 self._recorder = Recorder(folder, self._checkpoint_every_s, fence)
+            if isinstance(folder, BundleFolder):
+                run = BundleRun(folder, self._world, storage, pkgutil.resolve_name(work), fence)
+                self._epochs = run.epochs()
+                return run.n_ended
+            config = folder.config()
             resume = Ledger(folder.path).latest(config.key)
             self._epochs = pkgutil.resolve_name(work)(config, self._world, storage, resume)
         except Exception as error:

@@ -13,15 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import tune
 
 from medaug.spec import ResourceSpec, TrialConfig
+from medaug.storage.bundle_folder import BundleFolder
 from medaug.storage.trial_folder import TrialFolder
-from medaug.sweep.cluster.draining import leaving
-from medaug.sweep.trial.failures import Failure, GroupFailed
+from medaug.sweep.trial.bundle import Bundle
+from medaug.sweep.trial.failures import Failure, GroupFailed, triage
 from medaug.sweep.trial.fence import next_turn
-from medaug.sweep.trial.group import RankGroup
+from medaug.sweep.trial.group import RankGroup, Ranks, StartRanks
 from medaug.sweep.trial.stopwatch import Stopwatch
 
 
@@ -34,15 +34,17 @@ class Wave:
     resources: ResourceSpec
     work: str
     """``module:function``, so that only the ranks load it, and torch with it."""
+    bundle_work: str = ""
+    """The same for bundles."""
     lease: int = 0
     """Number of the driver's lease: the later one wins a trial that two would write."""
     name: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
     """Tells the time of this run of a trial from that of another."""
 
 
-def bundles(trial: dict[str, Any], resources: ResourceSpec) -> tune.PlacementGroupFactory:
-    """One bundle per rank. The trial's own actor only waits, so it takes no resources: its bundle
-    is empty, and as many one-CPU trials run at once as there are CPUs."""
+def room_for(trial: dict[str, Any], resources: ResourceSpec) -> tune.PlacementGroupFactory:
+    """A share of the cluster for each rank. The trial's own actor only waits, so it takes nothing,
+    and as many one-CPU trials run at once as there are CPUs."""
     rank = {"CPU": resources.cpus_per_rank}
     if resources.gpus_per_rank:
         rank["GPU"] = resources.gpus_per_rank
@@ -52,14 +54,21 @@ def bundles(trial: dict[str, Any], resources: ResourceSpec) -> tune.PlacementGro
 class Trial(tune.Trainable):
     """Drives one trial after another, epoch by epoch, on ranks that it keeps between them.
 
-    ``config`` holds only ``{"trial": {"key", "ranks"}}``; the rest is read from the trial's folder.
+    ``config`` holds only ``{"trial": {"key", "ranks", "bundle"}}``; the rest is read from the
+    trial's folder.
     A failure is a result with ``failure`` in it: Tune would try every exception again.
     """
 
-    def setup(self, config: dict[str, Any], wave: Wave | None = None) -> None:
+    def setup(
+        self,
+        config: dict[str, Any],
+        wave: Wave | None = None,
+        start_ranks: StartRanks = RankGroup,
+    ) -> None:
         assert wave is not None
         self._wave = wave
-        self._group: RankGroup | None = None
+        self._start_ranks = start_ranks
+        self._group: Ranks | None = None
         self._adopt(config["trial"])
 
     def reset_config(self, config: dict[str, Any]) -> bool:
@@ -68,7 +77,12 @@ class Trial(tune.Trainable):
 
     def _adopt(self, trial: dict[str, Any]) -> None:
         self._ranks = int(trial["ranks"])
-        self._folder = TrialFolder(self._wave.experiment, trial["key"])
+        folder, self._work = (
+            (BundleFolder, self._wave.bundle_work)
+            if trial.get("bundle")
+            else (TrialFolder, self._wave.work)
+        )
+        self._folder = folder(self._wave.experiment, trial["key"])
         self._folder.refresh()
         self._epoch = self._furthest = 0
         self._running = False
@@ -84,6 +98,8 @@ class Trial(tune.Trainable):
                 return self._advance()
             except GroupFailed as caught:
                 failure = caught.failure
+            except Exception as error:  # ours: Tune would try it again, and again
+                failure = triage(error)
             if failure.kind == "superseded":  # its folder is another's
                 self._leave(failure)
                 return {"epoch": self._epoch, "failure": str(failure), tune.result.DONE: True}
@@ -104,14 +120,10 @@ class Trial(tune.Trainable):
         if not self._running:
             if self._folder.result() is not None:  # finished just before its node was lost
                 return {"epoch": self._folder.epoch(), tune.result.DONE: True}
-            self._group = self._group or RankGroup(self._ranks, self._wave.resources)
+            self._group = self._group or self._start_ranks(self._ranks, self._wave.resources)
             self._watch.lap(self._starting)
             self._epoch = self._group.begin(
-                self._folder.config(),
-                self._wave.experiment,
-                self._wave.storage,
-                self._wave.work,
-                self._turn,
+                self._folder, self._wave.storage, self._work, self._turn
             )
             self._watch.lap("ckpt_load")
             self._running = True
@@ -135,15 +147,12 @@ class Trial(tune.Trainable):
             tune.result.DONE: epoch.finished,
         }
 
-    def _heed_notice(self, group: RankGroup) -> None:
+    def _heed_notice(self, group: Ranks) -> None:
         """Leave nodes that will be taken away while there is time to save the last epoch."""
-        places = {place.node_id: f"node {place.host}" for place in group.places}
-        places.setdefault(ray.get_runtime_context().get_node_id(), "the trial's own node")
-        if going := leaving(places):
+        if going := group.leaving():
             group.end()
             self._running = False
-            names = ", ".join(sorted(places[node] for node in going))
-            raise GroupFailed(Failure("lost node", f"{names} is being drained"))
+            raise GroupFailed(Failure("lost node", f"{', '.join(going)} is being drained"))
 
     def _account(self, failure: Failure) -> None:
         """Where the time since the last epoch went: what was computed has to be computed again."""
@@ -178,6 +187,6 @@ def key_of(config: dict[str, Any]) -> str:
     return config["trial"]["key"]
 
 
-def as_param(config: TrialConfig) -> dict[str, Any]:
+def as_param(unit: TrialConfig | Bundle) -> dict[str, Any]:
     """What Tune has to know of a trial: the less, the less it copies around."""
-    return {"key": config.key, "ranks": config.ranks}
+    return {"key": unit.key, "ranks": unit.ranks, "bundle": isinstance(unit, Bundle)}

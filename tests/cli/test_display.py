@@ -7,8 +7,9 @@ import io
 import pytest
 from rich.console import Console
 
+from medaug.cli.display import TerminalDisplay
+from medaug.cli.display_rows import Row
 from medaug.spec import ClassifyTrial, GenerateTrial, NetworkSpec, WrittenArm
-from medaug.sweep.display import Display, Row
 from medaug.sweep.events import Listeners, Outcome
 
 
@@ -25,7 +26,7 @@ def classifier(epochs: int, fold: int = 0) -> ClassifyTrial:
     )
 
 
-def run(display: Display) -> None:
+def run(display: TerminalDisplay) -> None:
     """A wave of five: two done before, one done, one failed, one still running."""
     done, bad, running = trial("acgan"), trial("[bold]flow"), trial("smote")
     display.on_wave_start("generate", 5, 2)
@@ -41,7 +42,7 @@ def run(display: Display) -> None:
 
 def test_plain_lines_without_a_terminal() -> None:
     text = io.StringIO()
-    display = Display(Console(file=text, width=200))
+    display = TerminalDisplay(Console(file=text, width=200))
     run(display)
     display.on_trial_end(Outcome(trial("smote").key, "stopped", 1, None, None, 5.0))
     display.on_wave_end()
@@ -59,7 +60,7 @@ def test_plain_lines_without_a_terminal() -> None:
 def test_table_on_a_terminal() -> None:
     text = io.StringIO()
     console = Console(file=text, width=120, height=30, force_terminal=True, color_system=None)
-    with Display(console) as display:
+    with TerminalDisplay(console) as display:
         run(display)
         console.print(display._view())
         display.on_wave_end()
@@ -72,7 +73,7 @@ def test_table_on_a_terminal() -> None:
     assert "failed [bold]flow fold 1 seed 2: hang: [rank 1]; look" in shown
 
 
-def lines_of(display: Display) -> list[str]:
+def lines_of(display: TerminalDisplay) -> list[str]:
     paper = Console(file=io.StringIO(), width=display.console.width)
     with paper.capture() as shown:
         paper.print(display._view())
@@ -87,7 +88,7 @@ def test_the_table_fits_the_terminal(width: int, cells: str) -> None:
     console = Console(
         file=io.StringIO(), width=width, height=30, force_terminal=True, color_system=None
     )
-    with Display(console) as display:
+    with TerminalDisplay(console) as display:
         run(display)
         shown = lines_of(display)
         assert all(len(line) <= width for line in shown)
@@ -99,7 +100,7 @@ def test_the_table_fits_the_terminal(width: int, cells: str) -> None:
 def test_trials_keep_their_lines_when_others_end() -> None:
     console = Console(file=io.StringIO(), width=120, height=30, force_terminal=True)
     trials = [trial(name) for name in ("first", "second", "third", "fourth")]
-    with Display(console) as display:
+    with TerminalDisplay(console) as display:
         display.on_wave_start("generate", 4, 0)
         for config in trials[:3]:
             display.on_trial_start(config)
@@ -116,7 +117,7 @@ def test_trials_keep_their_lines_when_others_end() -> None:
 
 def test_many_trials_fit_the_screen() -> None:
     console = Console(file=io.StringIO(), width=80, height=20, force_terminal=True)
-    display = Display(console)
+    display = TerminalDisplay(console)
     display.on_wave_start("classify", 500, 0)
     for number in range(400):
         display.on_trial_start(trial(str(number)))
@@ -126,7 +127,7 @@ def test_many_trials_fit_the_screen() -> None:
 
 def test_a_wave_that_was_done_before_is_one_line() -> None:
     text = io.StringIO()
-    display = Display(Console(file=text, width=200))
+    display = TerminalDisplay(Console(file=text, width=200))
     display.on_wave_start("extract", 5, 5)
     display.on_wave_end()
     assert text.getvalue() == "extract: 5 trials, 5 done before\n"
@@ -135,7 +136,7 @@ def test_a_wave_that_was_done_before_is_one_line() -> None:
 def test_progress_outside_of_trials() -> None:
     for terminal in (False, True):
         text = io.StringIO()
-        display = Display(Console(file=text, width=100, force_terminal=terminal))
+        display = TerminalDisplay(Console(file=text, width=100, force_terminal=terminal))
         with display.progress("slices") as advance:
             advance(3, 10, "volume [x]")
         assert "slices" in text.getvalue()
@@ -194,7 +195,7 @@ def test_epochs_that_are_left_are_known_from_the_configuration(
 
 
 def test_a_trial_that_starts_again_says_so() -> None:
-    display = Display(Console(file=io.StringIO(), width=100))
+    display = TerminalDisplay(Console(file=io.StringIO(), width=100))
     display.on_wave_start("generate", 1, 0)
     config = trial("acgan")
     display.on_trial_start(config)
@@ -208,7 +209,7 @@ def test_a_trial_that_starts_again_says_so() -> None:
 def test_what_is_left_counts_waiting_trials_and_the_rest_of_running_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    display = Display(Console(file=io.StringIO(), width=100))
+    display = TerminalDisplay(Console(file=io.StringIO(), width=100))
     display.on_wave_start("classify", 6, 0)
     done, half, new = (classifier(10, fold) for fold in range(3))
     for config in (done, half, new):

@@ -1,0 +1,88 @@
+"""What Ray and Tune find in this process while a cluster is up; it is all put back afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any, TextIO
+
+log = logging.getLogger(__name__)
+
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # no second cluster when this one is gone
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_worker_niceness": "0",  # of 15, ranks starve beside anything else that runs
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # nobody reads what it writes
+    "TUNE_MAX_PENDING_TRIALS_PG": "200",  # tells an autoscaler how much is wanted
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+}
+
+
+@contextlib.contextmanager
+def for_ray() -> Iterator[None]:
+    """Settings of Ray and Tune, and what they have to say goes to the log.
+
+    Ray lets a process whose connection to the node's raylet breaks end itself with exit code 1, and
+    no word, if its parent process is gone or is process 1 (a container's init): it takes the parent
+    for the raylet. Named here as what to look at, this process itself is always there, so that a
+    sweep can end with what it has to say.
+    """
+    settings = {**_ENVIRONMENT, "RAY_RAYLET_PID": str(os.getpid())}
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(environment(settings))
+        for name in ("ray", "ray.tune", "ray.train"):  # what matters, the outcomes say
+            stack.enter_context(_level(name, logging.CRITICAL))
+        # The raylet's page about each worker that died has no switch of its own.
+        stack.enter_context(contextlib.redirect_stdout(_MainThreadOnly(sys.stdout)))
+        yield
+
+
+@contextlib.contextmanager
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """``values`` in this process's environment, for those that it starts, too."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _level(name: str, level: int) -> Iterator[None]:
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+class _MainThreadOnly:
+    """Standard output, of the main thread; what other threads print goes to the log."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        if threading.current_thread() is threading.main_thread():
+            return self._stream.write(text)
+        if text.strip():
+            log.debug("%s", text.rstrip())
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

@@ -1,0 +1,210 @@
+"""What became of each trial of a Tune run, and who is told of it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from medaug.spec import TrialConfig
+from medaug.storage.bundle_folder import BundleFolder, Member, read_part
+from medaug.storage.trial_folder import TrialFolder
+from medaug.sweep.events import Listeners, Outcome, Status
+from medaug.sweep.trial.bundle import Bundle
+from medaug.sweep.trial.failures import Failure
+from medaug.sweep.trial.trainable import Wave, key_of
+
+log = logging.getLogger(__name__)
+
+MOVES = 20
+"""How often a trial may lose its place. ``max_failures`` counts tries of one epoch; that a node was
+taken away says nothing about the trial."""
+
+
+class Record(tune.Callback):
+    """Follows the trials: tells the listeners, and keeps an outcome for each trial that ends."""
+
+    def __init__(
+        self, wave: Wave, units: Mapping[str, TrialConfig | Bundle], listeners: Listeners
+    ) -> None:
+        self._running: dict[str, _Trial | _Bundle] = {
+            key: _Bundle(wave.experiment, unit, listeners)
+            if isinstance(unit, Bundle)
+            else _Trial(wave.experiment, unit, listeners)
+            for key, unit in units.items()
+        }
+        self._outcomes: dict[str, Outcome] = {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._running[key_of(trial.config)].start()
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        key = key_of(trial.config)
+        if remark := result.get("remark"):
+            log.warning("trial %s: %s", key, remark)
+        self._running[key].report(result)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        key = key_of(trial.config)
+        self._running[key].complete(trial.last_result)
+        self._end(key, trial.last_result.get("failure"))
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        key = key_of(trial.config)
+        folder = self._running[key].folder
+        folder.refresh()
+        failure = lost(folder, Path(trial.error_file).read_text())
+        with suppress(OSError):
+            folder.fail(failure.as_dict())
+        self._end(key, str(failure))
+
+    def settle(self) -> dict[str, Outcome]:
+        """The outcomes, those of trials that Tune let go without a word included."""
+        for key in list(self._running):
+            self._end(key, None)
+        return self._outcomes
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles it for a restoration that never comes."""
+        return {}
+
+    def _end(self, key: str, error: str | None) -> None:
+        self._outcomes |= self._running.pop(key).end(error)
+
+
+class _Trial:
+    """A trial under way. Each of its epochs in this run is told once; one that a crash swallowed
+    between its checkpoint and its report is told late, from ``epochs.jsonl``."""
+
+    def __init__(self, experiment: Path, config: TrialConfig, listeners: Listeners) -> None:
+        self.folder = TrialFolder(experiment, config.key)
+        self._config = config
+        self._tell = listeners.tell
+        self._began: float | None = None
+        self._told: int | None = None
+        self._device = ""
+
+    def start(self) -> None:
+        self._began = self._began or time.monotonic()
+        self._tell("on_trial_start", self._config)
+
+    def report(self, result: Mapping[str, Any]) -> None:
+        if (device := result.get("device")) and device != self._device:
+            self._device = device
+            self._tell("on_place", self._config, device)
+        if not result.get("metrics"):
+            return
+        epoch = result["epoch"]
+        self._told = epoch - 1 if self._told is None else self._told
+        if epoch > self._told + 1:
+            self.folder.refresh()
+            self._tell_missed()
+        if epoch == self._told + 1:
+            self._tell_epoch(epoch, result["metrics"])
+
+    def complete(self, last: Mapping[str, Any]) -> None:
+        """Tune has no more of it; if it has no end of its own, successive halving stopped it."""
+        self.folder.refresh()
+        if "failure" not in last and self.folder.result() is None:
+            with suppress(OSError):  # it will run on after a resume
+                self.folder.stop(last["epoch"], last["metrics"])
+
+    def end(self, error: str | None) -> dict[str, Outcome]:
+        self.folder.refresh()
+        if self._told is not None:
+            self._tell_missed()
+        result = self.folder.result()
+        status: Status
+        if result is not None:
+            status = result.status
+        elif error:
+            status = "failed"
+        else:
+            status = "stopped" if self.folder.stopped() else "interrupted"
+        seconds = time.monotonic() - self._began if self._began else 0.0
+        outcome = Outcome(self._config.key, status, self.folder.epoch(), result, error, seconds)
+        self._tell("on_trial_end", outcome)
+        return {outcome.key: outcome}
+
+    def _tell_missed(self) -> None:
+        rows = {row["epoch"]: row for row in self.folder.epochs()}
+        for epoch in sorted(rows):
+            if epoch > (self._told or 0):
+                self._tell_epoch(epoch, rows[epoch]["metrics"])
+
+    def _tell_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        self._told = epoch
+        self._tell("on_epoch", self._config, epoch, metrics)
+
+
+class _Bundle:
+    """A bundle under way: its trials' ends are told as its folder gets them."""
+
+    def __init__(self, experiment: Path, bundle: Bundle, listeners: Listeners) -> None:
+        self.folder = BundleFolder(experiment, bundle.key)
+        self._bundle = bundle
+        self._tell = listeners.tell
+        self._outcomes: dict[str, Outcome] = {}
+        self._read = set(self.folder.parts())
+        self._device = ""
+
+    def start(self) -> None:
+        self._tell("on_bundle_start", self._bundle)
+
+    def report(self, result: Mapping[str, Any]) -> None:
+        if (device := result.get("device")) and device != self._device:
+            self._device = device
+            self._tell("on_place", self._bundle, device)
+        self._tell_new()
+
+    def complete(self, last: Mapping[str, Any]) -> None:
+        """Nothing to add: nobody stops a bundle early."""
+
+    def end(self, error: str | None) -> dict[str, Outcome]:
+        self._tell_new()
+        for trial in self._bundle.trials:
+            if trial.key not in self._outcomes:
+                status: Status = "failed" if error else "interrupted"
+                self._end(Outcome(trial.key, status, 0, None, error, bundle=self._bundle.key))
+        self._tell("on_bundle_end", self._bundle)
+        return self._outcomes
+
+    def _tell_new(self) -> None:
+        self.folder.refresh()
+        for part in self.folder.parts():
+            if part not in self._read:
+                self._read.add(part)
+                for member in read_part(part):
+                    self._end(outcome_of(member, self._bundle.key))
+
+    def _end(self, outcome: Outcome) -> None:
+        self._outcomes[outcome.key] = outcome
+        self._tell("on_trial_end", outcome)
+
+
+def outcome_of(member: Member, bundle: str) -> Outcome:
+    """The outcome of a bundle's trial."""
+    if member.result is None:
+        assert member.failure is not None
+        error = member.failure["error"]
+        return Outcome(member.key, "failed", 0, None, error, member.seconds, bundle)
+    result = member.result
+    return Outcome(member.key, result.status, 1, result, None, member.seconds, bundle)
+
+
+def lost(folder: TrialFolder, text: str) -> Failure:
+    """The failure of a trial that Tune gave up, as its own actor lives no more to say it.
+
+    What goes wrong in the actor, it tells itself; so its node was lost once too often. ``text``:
+    what Tune says.
+    """
+    rows = folder.failures()
+    why = rows[-1]["what"] if rows and rows[-1]["kind"] == "lost node" else "no word was left"
+    return Failure("lost node", f"node lost {MOVES} times: {why}", text)

@@ -1,0 +1,108 @@
+"""``python -m tests.compat``: the sweep, cluster and tracking tests with other Rays and MLflows.
+
+Each pair of versions has an environment of its own in ``.compat/``. What it does not need another
+version of, torch above all, it finds in the environment that this runs in. Prints one table.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+import time
+import tomllib
+import venv
+from importlib import metadata
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / ".compat"
+PAIR = ("ray", "mlflow")
+TESTS = ("tests/sweep", "tests/cluster", "tests/tracking")
+HEAD = ("environment", "python", *PAIR, "torch", "passed", "failed", "skipped", "minutes")
+
+
+def requirements() -> dict[str, Requirement]:
+    """What medaug wants of Ray and MLflow, by name."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = map(Requirement, project["dependencies"])
+    return {one.name: one for one in wanted if one.name in PAIR}
+
+
+def oldest(requirement: Requirement) -> Version:
+    """The lower bound."""
+    return min(Version(part.version) for part in requirement.specifier if part.operator == ">=")
+
+
+def newest(requirement: Requirement) -> Version:
+    """The newest version in the registry that medaug may have."""
+    command = [sys.executable, "-m", "pip", "index", "versions", requirement.name]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    (listed,) = re.findall(r"^Available versions: (.*)$", told, re.MULTILINE)
+    versions = map(Version, listed.split(", "))
+    return max(one for one in versions if one in requirement.specifier)
+
+
+def make(name: str, versions: dict[str, Version]) -> Path:
+    """The Python of the environment ``name``, made if it is not there."""
+    folder, here = FOLDER / name, Path(sysconfig.get_paths()["purelib"])
+    python = folder / "bin" / "python"
+    if not python.exists():
+        venv.create(folder, with_pip=True)
+        (site,) = (folder / "lib").glob("python*/site-packages")
+        (site / "zz_below.pth").write_text(f"{here}\n")  # its own packages come first
+    wanted = [
+        f"{one.name}[{','.join(sorted(one.extras))}]=={versions[one.name]}"
+        for one in requirements().values()
+    ]
+    ours = (one for one in metadata.requires("medaug") or () if "extra ==" not in one)
+    others = [one for one in ours if Requirement(one).name not in PAIR]
+    install = [python, "-m", "pip", "install", "--quiet", *wanted, *others]
+    subprocess.run(install, check=True, cwd=ROOT)
+    return python
+
+
+def run(name: str, python: Path, arguments: list[str]) -> list[str]:
+    """A row of the table."""
+    show = "import ray, mlflow, torch, platform as p; print(p.python_version(), ray.__version__, "
+    show += "mlflow.__version__, torch.__version__)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment["PATH"] = f"{python.parent}:{environment['PATH']}"
+    versions = subprocess.check_output([python, "-c", show], text=True, env=environment, cwd=ROOT)
+    began = time.monotonic()
+    command = [python, "-m", "pytest", "-p", "no:cacheprovider", *(arguments or TESTS)]
+    log = FOLDER / f"{name}.log"
+    with open(log, "w") as file:
+        subprocess.run(command, env=environment, cwd=ROOT, stdout=file, stderr=file, check=False)
+    last = log.read_text().strip().splitlines()[-1]
+    counts = [_count(last, word) for word in ("passed", "failed", "skipped")]
+    return [name, *versions.split(), *counts, f"{(time.monotonic() - began) / 60:.1f}"]
+
+
+def _count(line: str, word: str) -> str:
+    found = re.search(rf"(\d+) {word}", line)
+    return found[1] if found else "0"
+
+
+def main(*arguments: str) -> int:
+    """``arguments`` are pytest's; without any, the tests of the three rooms run."""
+    FOLDER.mkdir(exist_ok=True)
+    wanted = requirements()
+    rows = []
+    for name, choose in (("oldest", oldest), ("newest", newest)):
+        python = make(name, {key: choose(one) for key, one in wanted.items()})
+        rows.append(run(name, python, [*arguments]))
+    widths = [max(map(len, column)) for column in zip(HEAD, *rows, strict=True)]
+    for row in (HEAD, *rows):
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
+    good = all(row[HEAD.index("failed")] == "0" != row[HEAD.index("passed")] for row in rows)
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
