@@ -200,8 +200,11 @@ class RunSeals:
         with storage_faults(self._experiment):
             self._note(ends)
             self._journal.seal(*(self._experiment / name for name in OF_THE_RUN))
-            for pattern in OF_BUNDLES:
-                self._journal.seal(*self._experiment.glob(pattern))
+            known = self._journal.record.files
+            for path in (p for pattern in OF_BUNDLES for p in self._experiment.glob(pattern)):
+                name = path.relative_to(self._experiment).as_posix()
+                if path.suffix == ".json" or name not in known:  # a part is written once
+                    self._journal.seal(path)
             self._journal.flush()
 
 
