@@ -23,6 +23,10 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / ".compat"
 PAIR = ("ray", "mlflow")
+PARTS = {"mlflow": ("mlflow-skinny", "mlflow-tracing")}
+"""Packages of the same version that a package is made of."""
+OF_THE_TIME = {"oldest": ["SQLAlchemy<2.1"]}
+"""What old versions do not say that they do not bear."""
 TESTS = ("tests/sweep", "tests/cluster", "tests/tracking")
 HEAD = ("environment", "python", *PAIR, "torch", "passed", "failed", "skipped", "minutes")
 
@@ -40,12 +44,18 @@ def oldest(requirement: Requirement) -> Version:
 
 
 def newest(requirement: Requirement) -> Version:
-    """The newest version in the registry that medaug may have."""
-    command = [sys.executable, "-m", "pip", "index", "versions", requirement.name]
+    """The newest version that medaug may have, of which the registry has all parts."""
+    parts = [requirement.name, *PARTS.get(requirement.name, ())]
+    whole = set.intersection(*map(released, parts))
+    return max(one for one in whole if one in requirement.specifier)
+
+
+def released(package: str) -> set[Version]:
+    """The versions of a package in the registry."""
+    command = [sys.executable, "-m", "pip", "index", "versions", package]
     told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     (listed,) = re.findall(r"^Available versions: (.*)$", told, re.MULTILINE)
-    versions = map(Version, listed.split(", "))
-    return max(one for one in versions if one in requirement.specifier)
+    return set(map(Version, listed.split(", ")))
 
 
 def make(name: str, versions: dict[str, Version]) -> Path:
@@ -57,11 +67,12 @@ def make(name: str, versions: dict[str, Version]) -> Path:
         (site,) = (folder / "lib").glob("python*/site-packages")
         (site / "zz_below.pth").write_text(f"{here}\n")  # its own packages come first
     wanted = [
-        f"{one.name}[{','.join(sorted(one.extras))}]=={versions[one.name]}"
+        f"{one.name}{sorted(one.extras)}=={versions[one.name]}".replace("'", "")
         for one in requirements().values()
     ]
     ours = (one for one in metadata.requires("medaug") or () if "extra ==" not in one)
     others = [one for one in ours if Requirement(one).name not in PAIR]
+    wanted += OF_THE_TIME.get(name, [])
     install = [python, "-m", "pip", "install", "--quiet", *wanted, *others]
     subprocess.run(install, check=True, cwd=ROOT)
     return python

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +32,10 @@ from medaug.train.world import World
 QUALITY_ROWS = 2000
 """At most so many generated rows are compared with real ones: enough for every measure."""
 FEWEST_QUALITY_ROWS = 16
+LEAST_DIVERSITY = 0.3
+"""Within-class spread of generated rows over that of real ones."""
+
+log = logging.getLogger(__name__)
 
 
 def generate(
@@ -116,11 +121,14 @@ class _Work:
         rows = self.artifacts.open_store(output_name(self.config))
         synthetic = self.arm.synthetic
         scores = _quality(rows, self.context) if synthetic else {}
+        if collapsed := collapse(scores):
+            log.warning("%s: its rows have collapsed: %s", self.config.title, collapsed)
         result = GenerateResult(
             output=rows.name,
             generator=generator_name(self.config),
             n=len(rows),
             precision=self.arm.precision,
+            collapsed=collapsed,
             scores=scores | rows.manifest["extra"]["remarks"],
             extractor=extractor_of(self.features)[0] if synthetic else None,
             history=tuple(history),
@@ -207,6 +215,16 @@ def extractor_of(rows: Store) -> tuple[str, Callable[[torch.Tensor], np.ndarray]
     if rows.provenance.encoder is None:
         return IMAGE_EXTRACTOR, image_features
     return "gap+gmp", gap_gmp
+
+
+def collapse(scores: Mapping[str, float]) -> str | None:
+    """Why rows with these ``scores`` have collapsed; None where they have not."""
+    recall, diversity = scores.get("recall"), scores.get("diversity")
+    if diversity is not None and diversity < LEAST_DIVERSITY:
+        return f"diversity {diversity:.2f}, below {LEAST_DIVERSITY} of the real rows'"
+    if recall == 0:
+        return f"recall 0 (real rows of other patients: {scores.get('recall_null', 0):.2f})"
+    return None
 
 
 def _pooled(store: Store) -> np.ndarray:

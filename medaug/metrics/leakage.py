@@ -40,6 +40,11 @@ CANDIDATE = 0.9
 NEIGHBOURS = 10
 SLACK = 0.1
 """How far below the threshold a pair may stay while it is only coarsely registered."""
+NEAR_BY = 64
+"""Of each picture so many others are compared with their borders cut off as well: those that are
+most alike as they are."""
+BORDER = 0.2
+"""How much less alike than :data:`CANDIDATE` a copy with other borders may be as it is."""
 BATCH = 32
 KEPT_PIXELS = 2**27
 """Of all fine pictures together; more than 512 MiB of them are made when they are needed."""
@@ -172,12 +177,16 @@ class _Pictures:
 
     def cropped(self, turn: int, cut: int) -> torch.Tensor:
         """(16, n, T * T): thumbnails of the turned pictures with any of their borders cut off."""
+        shrink = [_shrinking(self.side, cut, *ends) for ends in product((False, True), repeat=2)]
         made = []
         for chunk in self._chunks():
-            x = _turned(self.fine(chunk), turn)
-            made.append(
-                torch.stack([_unit(_resized(_crop(x, crop, cut), THUMBNAIL)) for crop in CROPS])
+            x = _turned(self.fine(chunk), turn)[:, 0]
+            of_columns = [x @ matrix.T for matrix in shrink]
+            thumbnails = (
+                shrink[2 * top + bottom] @ of_columns[2 * left + right]
+                for left, right, top, bottom in CROPS
             )
+            made.append(torch.stack([_unit(thumbnail) for thumbnail in thumbnails]))
         return torch.cat(made, dim=1)
 
     def _chunks(self) -> tuple[torch.Tensor, ...]:
@@ -231,19 +240,25 @@ def _candidates(
     cut = max(1, round(CROP * pictures.side))
     thumbs, cropped = pictures.thumbnails, pictures.cropped(turn, cut)
     owner = torch.from_numpy(np.unique(owners, return_inverse=True)[1])
+    plain = cropped[0]  # no border cut off
+    n_near = min(NEAR_BY, len(pictures))
     found = []
-    for rows in torch.arange(len(pictures)).split(max(1, min(256, 2**22 // len(pictures)))):
-        similarity = torch.full((len(rows), len(pictures)), -1.0)
-        which = torch.zeros((len(rows), len(pictures)), dtype=torch.uint8)
-        for number, of_crop in enumerate(cropped):
-            r = thumbs[rows] @ of_crop.T
-            which.masked_fill_(r > similarity, number)
-            similarity = torch.maximum(similarity, r)
-        similarity[owner[rows][:, None] == owner] = -1
-        top = similarity.topk(min(NEIGHBOURS, len(pictures)), dim=1)
+    for rows in torch.arange(len(pictures)).split(max(1, min(256, 2**23 // len(pictures)))):
+        alike = thumbs[rows] @ plain.T
+        alike[owner[rows][:, None] == owner] = -1
+        near = alike.topk(n_near, dim=1)
+        # A border more or less moves a thumbnail by a fraction of its pixels.
+        i, k = torch.nonzero(near.values >= CANDIDATE - BORDER, as_tuple=True)
+        j = near.indices[i, k]
+        best, which = torch.einsum("pt,cpt->pc", thumbs[rows][i], cropped[:, j]).max(dim=1)
+        similarity = torch.full((len(rows), n_near), -1.0)
+        similarity[i, k] = best
+        crops = torch.zeros((len(rows), n_near), dtype=torch.int64)
+        crops[i, k] = which
+        top = similarity.topk(min(NEIGHBOURS, n_near), dim=1)
         i, k = torch.nonzero(top.values >= CANDIDATE, as_tuple=True)
-        j = top.indices[i, k]
-        found.append((top.values[i, k], rows[i], j, which[i, j].long()))
+        at = top.indices[i, k]
+        found.append((top.values[i, k], rows[i], near.indices[i, at], crops[i, at]))
     r, a, b, chosen = (torch.cat(column) for column in zip(*found, strict=True))
     theta = torch.stack([_crop_warp(crop, cut, pictures.side) for crop in CROPS])[chosen]
     order = r.argsort(descending=True, stable=True)
@@ -260,16 +275,21 @@ def _each_pair_once(
 
 
 def _unit(thumbnails: torch.Tensor) -> torch.Tensor:
-    """(N, 1, T, T) -> (N, T * T) whose inner products are correlations."""
+    """(N, …, T, T) -> (N, T * T) whose inner products are correlations."""
     flat = thumbnails.flatten(1)
     return F.normalize(flat - flat.mean(dim=1, keepdim=True), dim=1)
 
 
-def _crop(pictures: torch.Tensor, crop: Sequence[bool], cut: int) -> torch.Tensor:
-    """Without ``cut`` pixels on each side that ``crop`` (left, right, top, bottom) names."""
-    side = pictures.shape[-1]
-    left, right, top, bottom = (cut * on for on in crop)
-    return pictures[..., top : side - bottom, left : side - right]
+def _shrinking(side: int, cut: int, before: bool, after: bool) -> torch.Tensor:
+    """(T, side): one axis without ``cut`` pixels at the ends that are named, resized to a
+    thumbnail's; resizing is linear and separable."""
+    start, stop = cut * before, side - cut * after
+    matrix = torch.zeros(THUMBNAIL, side)
+    kept = torch.eye(stop - start)[None, None]
+    matrix[:, start:stop] = F.interpolate(
+        kept, size=(THUMBNAIL, stop - start), mode="bilinear", antialias=True
+    )[0, 0]
+    return matrix
 
 
 def _crop_warp(crop: Sequence[bool], cut: int, side: int) -> torch.Tensor:

@@ -52,7 +52,9 @@ def judge(peers: Sequence[Peer], board: Board, study: StudySpec) -> list[Row]:
         reasons = gate(row, found, group, study)
         if row.title in board.titles:
             row = _compared(row, family, bounds, board, study.sweep.margin)
-            row = replace(row, worth=_worth(row, peers, board))
+            row = replace(
+                row, worth=_worth(row, peers, board), over_none=_over_none(row, group, board)
+            )
             row = _beside_linear(row, yardstick.get(row.train_rows), board)
         if reasons:  # what cannot be compared shows its numbers, and concludes nothing
             row = replace(row, conclusion=None, worth=None)
@@ -136,6 +138,19 @@ def _worth(row: Row, peers: Sequence[Peer], board: Board) -> ExchangeRate | None
         board.resampled(row.title) - board.resampled(row.reference),
         start,
     )
+
+
+def _over_none(row: Row, group: Sequence[Peer], board: Board) -> tuple[float, float, float] | None:
+    """What the positive control brings to its own classifier."""
+    if row.kind != MORE_REAL:
+        return None
+    for other, _ in group:
+        same = other.classifier == row.classifier and other.title in board.titles
+        if same and _is_unaugmented(other, row.train_rows):
+            contrast = board.contrast(row.title, other.title)
+            reach = contrast.reach(0.05)
+            return contrast.estimate, contrast.estimate - reach, contrast.estimate + reach
+    return None
 
 
 def _classifier_of(title: str, rows: Sequence[Row]) -> str:

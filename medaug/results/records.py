@@ -112,9 +112,8 @@ def read_trials(folder: Path) -> Iterator[TrialRecord]:
     bundled = {record.config.key: record for record in _read_bundled(folder)}
     for path in sorted((folder / "trials").glob("*/config.json")):
         record = read_trial(path.parent)
-        twin = bundled.get(
-            record.config.key
-        )  # it ran by itself at one time, in a bundle at another
+        # It may have run by itself at one time, in a bundle at another.
+        twin = bundled.get(record.config.key)
         if twin is None or twin.result is None or record.result is not None:
             bundled.pop(record.config.key, None)
             yield record

@@ -70,6 +70,9 @@ class Row:
     """What the gain is worth in real training rows."""
     weaker_by: tuple[str, float, float, float] | None = None
     """The best linear configuration and its gain over this row with a 95 % interval."""
+    over_none: tuple[float, float, float] | None = None
+    """Of the positive control: its gain over the same classifier without added rows, with
+    one-sided 95 % bounds. The reference may be another classifier."""
     scores: Mapping[str, float] = field(default_factory=dict)
     """``balanced_accuracy`` and ``recall/<class>`` of patients; all others, as
     ``slice_balanced_accuracy``, of slices."""

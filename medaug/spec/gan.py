@@ -58,6 +58,14 @@ class GanSpec(ArmSpec):
     """Standard deviation, in scaled units, of the noise added to all rows that the discriminator
     sees (Sonderby 2017)."""
 
+    d_aug: Literal["none", "diffaugment", "ada"] = "none"
+    """Augment all rows that the discriminator sees, real and generated: ``diffaugment`` always
+    (Zhao et al. 2020), ``ada`` as often as it takes to keep it from knowing the real ones by heart
+    (Karras et al. 2020). Images: colour, translation, cutout; features: flips, translation, channel
+    dropout."""
+    lecam: Weight = 0.0
+    """Weight of LeCam's bound on how sure the discriminator gets (Tseng et al. 2021: up to .3)."""
+
     sampler: Literal["balanced", "prior"] = per_preset(stable="balanced", as_published="prior")
     """Classes of the real rows in a batch. Labels of generated rows are uniform in both, as in
     the reference code; with ``wgan_gp`` they are those of the real rows beside them, so that a row

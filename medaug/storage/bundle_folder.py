@@ -25,11 +25,7 @@ from medaug.storage.faults import storage_faults
 from medaug.storage.json_files import read_json, write_json
 from medaug.storage.reading import read_first_line, read_regular
 from medaug.storage.results import TrialResult, parse_result
-from medaug.storage.trial_folder import (
-    FILES,
-    TrialFolder,
-    complaint,
-)
+from medaug.storage.trial_folder import FILES, TrialFolder, complaint
 
 TRIALS = "trials.json"
 
@@ -72,10 +68,10 @@ class BundleFolder(TrialFolder):
         Raises:
             EnvironmentFault: the storage does not take it.
         """
-        self.make()
-        self.reopen()
         values = [trial.model_dump(mode="json") for trial in trials]
         with storage_faults(self.path):
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.reopen()
             write_json(self.path / TRIALS, {"trials": values}, durable=False)
 
     def reopen(self) -> None:

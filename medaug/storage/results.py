@@ -75,6 +75,8 @@ class GenerateResult(TrialResult):
     generator: str
     n: int
     precision: str | None = None
+    collapsed: str | None = None
+    """Why its rows count as collapsed: they hold too little of the real ones' variety."""
     extractor: str | None = None
     """What the rows' quality was measured on; None where it was not."""
     history: tuple[Metrics, ...] = ()

@@ -54,19 +54,10 @@ class TrialFolder:
     def claim(self, config: TrialConfig) -> None:
         """Make the folder and write ``config.json`` (labels and ranks may change on resume)."""
         assert config.key == self.key
-        self.make()
-        with storage_faults(self.path):
-            value = config.model_dump(mode="json")
-            write_json(self.path / "config.json", value, durable=False)  # rewritten by every run
-
-    def make(self) -> None:
-        """Have the folder itself.
-
-        Raises:
-            EnvironmentFault: the storage does not take it.
-        """
         with storage_faults(self.path):
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            value = config.model_dump(mode="json")
+            write_json(self.path / "config.json", value, durable=False)  # rewritten by every run
 
     def config(self) -> TrialConfig:
         """The trial, of one of the four stages.

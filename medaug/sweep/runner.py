@@ -24,7 +24,7 @@ from medaug.storage.trial_folder import TrialFolder
 from medaug.sweep.cluster.start import Cluster
 from medaug.sweep.ended import ended_before
 from medaug.sweep.events import Listener, Listeners, Outcome
-from medaug.sweep.trial.bundle import Bundle, BundleBy, pack, run_bundle
+from medaug.sweep.trial.bundle import Bundle, BundleBy, alone, pack, run_bundle
 from medaug.sweep.trial.rank import run_trial
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class Sweep:
         *,
         work: Work = run_trial,
         asha: AshaSpec | None = None,
-        bundle_by: BundleBy = lambda config: None,
+        bundle_by: BundleBy = alone,
         bundle_work: BundleWork = run_bundle,
     ) -> list[Outcome]:
         """Run a wave of trials (of one stage) and return an outcome for each, in their order.

@@ -140,7 +140,13 @@ class Replicate:
         self.training = Training(modules, optimizers, Guard(world))
         if task.resume is None:
             self.scale = FeatureScale.fit(train, spec.feature_scale, world)
-            self.training.extra = self.scale.tensors()
+            begun = {
+                "ada": float(spec.d_aug == "diffaugment"),
+                "lecam_real": 0.0,
+                "lecam_fake": 0.0,
+            }
+            numbers = {k: torch.tensor(v, device=world.device) for k, v in begun.items()}
+            self.training.extra = self.scale.tensors() | numbers
         else:
             self.training.restore(task.resume)
             self.scale = FeatureScale.of(self.training.extra)

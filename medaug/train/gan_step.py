@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils.parametrize import ParametrizationList
 
+from medaug.models.foreach import copy_
 from medaug.models.fused import drawing_from, fuse
 from medaug.models.layers import DiscriminatorOut, JointPass, codes_of
 from medaug.models.losses import (
@@ -37,6 +38,7 @@ from medaug.models.losses import (
 from medaug.spec.gan import GanSpec
 from medaug.train.average import follow
 from medaug.train.draws import Draws
+from medaug.train.few_data import LECAM_DECAY, adapted, augmented, lecam
 from medaug.train.loop import Training, autocast, compile_for, guarded_steps
 from medaug.train.tally import ClassSpread, Tally
 from medaug.train.world import World, distribute
@@ -160,15 +162,17 @@ class GanStep:
     def discriminator_step(self, rows: StepInput) -> None:
         """The discriminators learn to tell real rows from generated ones."""
         self._zero_gradients("discriminator")
-        seen = []
+        seen, judged = [], []
         for part in self._parts(rows):
             with autocast(self.world, self.spec.precision):
-                x, label = discriminator_inputs(self.spec, part)
+                x, label = discriminator_inputs(self.spec, part, self._kept("ada"))
                 out = self.judge_both(x, label, 2)
                 loss, values = self.discriminator_loss(out, part)
             (loss * self._share(part)).sum().backward()
             seen.append((values, part.rows))
+            judged.append(out.adv.detach().float().view(len(part.draws), 2, -1))
         self._move("discriminator", seen)
+        self._adapt(torch.cat(judged, -1))
 
     def generator_step(self, rows: StepInput) -> None:
         """The generators learn to be believed, by discriminators that stay as they are."""
@@ -178,7 +182,7 @@ class GanStep:
         seen = []
         for part in self._parts(rows):
             with autocast(self.world, self.spec.precision):
-                x = noisy(self.spec, part.fake, part.draws, "noise on fake")
+                x = seen_rows(self.spec, part.fake, part.draws, "fake", self._kept("ada"))
                 out = self.discriminate(x, part.fake_label)
                 loss, values = self.generator_loss(out, part)
             (loss * self._share(part)).sum().backward()
@@ -230,6 +234,9 @@ class GanStep:
         if out.codes is not None:
             told = out.codes.view(k, 2, n, -1)[:, 1]
             loss = loss + self.spec.info_weight * self._code_loss(told, rows)
+        if self.spec.lecam:
+            anchors = self._kept("lecam_real"), self._kept("lecam_fake")
+            loss = loss + self.spec.lecam * lecam(real_adv, fake_adv, *anchors)
         if self.spec.has_penalty:
             loss = loss + self.spec.penalty_weight * self._penalty(rows)
         return loss, {"d_loss": loss, **values}
@@ -290,6 +297,28 @@ class GanStep:
         critic = lambda x: discriminator(x, fake_label).adv  # noqa: E731
         return gradient_penalty(critic, real.float(), fake.float(), mix)
 
+    def _kept(self, name: str) -> Tensor:
+        """(K,) numbers that change from step to step and go into the checkpoints."""
+        return torch.stack([each.training.extra[name] for each in self.replicates])
+
+    def _adapt(self, adv: Tensor) -> None:
+        """After a discriminator's step, which gave logits (K, 2, n): how often to augment, and
+        LeCam's running means."""
+        ada, wants_lecam = self.spec.d_aug == "ada", bool(self.spec.lecam)
+        if not (ada or wants_lecam):
+            return
+        means = torch.stack([adv[:, 0].sign().mean(-1), *adv.mean(-1).unbind(1)])
+        # One mean for all ranks, which have to change alike.
+        sign, real, fake = self.world.reduce_sum(means) / self.world.size
+        after = {}
+        if ada:
+            after["ada"] = adapted(self._kept("ada"), sign, adv.shape[-1] * self.world.size)
+        if wants_lecam:
+            for name, mean in (("lecam_real", real), ("lecam_fake", fake)):
+                after[name] = torch.lerp(self._kept(name), mean, 1 - LECAM_DECAY)
+        for name, values in after.items():
+            copy_([each.training.extra[name] for each in self.replicates], values.unbind())
+
     def _zero_gradients(self, player: str) -> None:
         for each in self.replicates:
             each.training.optimizers[player].zero_grad(set_to_none=True)
@@ -324,20 +353,27 @@ class GanStep:
             parametrizations.train()
 
 
-def discriminator_inputs(spec: GanSpec, rows: StepInput) -> tuple[Tensor, Tensor]:
+def discriminator_inputs(
+    spec: GanSpec, rows: StepInput, augmentation: Tensor
+) -> tuple[Tensor, Tensor]:
     """(x, label) of a discriminator's step: each replicate's real rows, then its generated ones."""
-    real = noisy(spec, rows.real, rows.draws, "noise on real")
-    fake = noisy(spec, rows.fake.detach(), rows.draws, "noise on fake")
+    real = seen_rows(spec, rows.real, rows.draws, "real", augmentation)
+    fake = seen_rows(spec, rows.fake.detach(), rows.draws, "fake", augmentation)
     k = len(rows.draws)
     return in_turn(real, fake, k), in_turn(rows.real_label, rows.fake_label, k)
 
 
-def noisy(spec: GanSpec, x: Tensor, draws: Sequence[Draws], what: str) -> Tensor:
-    """Rows with instance noise (Sonderby et al. 2017), if the configuration wants it."""
-    if not spec.inst_noise:
-        return x
-    noise = joined([each.normal(what, *x.shape[1:]) for each in draws])
-    return x + (spec.inst_noise * noise).to(x.dtype)
+def seen_rows(
+    spec: GanSpec, x: Tensor, draws: Sequence[Draws], side: str, augmentation: Tensor
+) -> Tensor:
+    """Rows as a discriminator sees them: augmented with a probability (K,), with instance noise
+    (Sonderby et al. 2017), where the configuration wants that. ``side``: real or fake."""
+    if spec.d_aug != "none":
+        x = augmented(x, augmentation, draws, f"augment {side}")
+    if spec.inst_noise:
+        noise = joined([each.normal(f"noise on {side}", *x.shape[1:]) for each in draws])
+        x = x + (spec.inst_noise * noise).to(x.dtype)
+    return x
 
 
 def in_turn(a: Tensor, b: Tensor, k: int) -> Tensor:

@@ -88,7 +88,10 @@ def test_a_study_that_cannot_run_there_is_refused_here(words: list[str], said: s
     assert said in result.stderr
 
 
-@pytest.mark.parametrize("address", ["head:6379", "ray://head:10001", "http://"])
+@pytest.mark.parametrize(
+    "address",
+    ["head:6379", "ray://head:10001", "http://", "http://h:abc", "http://h:99999", "http://[::1"],
+)
 def test_jobs_go_to_the_dashboard(address: str) -> None:
     result = invoke("submit", ROOT / "jobs/demo.yaml", "--address", address)
     assert (result.exit_code, result.stderr) == (

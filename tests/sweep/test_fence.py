@@ -24,12 +24,14 @@ ANOTHER_DRIVER = """\
 import sys
 from pathlib import Path
 from toy_trials import config
+from medaug.storage.trial_folder import TrialFolder
 from medaug.sweep.trial.rank import Rank
 
 rank, storage = Rank(1.0, 0), Path(sys.argv[1])
 place = rank.place()
 rank.join(0, 1, place.host, place.port, timeout_s=60, gpu=False)
-print(rank.begin(config("x"), storage / "experiment", storage, "toy_trials:count", (2, 1)))
+folder = TrialFolder(storage / "experiment", config("x").key)
+print(rank.begin(folder, storage, "toy_trials:count", (2, 1)))
 while not rank.advance().finished:
     pass
 """
@@ -119,7 +121,7 @@ def test_a_rank_whose_driver_lost_the_lease_ends_without_a_word(
     rank, threads = Rank(1.0, checkpoint_every_s=0), torch.get_num_threads()
     place = rank.place()
     rank.join(0, 1, place.host, place.port, timeout_s=60, gpu=False)
-    how = (trial, folder.experiment, tmp_path, "toy_trials:count")
+    how = (folder, tmp_path, "toy_trials:count")
     assert rank.begin(*how, (1, 1)) == 0
     rank.advance()
 

@@ -42,7 +42,7 @@ def claimed(path: Path, trial: TrialConfig) -> TrialFolder:
 def test_each_epoch_is_safe_before_it_is_told(rank: Rank, tmp_path: Path) -> None:
     trial = config("one")
     folder = claimed(tmp_path, trial)
-    assert rank.begin(trial, folder.experiment, tmp_path, "toy_trials:count", (1, 1)) == 0
+    assert rank.begin(claimed(tmp_path, trial), tmp_path, "toy_trials:count", (1, 1)) == 0
     for epoch in (1, 2, 3):
         assert rank.advance() == Epoch(epoch, {"val/score": float(epoch)}, finished=epoch == 3)
         checkpoint = Ledger(folder.path).latest(trial.key)
@@ -54,12 +54,12 @@ def test_each_epoch_is_safe_before_it_is_told(rank: Rank, tmp_path: Path) -> Non
 def test_it_goes_on_from_the_ledger_and_can_leave_at_any_epoch(rank: Rank, tmp_path: Path) -> None:
     first, other = config("first"), config("other")
     folder = claimed(tmp_path, first)
-    rank.begin(first, folder.experiment, tmp_path, "toy_trials:count", (1, 1))
+    rank.begin(claimed(tmp_path, first), tmp_path, "toy_trials:count", (1, 1))
     rank.advance()
     rank.advance()
     claimed(tmp_path, other)
-    assert rank.begin(other, folder.experiment, tmp_path, "toy_trials:count", (1, 1)) == 0
-    assert rank.begin(first, folder.experiment, tmp_path, "toy_trials:count", (1, 1)) == 2
+    assert rank.begin(claimed(tmp_path, other), tmp_path, "toy_trials:count", (1, 1)) == 0
+    assert rank.begin(claimed(tmp_path, first), tmp_path, "toy_trials:count", (1, 1)) == 2
     answer = rank.advance()
     assert isinstance(answer, Epoch)
     assert answer.finished
@@ -73,12 +73,12 @@ def test_leaving_a_trial_saves_its_last_epoch(rank: Rank, tmp_path: Path) -> Non
     rank._checkpoint_every_s = 3600
     trial = config("one", epochs=4)
     folder = claimed(tmp_path, trial)
-    rank.begin(trial, folder.experiment, tmp_path, "toy_trials:count", (1, 1))
+    rank.begin(claimed(tmp_path, trial), tmp_path, "toy_trials:count", (1, 1))
     rank.advance()
     rank.advance()
     assert Ledger(folder.path).latest(trial.key) is None
     rank.end()
-    assert rank.begin(trial, folder.experiment, tmp_path, "toy_trials:count", (1, 1)) == 2
+    assert rank.begin(claimed(tmp_path, trial), tmp_path, "toy_trials:count", (1, 1)) == 2
     assert [rank.advance().epoch for _ in range(2)] == [3, 4]  # type: ignore[union-attr]
     result = folder.result()
     assert result is not None
@@ -86,12 +86,11 @@ def test_leaving_a_trial_saves_its_last_epoch(rank: Rank, tmp_path: Path) -> Non
 
 
 def test_failures_come_back_as_values(rank: Rank, tmp_path: Path) -> None:
-    folder = claimed(tmp_path, config("x"))
-    rank.begin(config("x"), folder.experiment, tmp_path, "toy_trials:no_such_fold", (1, 1))
+    rank.begin(claimed(tmp_path, config("x")), tmp_path, "toy_trials:no_such_fold", (1, 1))
     failure = rank.advance()
     assert isinstance(failure, Failure)
     assert failure.kind == "configuration"
-    rank.begin(config("x"), folder.experiment, tmp_path, "toy_trials:ends_early", (1, 1))
+    rank.begin(claimed(tmp_path, config("x")), tmp_path, "toy_trials:ends_early", (1, 1))
     rank.advance()
     failure = rank.advance()
     assert isinstance(failure, Failure)
@@ -100,7 +99,7 @@ def test_failures_come_back_as_values(rank: Rank, tmp_path: Path) -> None:
 
 def test_a_result_alone_is_no_epoch(rank: Rank, tmp_path: Path) -> None:
     folder = claimed(tmp_path, config("x"))
-    rank.begin(config("x"), folder.experiment, tmp_path, "toy_trials:diverges", (1, 1))
+    rank.begin(claimed(tmp_path, config("x")), tmp_path, "toy_trials:diverges", (1, 1))
     assert rank.advance() == Epoch(1, {"val/score": 1.0}, finished=False)
     assert rank.advance() == Epoch(1, {}, finished=True)
     assert [row["epoch"] for row in folder.epochs()] == [1]

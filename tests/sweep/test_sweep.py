@@ -13,7 +13,8 @@ from toy_trials import config, count, expected_total, settings_of
 
 from medaug.errors import EnvironmentFault
 from medaug.spec import AshaSpec, ResourceSpec, TrialConfig
-from medaug.storage.trial_folder import TrialFolder, write_json
+from medaug.storage.results import GenerateResult
+from medaug.storage.trial_folder import TrialFolder
 from medaug.sweep import Outcome, Sweep
 from medaug.sweep.cluster.start import Cluster
 from medaug.train.checkpoint import Ledger
@@ -102,10 +103,8 @@ def test_a_trial_of_another_run_is_taken_over_if_what_it_made_is_there(tmp_path:
     known, gone, new = config("known"), config("gone"), config("new")
     with sweep(tmp_path) as running:
         running.run([known, gone], work=count)
-    write_json(
-        TrialFolder(tmp_path / "experiment", gone.key).path / "result.json",
-        {"status": "done", "output": "rows-that-were-deleted"},
-    )
+    deleted = GenerateResult(output="rows-that-were-deleted", generator="so-was-this", n=1)
+    TrialFolder(tmp_path / "experiment", gone.key).finish(deleted)
     diary = Diary()
     with Sweep(tmp_path / "other", tmp_path, ResourceSpec(), listeners=(diary,)) as running:
         outcomes = running.run([known, gone, new], work=count)

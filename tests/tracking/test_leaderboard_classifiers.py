@@ -136,6 +136,23 @@ def test_the_positive_control_stands_apart(sighted: Path) -> None:
     assert most.mean > board.rows[0].mean  # and still does not rank
 
 
+def test_real_rows_may_help_a_classifier_that_stays_below_the_reference(tmp_path: Path) -> None:
+    made = Made(study(tmp_path, arms=ARMS, sweep=FEW, **BIG))
+    for arm in ("none", "duplicate", "classical", "gaussian"):
+        made.write(arm, 0.0, classifier_name="cnn")
+    more = {"arm": "more_real", "kind": "more_real", "n_synthetic": 96}
+    made.write("none", 1.0, classifier_name="cnn", **more)
+    made.write("none", 2.5, classifier=PROBE, classifier_name="probe", linear=True)
+    board = made.board()
+    (control,) = board.positive_controls
+    assert control.gain_high < 0
+    assert control.over_none is not None
+    assert control.over_none[1] > 0
+    (said,) = (text for text in answer(board).sentences if text.startswith("Positive control"))
+    assert "over the same classifier without them +0." in said
+    assert "real rows help that classifier, but not past the reference" in said
+
+
 def test_a_gain_is_worth_real_rows(sighted: Path) -> None:
     board = leaderboard_of(sighted)
     helped, neutral = (row_of(board, f"{a} +100 by probe") for a in ("gaussian", "smote"))

@@ -37,7 +37,9 @@ def for_ray() -> Iterator[None]:
     """
     settings = {**_ENVIRONMENT, "RAY_RAYLET_PID": str(os.getpid())}
     with contextlib.ExitStack() as stack:
-        stack.enter_context(environment(settings))
+        stack.enter_context(environment(settings, "RAY_AUTH_MODE"))  # Ray sets that itself
+        import ray  # noqa: F401  # it sets its loggers' levels
+
         for name in ("ray", "ray.tune", "ray.train"):  # what matters, the outcomes say
             stack.enter_context(_level(name, logging.CRITICAL))
         # The raylet's page about each worker that died has no switch of its own.
@@ -46,9 +48,12 @@ def for_ray() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """``values`` in this process's environment, for those that it starts, too."""
-    before = {name: os.environ.get(name) for name in values}
+def environment(values: Mapping[str, str], *others: str) -> Iterator[None]:
+    """``values`` in this process's environment, for those that it starts, too.
+
+    They are put back afterwards, as are ``others``, whoever changes them.
+    """
+    before = {name: os.environ.get(name) for name in (*values, *others)}
     os.environ.update(values)
     try:
         yield

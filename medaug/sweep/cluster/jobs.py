@@ -105,7 +105,8 @@ class Jobs:
     def __init__(self, address: str) -> None:
         try:
             place = urlsplit(address)
-            port = place.port or {"http": 80, "https": 443}[place.scheme]
+            usual = {"http": 80, "https": 443}[place.scheme]
+            port = place.port or usual
         except (ValueError, KeyError):  # neither a URL nor a port from 1 to 65535
             place = None
         if place is None or not place.hostname:

@@ -68,9 +68,9 @@ class Cluster:
         if self._up:
             return
         with contextlib.ExitStack() as around:
-            around.enter_context(for_ray())
             if self._address:
-                around.enter_context(_sent_token())
+                around.enter_context(_sent_token())  # before Ray is imported
+            around.enter_context(for_ray())
             import ray
 
             if not ray.is_initialized():
@@ -228,7 +228,7 @@ def _no_start(error: Exception, after_s: float) -> EnvironmentFault:
 @contextlib.contextmanager
 def _sent_token() -> Iterator[None]:
     """Have Ray send the token that is there: of itself it sends none to a cluster that it joins.
-    Before Ray is imported; a cluster that runs open takes no notice."""
+    A cluster that runs open takes no notice."""
     mode = {}
     if not os.environ.get("RAY_AUTH_MODE"):
         with contextlib.suppress(EnvironmentFault):

@@ -36,6 +36,10 @@ BundleBy = Callable[[TrialConfig], Hashable | None]
 for which it gives None is run by itself."""
 
 
+def alone(config: TrialConfig) -> None:
+    """A :data:`BundleBy` that bundles nothing."""
+
+
 def run_bundle(
     configs: Sequence[TrialConfig], world: World, storage: Path
 ) -> Iterator[tuple[TrialConfig, TrialResult]]:
