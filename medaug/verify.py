@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ from medaug.storage.json_files import read_json
 from medaug.storage.manifest import MANIFEST, read_manifest, read_sealed, verified
 from medaug.store import Store
 from medaug.store.manifest import MANIFEST as STORE_MANIFEST
+
+
+_NAME = re.compile(r"[\w.-]{1,100}")
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,8 @@ def verify(folder: Path) -> Iterator[Finding]:
         yield Finding("run", str(damage), whole=False)
     names: set[str] = set()
     try:
-        names |= {str(name) for name in (read_json(folder / "data.json") or {}).values()}
+        slices = (read_json(folder / "data.json") or {}).get("slices")
+        names |= {slices} if isinstance(slices, str) and _NAME.fullmatch(slices) else set()
         trials = list(read_trials(folder))
         for trial in trials:
             names.update(trial.config.inputs)
