@@ -18,7 +18,6 @@ from medaug.storage.manifest import MANIFEST, read_manifest, read_sealed, verifi
 from medaug.store import Store
 from medaug.store.manifest import MANIFEST as STORE_MANIFEST
 
-
 _NAME = re.compile(r"[\w.-]{1,100}")
 
 
