@@ -149,7 +149,9 @@ def check_table(
 def _check_classes(root: Path, layout: str, found: Found) -> None:
     if len(found.classes) < 2:
         known = ", ".join(found.classes) or "none"
-        why = f"; left out: {count_reasons(found.left_out)[0][0]}" if found.left_out else ""
+        # Where nothing was listed, the reason for most files is the one that helps.
+        alone = found.left_out and not found.rows
+        why = f"; left out: {count_reasons(found.left_out)[0][0]}" if alone else ""
         raise UserError(
             f"{root}: layout {layout}, but fewer than two classes are named ({known}); a study "
             f"compares classes, so add scans of another one{why}"

@@ -53,7 +53,8 @@ class NetworkSpec(ClassifierSpec):
     final: Literal["average", "best_epoch"] = "average"
     """Which weights are kept: their average over the last tenth of the steps, with batch norm's
     statistics taken anew, or that after an earlier epoch whose validation loss was lower by more
-    than a standard error; or those of the epoch with the lowest validation loss, as papers do."""
+    than two standard errors; or those of the epoch with the lowest validation loss, as in papers.
+    """
     early_stop: Positive | None = None
     """With ``best_epoch``: stop after this many epochs without a better validation loss."""
     precision: Precision = "auto"

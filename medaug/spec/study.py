@@ -276,7 +276,12 @@ class ResourceSpec(Spec):
     @model_validator(mode="after")
     def _one_gpu_per_rank(self) -> ResourceSpec:
         if self.ranks > 1 and 0 < self.gpus_per_rank < 1:
-            raise ValueError("NCCL refuses two ranks on one GPU: gpus_per_rank must be 1 or more")
+            raise ValueError("NCCL refuses two ranks on one GPU: gpus_per_rank must be 1")
+        if self.gpus_per_rank > 1:
+            raise ValueError(
+                f"gpus_per_rank {self.gpus_per_rank:g}: a rank computes on one GPU; set it to 1, "
+                "and ranks to the number of GPUs"
+            )
         return self
 
 

@@ -16,7 +16,7 @@ SCORE, GAIN, CONCLUSION, FLAGS = "balanced accuracy", "gain", "conclusion", "fla
 _WORKFLOW = "?workflowType=machine_learning"
 """Without it, MLflow 3 opens every page as one about language models."""
 
-NARROW, WIDE = 70, 360
+NARROW, WIDE = 70, 230
 """Pixels; a window of 1400 shows all columns of an arm with two axes."""
 
 
@@ -33,7 +33,7 @@ def view_of(board: Leaderboard) -> str:
         **{f"params.`{name}`": NARROW for name in axes},
         f"tags.`{SCORE}`": 155,
         f"tags.`{GAIN}`": 185,
-        f"tags.`{CONCLUSION}`": 230,
+        f"tags.`{CONCLUSION}`": 190,
         f"tags.`{FLAGS}`": WIDE,
     }
     state = {

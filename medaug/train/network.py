@@ -3,8 +3,8 @@
 Every arm takes the same number of optimiser steps, and scaling is fitted on the real training
 rows. By default the result is an average of the weights over the last part of a fixed number of
 steps, or of an earlier one where that was plainly better. The epoch of the lowest validation loss,
-which papers take, is the luck of a dozen patients; on 60 chest X-rays it was the first one in half
-of the trainings.
+which papers take, is the luck of a dozen patients: with a ResNet-50 on 94 head CTs it was the first
+one in three of five trainings.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ def _path(
     newton = codes.shape[1] * (1 if n_classes == 2 else n_classes) <= MOST_NEWTON
     model = LogisticRegression(
         solver="newton-cholesky" if newton else "lbfgs",
-        tol=1e-8 if newton else 1e-5,
+        tol=1e-6 if newton else 1e-5,
         max_iter=1000,
         warm_start=True,
     )

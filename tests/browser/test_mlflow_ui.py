@@ -99,7 +99,7 @@ def test_the_printed_link_opens_a_leaderboard(server: Server, window: Callable[.
     left = "cells => cells.map(e => [e.getBoundingClientRect().left, e.innerText.trim()])"
     assert [name for _, name in sorted(headers.evaluate_all(left))] == [
         *("Run Name", "rank", "arm", "n_synthetic", "ngf"),
-        *("balanced accuracy", "gain", "flags"),
+        *("balanced accuracy", "gain", "conclusion", "flags"),
     ]
 
     def column(name: str) -> list[str]:

@@ -28,7 +28,7 @@ class Ended:
 def run_here(study: StudySpec) -> tuple[Leaderboard, list[Ended], Store]:
     """The study's leaderboard, its trials' results in the order they ran, and its slices.
 
-    It pre-trains no U-Net on phantoms: ``segmenter.pretrain`` has to be null.
+    The linear models that stand beside every study are left out. It pre-trains no U-Net on phantoms: ``segmenter.pretrain`` has to be null.
     """
     cohort = read_cohort(study.data)
     slices = f"slices-{ingest_signature(cohort, study.data, study.split)}"
@@ -40,6 +40,9 @@ def run_here(study: StudySpec) -> tuple[Leaderboard, list[Ended], Store]:
     results = []
     for _, trials in plan_study(study, slices).waves():
         for config in trials:
+            beside = getattr(config, "linear", False) or getattr(config, "encoder", None)
+            if beside and study.image_encoder is None:
+                continue
             trial = TrialFolder(folder, config.key)
             trial.claim(config)
             *_, last = run_trial(config, World.single(), study.storage)

@@ -22,6 +22,7 @@ segmenter:
 features: {tap: conv5}
 arms: {none: {}, duplicate: {}, classical: {}, acgan: {epochs: 4, ngf: 8, ndf: 8, filter: none}}
 classifier: {epochs: 3}
+controls: none
 sweep: {n_synthetic: [24], seeds: [0, 1, 2]}
 """
 

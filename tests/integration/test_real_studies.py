@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"
 
 TOY_GAN = {"epochs": 1, "width": 8}
-HONEST = {"split.folds": 2, "sweep.seeds": [0]}
+HONEST = {"split.folds": 2, "sweep.seeds": [0], "controls": "none", "classifiers": {}}
 B = {
     "classifier.epochs": 1,
     "sweep.n_synthetic": [32],
@@ -89,9 +89,9 @@ def test_head_ct_is_scored_on_groups_that_nothing_has_seen(run: Run) -> None:
     for result in scored:
         assert (result.result.train_rows == 0) == (result.config.arm == "synthetic_only")
     for maker in makers:
-        assert maker["extractor"] == "random-modulus-512"
-        assert {"fd", "fd_null", "rows_train", "rows_fake"} <= maker["scores"].keys()
-        assert maker["scores"]["fd"] > maker["scores"]["fd_null"]  # one epoch is noise
+        assert maker.result.extractor == "random-modulus-512"
+        assert {"fd", "fd_null", "rows_train", "rows_fake"} <= maker.result.scores.keys()
+        assert maker.result.scores["fd"] > maker.result.scores["fd_null"]  # one epoch is noise
     for result in scored:
         assert result.result.lineage == "proven"
         seen = {way: n.patients for way, n in result.result.exposure}
@@ -116,11 +116,11 @@ def test_head_ct_as_published_has_groups_on_both_sides(run: Run) -> None:
     for arm, result in scored.items():
         assert result.result.lineage == "violated as published"
         exposure = result.result.exposure
-        assert exposure["scored"] == {"patients": len(held_out), "images": sizes["eval"]}
-        assert exposure["trained_on"] == {"patients": both, "images": 0}
+        assert exposure.scored.model_dump() == {"patients": len(held_out), "images": sizes["eval"]}
+        assert exposure.trained_on.model_dump() == {"patients": both, "images": 0}
         by_generator = {"patients": both if arm == "dcgan" else 0, "images": 0}
-        assert exposure["seen_by_generator"] == by_generator
-    assert scored["dcgan"]["steps"] > scored["none"]["steps"]
+        assert exposure.seen_by_generator.model_dump() == by_generator
+    assert scored["dcgan"].result.steps > scored["none"].result.steps
     text = f"protocol as_published: of {len(held_out)} test patients"
     assert all(text in said(row) and row.rank is None for row in board.rows)
     assert "not the same number of optimiser steps" in said(row_of(board, "dcgan +32"))
@@ -141,7 +141,7 @@ def test_brain_ct_as_published_steps_more_and_chooses_on_its_test_images(run: Ru
     scored = {r.config.arm: r for r in results if r.config.stage == "classify"}
     assert {result.result.train_rows for result in scored.values()} == {30}
     # 120 rows in batches of 32 against 30
-    assert scored["times4"]["steps"] == 3 * scored["none"]["steps"]
+    assert scored["times4"].result.steps == 3 * scored["none"].result.steps
     for result in scored.values():
         assert result.result.exposure.chose == result.result.exposure.scored
         assert result.result.predictions.probability.shape[1] == 2  # the third neuron is left out
@@ -168,9 +168,12 @@ def test_chest_xray_as_published_shows_its_gan_test_images(run: Run) -> None:
     parts = slices.manifest["extra"]["parts"]
     shown = sum("train" in parts[unit] for unit in held_out.units.tolist())
     scored = {r.config.arm: r for r in results if r.config.stage == "classify"}
-    exposure = scored["dcgan"]["exposure"]
-    assert exposure["seen_by_generator"]["images"] == shown > len(held_out) / 2
-    assert scored["flip"]["exposure"]["seen_by_generator"] == {"patients": 0, "images": 0}
-    assert scored["dcgan"]["train_rows"] == len(slices.split("train", 0))
+    exposure = scored["dcgan"].result.exposure
+    assert exposure.seen_by_generator.images == shown > len(held_out) / 2
+    assert scored["flip"].result.exposure.seen_by_generator.model_dump() == {
+        "patients": 0,
+        "images": 0,
+    }
+    assert scored["dcgan"].result.train_rows == len(slices.split("train", 0))
     assert "seen by the generator" in said(row_of(board, "dcgan +24"))
     assert "lineage violated as published" in said(row_of(board, "dcgan +24"))

@@ -20,6 +20,8 @@ GLIOMA = Path(__file__).parents[2] / "jobs" / "glioma.yaml"
 GANS = ("acgan", "infogan", "acgan_image")
 TINY: dict[str, Any] = {
     "data.layout": "phantom",
+    "controls": "none",
+    "classifiers": {},
     "data.image_size": 64,
     "data.phantom": {"patients": 10, "slices": [3, 4]},
     "split.folds": 2,

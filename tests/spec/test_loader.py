@@ -67,6 +67,7 @@ def test_numbers_are_what_json_calls_numbers(tmp_path: Path, text: str, value: f
         ("protocol: as_published\nsplit: {scheme: published, folds: 5}\n", "set folds to 1"),
         ("protocol: as_published\nsplit: {scheme: published, test_fraction: 0.2}\n", "set test_fraction to 0"),
         ("resources: {ranks: 2, gpus_per_rank: 0.5}\n", "NCCL refuses two ranks on one GPU"),
+        ("resources: {gpus_per_rank: 1.5}\n", "a rank computes on one GPU; set it to 1"),
         ("x: !!python/object/apply:os.system [ls]\n", "python/object/apply:os.system is not allowed"),
         ("a: &a [1]\nb: *a\n", "aliases are not allowed"),
         ("classifier:\n\tepochs: 3\n", "tab"),

@@ -61,3 +61,100 @@ def test_details_keep_the_traceback() -> None:
         details = triage(error).as_dict()
     assert "test_details_keep_the_traceback" in details["details"]
     assert details["error"].startswith("error: KeyError: 'where'; ")
+
+
+GPU_FAULTS = {
+    "out of memory": [
+        "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 15.77 GiB",
+        "HIP out of memory. Tried to allocate 20.00 MiB",
+        "CUDA error: out of memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "CUFFT_ALLOC_FAILED",
+        "cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `cusolverDnCreate(handle)`",
+        "GET was unable to find an engine to execute this computation",
+        "FIND was unable to find an engine to execute this computation",
+        "Unable to find an engine to execute this computation",
+        "DefaultCPUAllocator: can't allocate memory: you tried to allocate 8589934592 bytes",
+        "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: not enough memory",
+        "unable to mmap 1024 bytes from file </x>: Cannot allocate memory (12)",
+    ],
+    "device": [
+        "CUDA error: an illegal memory access was encountered",
+        "CUDA error: device-side assert triggered",
+        "CUDA error: unspecified launch failure",
+        "CUDA error: misaligned address",
+        "CUDA error: uncorrectable ECC error encountered",
+        "CUDA error: the launch timed out and was terminated",
+        "CUDA error: an illegal instruction was encountered",
+        "CUDA error: hardware stack error",
+        "CUDA error: unknown error",
+        "CUDA error: invalid configuration argument",
+        "CUDA error: initialization error",
+        "CUDA error: context is destroyed",
+        "Triton Error [CUDA]: an illegal memory access was encountered",
+        "an illegal memory access was encountered",
+        "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR",
+        "cuDNN error: CUDNN_STATUS_MAPPING_ERROR",
+        "CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm`",
+        "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+        "cusolver error: CUSOLVER_STATUS_INTERNAL_ERROR, when calling `cusolverDnSsyevd`",
+        "cuFFT error: CUFFT_EXEC_FAILED",
+        "cuSPARSE error: CUSPARSE_STATUS_EXECUTION_FAILED",
+        "HIP error: an illegal memory access was encountered",
+        "HIP error: invalid device function",
+        "miopenStatusInternalError: MIOpen failed",
+        "rocBLAS error: Could not initialize Tensile host",
+        "Can't initialize NVML",
+        "GPU is lost: Xid 79",
+    ],
+    "no GPU": [
+        "CUDA error: no kernel image is available for execution on the device",
+        "No CUDA GPUs are available",
+        "Found no NVIDIA driver on your system. Please check that you have an NVIDIA GPU",
+        "The NVIDIA driver on your system is too old (found version 11040)",
+        "Torch not compiled with CUDA enabled",
+        "CUDA error: invalid device ordinal",
+        "CUDA error: no CUDA-capable device is detected",
+        "CUDA error: CUDA driver version is insufficient for CUDA runtime version",
+        "CUDA error: the provided PTX was compiled with an unsupported toolchain.",
+        "CUDA error: forward compatibility was attempted on non supported HW",
+        "PyTorch is not linked with support for cuda devices",
+        "No HIP GPUs are available",
+        "CUDA error: system not yet initialized",
+    ],
+    "collective": [
+        "NCCL error in: ProcessGroupNCCL.cpp:1970, unhandled cuda error, NCCL version 2.21.5",
+        "NCCL error: unhandled system error (run with NCCL_DEBUG=INFO for details)",
+        "[Rank 1] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=5) ran for 30000 ms",
+        "[../gloo/transport/tcp/pair.cc:534] Connection closed by peer [10.0.0.1]:4711",
+    ],
+    "error": [
+        "mat1 and mat2 shapes cannot be multiplied (16x64 and 32x2)",
+        "Expected all tensors to be on the same device, but found at least two devices, cpu and gpu!",
+        "a replicate that shares its passes failed in the middle of an epoch",
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"), [(kind, text) for kind, texts in GPU_FAULTS.items() for text in texts]
+)
+def test_what_torch_and_its_libraries_say_of_a_gpu(kind: str, text: str) -> None:
+    assert triage(RuntimeError(text)).kind == kind
+    assert sum(map(len, GPU_FAULTS.values())) >= 50
+
+
+def test_a_gpu_that_torch_cannot_use_is_not_tried_again() -> None:
+    failure = triage(AssertionError("Torch not compiled with CUDA enabled"))
+    assert failure.kind == "no GPU"
+    assert not failure.another_try
+    assert "medaug doctor" in str(failure)
+
+
+def test_a_process_whose_gpu_failed_is_not_used_again() -> None:
+    gone = triage(RuntimeError("CUDA error: no kernel image is available for execution"))
+    assert gone.of_the_gpu
+    assert triage(RuntimeError("CUDA error: an illegal memory access was encountered")).of_the_gpu
+    assert not triage(ValueError("epochs: 0")).of_the_gpu

@@ -11,6 +11,7 @@ from medaug.sweep.trial.rank import Place
 @pytest.mark.parametrize(
     ("nodes", "places", "said"),
     [
+        (1, [("a", "cuda:MIG-5f"), ("a", "cuda:2"), ("a", "cuda:GPU-8a")], "cuda:2,GPU-8a,MIG-5f"),
         (1, [("10.0.0.7", "cpu")], "cpu"),
         (1, [("10.0.0.7", "cpu")] * 2, "2 cpu"),
         (1, [("10.0.0.7", "cuda:1"), ("10.0.0.7", "cuda:0")], "cuda:0,1"),

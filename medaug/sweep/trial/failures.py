@@ -13,7 +13,7 @@ from medaug.sweep.trial.fence import Superseded
 
 Kind = Literal[
     "configuration", "damaged file", "storage", "out of memory", "collective", "device",
-    "rank died", "hang", "lost node", "superseded",
+    "no GPU", "rank died", "hang", "lost node", "superseded",
     "error",
 ]  # fmt: skip
 
@@ -24,6 +24,7 @@ _ADVICE: dict[Kind, str] = {
     "out of memory": "lower the batch size, or run fewer trials at once (resources.max_concurrent)",
     "collective": "another rank was lost or late: see its error, or raise resources.hang_timeout_s",
     "device": "look for the GPU's fault in the kernel log (dmesg, Xid) and resume on another",
+    "no GPU": "torch, driver and GPU do not fit (`medaug doctor`); gpus_per_rank 0 runs on CPUs",
     "rank died": "if the kernel's log says out of memory, lower the batch size; else resume",
     "hang": "failure.json has the stacks of all ranks; raise resources.hang_timeout_s if slow",
     "lost node": "resume when the cluster has its nodes back",
@@ -36,13 +37,30 @@ _ANOTHER_TRY: frozenset[Kind] = frozenset(
     {"out of memory", "collective", "device", "rank died", "hang", "lost node"}
 )
 _USUAL_CAUSE_FIRST: tuple[Kind, ...] = (
-    "superseded", "out of memory", "device", "configuration", "damaged file", "storage", "error",
-    "lost node", "rank died", "hang", "collective",
+    "superseded", "out of memory", "no GPU", "device", "configuration", "damaged file", "storage",
+    "error", "lost node", "rank died", "hang", "collective",
 )  # fmt: skip
 
 _COLLECTIVE = re.compile(r"gloo|nccl|closed by peer|reset by peer|broken pipe", re.IGNORECASE)
-_MEMORY = re.compile(r"can't allocate memory|out of memory|not enough memory", re.IGNORECASE)
-_DEVICE = re.compile(r"CUDA error|cuDNN error|CUBLAS_STATUS|device-side assert")
+_MEMORY = re.compile(
+    r"can't allocate memory|out of memory|not enough memory|cannot allocate memory"
+    # cuDNN says these where it finds no memory for what a kernel wants beside its arguments.
+    r"|ALLOC_FAILED|unable to find an engine|find was unable to find",
+    re.IGNORECASE,
+)
+_NO_GPU = re.compile(
+    # A build or a driver that cannot use this GPU: another try on it ends in the same way.
+    r"no kernel image|no CUDA GPUs are available|not compiled with CUDA|NVIDIA driver|CUDA driver"
+    r"|no CUDA-capable device|invalid device ordinal|PTX|not linked with support for cuda"
+    r"|No HIP GPUs|forward compatibility was attempted|system not yet initialized",
+    re.IGNORECASE,
+)
+_DEVICE = re.compile(
+    r"\bCUDA\b|\bcu(DNN|BLAS|SOLVER|FFT|SPARSE|RAND|TENSOR)|\bHIP\b|\b(roc|hip)BLAS|MIOpen"
+    r"|device-side assert|illegal memory access|ECC error|NVML|\bXid\b|unspecified launch failure"
+    r"|CUDNN_STATUS|CUBLAS_STATUS|CUSOLVER_STATUS|CUFFT_|misaligned address",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -59,6 +77,11 @@ class Failure:
     def another_try(self) -> bool:
         """Whether running the same epoch again can end otherwise."""
         return self.kind in _ANOTHER_TRY
+
+    @property
+    def of_the_gpu(self) -> bool:
+        """Whether the process is of no further use: its context on the GPU may be broken."""
+        return self.kind in ("device", "no GPU")
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.what}; {_ADVICE[self.kind]}"
@@ -103,7 +126,12 @@ def _kind(error: BaseException, name: str, text: str) -> Kind:
         return "collective"
     if isinstance(error, OSError):
         return "out of memory" if error.errno == errno.ENOMEM else "storage"
-    if isinstance(error, RuntimeError) and _DEVICE.search(text):
+    nccl = re.search("nccl", text, re.IGNORECASE)  # it names CUDA's errors, too
+    if nccl and isinstance(error, RuntimeError):
+        return "collective"
+    if _NO_GPU.search(text) and isinstance(error, RuntimeError | AssertionError):
+        return "no GPU"
+    if _DEVICE.search(text) and isinstance(error, RuntimeError):
         return "device"
     if isinstance(error, RuntimeError) and _COLLECTIVE.search(text):
         return "collective"

@@ -183,8 +183,10 @@ def devices_of(places: Sequence[Place], nodes: int) -> str:
     if len(places) == 1:
         what = places[0].device
     elif kind == "cuda" and len(hosts) == 1:
-        numbers = sorted(int(place.device.partition(":")[2]) for place in places)
-        what = f"cuda:{','.join(map(str, numbers))}"
+        names = [place.device.partition(":")[2] for place in places]
+        # A number, or what a part of a GPU or a GPU by its serial is called: MIG-…, GPU-….
+        names.sort(key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name))
+        what = f"cuda:{','.join(names)}"
     else:
         what = f"{len(places)} {kind}"
     if nodes == 1:

@@ -176,7 +176,7 @@ class Trial(tune.Trainable):
     def _leave(self, failure: Failure) -> None:
         """Give up the ranks, unless there is one only and it just said that its trial is wrong."""
         self._running = False
-        healthy = self._ranks == 1 and not failure.another_try
+        healthy = self._ranks == 1 and not failure.another_try and not failure.of_the_gpu
         if self._group is not None and not healthy:
             self._group.kill()
             self._group = None
