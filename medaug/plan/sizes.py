@@ -18,9 +18,10 @@ HeldBack = Mapping[int, int]
 
 def sizes_of(study: StudySpec) -> list[Size]:
     """Every size in every draw; there is one draw of all rows."""
-    if study.sweep.train_rows is None:
-        return [(None, 0)]
-    return [(n, draw) for n in study.sweep.train_rows for draw in range(study.sweep.draws)]
+    axis = study.sweep
+    small: list[Size] = [(n, draw) for n in axis.small_sizes for draw in range(axis.draws)]
+    everything: list[Size] = [(None, 0)]
+    return small + (everything if axis.train_rows is None or "all" in axis.train_rows else [])
 
 
 def held_back(study: StudySpec, slices: Store) -> HeldBack:
@@ -31,11 +32,11 @@ def held_back(study: StudySpec, slices: Store) -> HeldBack:
     """
     folds = [slices.split("train", fold) for fold in range(study.split.folds)]
     have = min(map(len, folds))
-    wanted = max(study.sweep.train_rows or (0,))
+    wanted = max(study.sweep.small_sizes, default=0)
     if wanted > have:
         raise UserError(
             f"sweep.train_rows: {wanted}, but the smallest fold trains on {have} rows; ask for "
-            f"{have} at most"
+            f"{have} at most, or for all"
         )
     return {
         n: min(
@@ -43,5 +44,5 @@ def held_back(study: StudySpec, slices: Store) -> HeldBack:
             for fold, train in enumerate(folds)
             for draw in range(study.sweep.draws)
         )
-        for n in study.sweep.train_rows or ()
+        for n in study.sweep.small_sizes
     }

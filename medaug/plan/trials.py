@@ -325,9 +325,11 @@ def _classify(
             continue
         train_rows, draw = size
         counts = _counts(study, variant)
-        if variant.arm.adds_held_back and held_back is not None:
-            assert train_rows is not None
-            counts = tuple(n for n in counts if n <= held_back[train_rows])
+        if variant.arm.adds_held_back:
+            if train_rows is None:  # all of them are there already
+                continue
+            if held_back is not None:
+                counts = tuple(n for n in counts if n <= held_back[train_rows])
         for seed in judge.seeds(variant, study.sweep.seeds):
             maker = generate.get((variant.name, variant.spec.signature(), fold, seed, size))
             for n in counts:

@@ -105,7 +105,7 @@ def wanted_controls(study: StudySpec) -> tuple[str, ...]:
     if study.protocol != "honest" or study.controls == "none":
         return ()
     wanted = CONTROLS if study.controls == "auto" else study.controls
-    if study.sweep.train_rows is None:  # nothing is held back
+    if not study.sweep.small_sizes:  # nothing is held back
         wanted = tuple(kind for kind in wanted if kind != "more_real")
     return wanted
 

@@ -200,8 +200,9 @@ class SweepSpec(Spec):
 
     n_synthetic: tuple[Annotated[int, Field(ge=1)], ...] = (300, 600, 1158, 1200, 2400, 4800)
     """Ratio axis: how many synthetic (or duplicate, or augmented) rows join the real ones."""
-    train_rows: tuple[Positive, ...] | None = None
-    """Training-set size axis: real training rows kept (patients drawn whole); None = all."""
+    train_rows: tuple[Positive | Literal["all"], ...] | None = None
+    """Training-set size axis: real training rows kept (patients drawn whole), ``all`` among them
+    or alone; None: all."""
     grid: Mapping[str, tuple[Any, ...]] = {}
     """Arm axes by dotted key, for example ``acgan.ngf: [64, 256, 512]``."""
     tie: tuple[tuple[str, ...], ...] = ()
@@ -234,9 +235,14 @@ class SweepSpec(Spec):
 
     @model_validator(mode="after")
     def _draws_of_something(self) -> SweepSpec:
-        if self.draws > 1 and self.train_rows is None:
+        if self.draws > 1 and not self.small_sizes:
             raise ValueError("draws: there is one draw of all rows; give train_rows as well")
         return self
+
+    @property
+    def small_sizes(self) -> tuple[int, ...]:
+        """Those of ``train_rows`` that hold real rows back."""
+        return tuple(n for n in self.train_rows or () if n != "all")
 
     @field_validator("grid")
     @classmethod

@@ -1,0 +1,34 @@
+"""The first minutes on a borrowed GPU, rehearsed on a CPU."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from medaug.bench import Options, find_bench, gpu
+from medaug.bench.workbench import Bench
+
+
+def test_the_rehearsal_says_a_line_for_each_part(capsys: pytest.CaptureFixture[str]) -> None:
+    result = find_bench("gpu")(Options("tiny"))
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines() if line[:1] == "{"]
+    assert [line["part"] for line in lines] == list(gpu.PARTS)
+    assert not [line for line in lines if "failed" in line]
+    assert set(result.details["steps"]) == set(gpu.GANS)
+    assert all(found["ms_alone"] > 0 for found in result.details["steps"].values())
+    assert all(found["bitwise"] for found in result.details["repeatable"].values())
+    assert result.details["nccl"]["2 ranks"] == {"right": True, "exits": [0, 0]}
+
+
+def test_a_part_that_fails_does_not_keep_the_others(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(bench: Bench) -> dict[str, object]:
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr(gpu, "PARTS", {"graph": broken, "environment": gpu.environment})
+    result = find_bench("gpu")(Options("tiny"))
+    assert "unspecified launch failure" in result.details["graph"]["failed"]
+    assert result.details["environment"]["torch"]
+    assert "unspecified launch failure" in capsys.readouterr().err
