@@ -94,7 +94,8 @@ def test_a_lost_cluster_ends_the_driver(
     """Below process 1, Ray would end the driver with exit code 1, and not a word."""
     if contained and not containers_are_possible():
         pytest.skip("this user may make no process namespace")
-    driver = Driver(tmp_path, temporary, "slow", below=AS_IN_A_CONTAINER if contained else ())
+    below = AS_IN_A_CONTAINER if contained else ()
+    driver = Driver(tmp_path, temporary, "slow", seconds=3.0, below=below)
     driver.await_line("epoch slow 1")
     for process in driver.leftovers():
         if process.name() == lost:
