@@ -64,10 +64,14 @@ def leaderboard(name: str, storage: str | PathLike[str] = "runs") -> DataFrame:
 
     Raises:
         UserError: there is no such run.
+        IntegrityError: a file of it is not what the run has written.
     """
+    from medaug.ownership.seals import check_run
     from medaug.results.frame import as_frame
     from medaug.results.leaderboard import leaderboard_of
     from medaug.storage.run_folder import run_in
     from medaug.storage.uri import local
 
-    return as_frame(leaderboard_of(run_in(local(storage), name)))
+    folder = run_in(local(storage), name)
+    check_run(folder)
+    return as_frame(leaderboard_of(folder))

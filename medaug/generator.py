@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from medaug.arms import FittedArm, load_arm
-from medaug.errors import UserError
+from medaug.errors import IntegrityError, UserError
 from medaug.experiment import generator_name
 from medaug.results.leaderboard import leaderboard_of
 from medaug.storage.artifacts import Artifacts
 from medaug.storage.manifest import MANIFEST, verified
+from medaug.storage.reading import parse_object
 from medaug.storage.run_folder import run_in
 from medaug.tracking.generators import best_generator
 
@@ -71,7 +71,14 @@ def find_generator(name: Path, storage: Path) -> Generator:
     if not isinstance(arm, FittedArm) or not arm.portable:
         raise UserError(f"{name}: {arm.config.kind} makes rows beside its training data only")
     about = folder / ABOUT if (folder / ABOUT).exists() else folder / CARD
-    return Generator(arm, tuple(json.loads(about.read_text())["classes"]))
+    return Generator(arm, _classes(about))
+
+
+def _classes(about: Path) -> tuple[str, ...]:
+    body = parse_object(about.read_bytes(), str(about))
+    if not isinstance(body.get("classes"), list):
+        raise IntegrityError(f"{about}: names no classes; run the study, or export it, again")
+    return tuple(map(str, body["classes"]))
 
 
 def _of_run(folder: Path) -> str:

@@ -87,6 +87,7 @@ def run_study(
         refresh_run(folder)  # the last writer may have ended just now
         claim_folder(study)  # after the lease, which says who the one writer is
         stack.enter_context(run_log(folder))
+        sweep.seals.flush()
         stack.enter_context(tracker)
         if not (folder / "data.json").exists():  # minutes of reading scans are before us
             sweep.prepare()
@@ -94,6 +95,7 @@ def run_study(
         check_same_data(folder, slices)
         spare = held_back(study, Artifacts(study.storage).open_store(slices))
         look_for_leaks(study, slices, folder, display)
+        sweep.seals.flush()
         arms = choose_arms(study, slices, pretrain_slices, sweep, display)
         for line in rows_left_out(study, spare):
             display.note(line)

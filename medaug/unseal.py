@@ -26,6 +26,7 @@ from medaug.experiment.sealed import load_classifier, sealed_rows
 from medaug.metrics.board import Board, Contrast
 from medaug.metrics.predictions import Predictions
 from medaug.metrics.uncertainty import Interval, interval
+from medaug.ownership.seals import open_journal
 from medaug.results.leaderboard import leaderboard_of
 from medaug.results.records import TrialRecord, read_study, read_trial, read_trials
 from medaug.results.rows import UNRANKABLE, Leaderboard, Row
@@ -77,6 +78,7 @@ def unseal(folder: Path, progress: Progress | None = None) -> Record:
     ]
     record = {"run": folder.name, **opening, **about, "rows": rows}
     write_json(folder / FILE, record)
+    _seal(folder)
     return record
 
 
@@ -244,7 +246,16 @@ def _log(folder: Path, board: Leaderboard) -> Record:
         "configurations_tried": board.tried,
     }
     storage_at(folder).append(folder / LOG, json.dumps(opening).encode(), durable=True)
+    _seal(folder)
     return opening
+
+
+def _seal(folder: Path) -> None:
+    """Have the run's journal vouch for the record, if it has one."""
+    journal = open_journal(folder)
+    if journal.record.lines:
+        journal.seal(folder / FILE, folder / LOG)
+        journal.flush()
 
 
 def _user() -> str:

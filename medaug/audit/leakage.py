@@ -7,11 +7,13 @@ about them is the user's to decide.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from medaug.errors import IntegrityError
+from medaug.storage.json_files import REMEDY, read_json
 
 RECIPE = 2
 """Raise when the same slices give another report: older ones are then made again."""
@@ -92,14 +94,26 @@ class Leakage:
 
 
 def leakage_of(folder: Path) -> Leakage | None:
-    """What the scan found in the slices of the run in ``folder``; None before any scan."""
-    return read_leakage(folder / FILE)
+    """What the scan found in the slices of the run in ``folder``; None before any scan.
+
+    Raises:
+        IntegrityError: its file does not say it any more.
+    """
+    return _read(folder / FILE)
 
 
 def read_leakage(path: Path) -> Leakage | None:
     """What was written to ``path``; None without a file, or where a new scan has to be made."""
     try:
-        body = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
+        return _read(path)
+    except IntegrityError:
         return None
-    return Leakage.from_json(body) if body.get("recipe") == RECIPE else None
+
+
+def _read(path: Path) -> Leakage | None:
+    if (body := read_json(path)) is None or body.get("recipe") != RECIPE:
+        return None
+    try:
+        return Leakage.from_json(body)
+    except (KeyError, TypeError):
+        raise IntegrityError(f"{path}: holds no leakage report; {REMEDY}") from None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
+
+from medaug.storage.json_files import read_json, read_rows
 
 FILE = "unsealed.json"
 """The scores on the test patients, of the first opening."""
@@ -14,16 +15,9 @@ LOG = "unsealed.log"
 
 def unsealed_of(folder: Path) -> dict[str, Any] | None:
     """The record of the run in ``folder``; None while its test set is sealed."""
-    try:
-        return json.loads((folder / FILE).read_bytes())
-    except FileNotFoundError:
-        return None
+    return read_json(folder / FILE)
 
 
 def openings_of(folder: Path) -> list[dict[str, Any]]:
     """Every opening, the first one first; also one that was cut off before it had scores."""
-    try:
-        lines = (folder / LOG).read_text().splitlines()
-    except FileNotFoundError:
-        return []
-    return [json.loads(line) for line in lines if line.endswith("}")]
+    return read_rows(folder / LOG)

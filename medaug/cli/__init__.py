@@ -58,6 +58,7 @@ SECTIONS: dict[str, tuple[click.Command, ...]] = {
         results.ui,
         results.export,
         results.unseal,
+        results.verify,
         study.sync,
     ),
     "Commands for a cluster": (cluster.submit, cluster.status, cluster.stop),

@@ -77,6 +77,22 @@ def run_in(storage: Path | None, name: str) -> Path:
     return run_folder.run_in(storage or Path("runs"), name)
 
 
+def checked_run(storage: Path | None, name: str) -> Path:
+    """:func:`run_in`, after a look at whether the run is what it has written.
+
+    What the reader should know of that goes to stderr.
+
+    Raises:
+        IntegrityError: a file of the run has been changed.
+    """
+    from medaug.ownership.seals import check_run
+
+    folder = run_in(storage, name)
+    for remark in check_run(folder).remarks(name) if (folder / "study.json").exists() else ():
+        click.echo(remark, err=True)
+    return folder
+
+
 def load(
     spec: Path,
     data: Path | None,

@@ -1,4 +1,4 @@
-"""Looking at what came out: leaderboard, report, ui, models, unseal, export."""
+"""Looking at what came out: leaderboard, report, ui, models, unseal, export, verify."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from medaug.cli.options import JSON, NAME, STORAGE, run_in, storage_of
-from medaug.errors import UserError
+from medaug.cli.options import JSON, NAME, STORAGE, checked_run, run_in, storage_of
+from medaug.errors import IntegrityError, UserError
 
 
 @click.command()
@@ -30,7 +30,7 @@ def leaderboard(name: str | None, published: bool, storage: Path | None, as_json
     from medaug.results.leaderboard import leaderboard_of
     from medaug.results.table import render
 
-    board = leaderboard_of(run_in(storage, name))
+    board = leaderboard_of(checked_run(storage, name))
     click.echo(json.dumps(board.to_json(), indent=1) if as_json else render(board))
 
 
@@ -60,7 +60,7 @@ def report(name: str, storage: Path | None) -> None:
     from medaug.results.report.document import write_report
     from medaug.storage.run_folder import share_run
 
-    folder = run_in(storage, name)
+    folder = checked_run(storage, name)
     click.echo(write_report(folder))
     share_run(folder)
 
@@ -77,7 +77,7 @@ def unseal(name: str, storage: Path | None, as_json: bool) -> None:
     from medaug import unseal as opening
     from medaug.cli.display import make_display
 
-    folder = run_in(storage, name)
+    folder = checked_run(storage, name)
     with make_display().progress("reading the sealed patients") as progress:
         record = opening.unseal(folder, progress)
     click.echo(json.dumps(record, indent=1) if as_json else opening.render(folder, record))
@@ -108,7 +108,26 @@ def export(
     from medaug.export import export as write
 
     out = out or Path(f"{name}-generator")
-    click.echo(write(run_in(storage, name), out, arm=arm, allow_near_copies=allow_near_copies))
+    click.echo(write(checked_run(storage, name), out, arm=arm, allow_near_copies=allow_near_copies))
+
+
+@click.command()
+@NAME
+@STORAGE
+def verify(name: str, storage: Path | None) -> None:
+    """Check run NAME and its stores from end to end.
+
+    All files behind its numbers are read again; a line for each store.
+    """
+    from medaug.verify import verify as look
+
+    damaged = []
+    for finding in look(run_in(storage, name)):
+        click.echo(str(finding))
+        damaged += [finding] if not finding.whole else []
+    if damaged:
+        first = damaged[0]
+        raise IntegrityError(f"{name}: {len(damaged)} damaged, first {first.what}: {first.said}")
 
 
 @click.command()

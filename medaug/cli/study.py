@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from medaug.cli.cluster import FOLLOW, resume_there
-from medaug.cli.options import ADDRESS, DATA, NAME, QUICK, SET, SPEC, STORAGE, load, run_in
+from medaug.cli.options import ADDRESS, DATA, NAME, QUICK, SET, SPEC, STORAGE, checked_run, load
 from medaug.errors import TrialsFailed
 from medaug.storage.uri import display_uri
 
@@ -104,7 +104,7 @@ def resume(
     from medaug.ownership.watchdog import StorageWatchdog
     from medaug.study import resume_study
 
-    folder = run_in(storage, name)
+    folder = checked_run(storage, name)
     with StorageWatchdog(folder.parent), make_display() as display:
         finished = resume_study(
             folder,
@@ -136,7 +136,7 @@ def sync(name: str, storage: Path | None) -> None:
     """Send to MLflow what it missed of run NAME."""
     from medaug.tracking.tracker import sync as send
 
-    click.echo(f"{send(run_in(storage, name))} trials sent")
+    click.echo(f"{send(checked_run(storage, name))} trials sent")
 
 
 def _tell(finished: Finished) -> None:

@@ -67,6 +67,17 @@ def site_key_file() -> Path:
     return Path(named) if named else Path("~/.config/medaug/site.key").expanduser()
 
 
+def seal_key() -> bytes | None:
+    """The key that this machine seals results with; None where it has no site key.
+
+    Derived from the site's key: whoever learnt this one could still not undo a pseudonym.
+    """
+    path = site_key_file()
+    if not path.exists():
+        return None
+    return hmac.new(site_key(path), b"medaug seals of results", hashlib.sha256).digest()
+
+
 def refuse_key_inside(folder: Path) -> None:
     """Raise UserError when the site key lies inside ``folder``."""
     if site_key_file().resolve().is_relative_to(folder.resolve()):

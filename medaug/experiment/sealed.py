@@ -41,6 +41,7 @@ def load_classifier(trial: Trained, world: World) -> Classifier:
 
     Raises:
         UserError: the trial is not finished, or its checkpoints are gone.
+        IntegrityError: its checkpoint is damaged.
     """
     config, result, folder = trial.config, trial.result, trial.folder
     assert isinstance(config, ClassifyTrial)
@@ -48,7 +49,7 @@ def load_classifier(trial: Trained, world: World) -> Classifier:
         raise UserError(f"{folder}: not finished; resume the run")
     if isinstance(config.classifier, LinearSpec):  # milliseconds, and it is the same again
         return solved(config, _artifacts(folder), world)
-    checkpoint = Ledger(folder).latest(config.key)
+    checkpoint = Ledger(folder).finished(config.key)
     if checkpoint is None:
         raise UserError(
             f"{folder}: its checkpoints are gone; delete result.json there and resume the run"

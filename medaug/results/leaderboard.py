@@ -12,6 +12,7 @@ from pathlib import Path
 
 from medaug.audit.leakage import leakage_of
 from medaug.metrics.board import Board
+from medaug.ownership.seals import planned
 from medaug.results.configuration import Configuration, by_configuration, row_of
 from medaug.results.judge import comparable, judge
 from medaug.results.records import read_study, read_trials
@@ -39,13 +40,14 @@ def leaderboard_of(folder: Path) -> Leaderboard:
     judged = judge(peers, board, study)
     if (leakage := leakage_of(folder)) is not None and leakage.folds:
         judged = [replace(row, flags=(*row.flags, LEAK)) for row in judged]
+    missing = len(planned(folder) - {trial.config.key for trial in trials})  # no trace of them
     return Leaderboard(
         folder.name,
         study.protocol,
         study.data.classes,
         tuple(judged),
         tried=len(judged),
-        unfinished=sum(trial.status in ("unfinished", "failed") for trial in trials),
+        unfinished=sum(trial.status in ("unfinished", "failed") for trial in trials) + missing,
         margin=study.sweep.margin,
     )
 

@@ -23,7 +23,7 @@ from medaug.spec.trial import parse_trial
 from medaug.storage import storage_at
 from medaug.storage.faults import storage_faults
 from medaug.storage.json_files import read_json, write_json
-from medaug.storage.reading import read_regular
+from medaug.storage.reading import read_first_line, read_regular
 from medaug.storage.results import TrialResult, parse_result
 from medaug.storage.trial_folder import FILES, TrialFolder, complaint
 
@@ -84,7 +84,7 @@ class BundleFolder(TrialFolder):
         data = read_json(path) or {"trials": []}
         try:
             return [parse_trial(value) for value in data["trials"]]
-        except (ValueError, KeyError, TypeError) as why:
+        except (ValueError, KeyError, TypeError, RecursionError) as why:
             remedy = f"delete {self.path} and resume the run, which makes them again"
             raise IntegrityError(
                 f"{path}: describes no trials ({complaint(why)}); {remedy}"
@@ -167,7 +167,7 @@ def read_part(path: Path) -> list[Member]:
     try:
         if json.loads(head)["sha256"] == hashlib.sha256(body).hexdigest():
             return [_member(json.loads(line)) for line in body.splitlines()]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         pass
     raise _damaged(path)
 
@@ -183,12 +183,11 @@ def _member(data: dict[str, Any]) -> Member:
 
 
 def _head(path: Path) -> dict[str, Any]:
-    with open(path, "rb") as file:
-        line = file.readline()
+    line = read_first_line(path)
     try:
         head = json.loads(line)
         return {"ended": list(head["ended"]), "failed": list(head["failed"])}
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise _damaged(path) from None
 
 

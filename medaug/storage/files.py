@@ -9,10 +9,13 @@ import os
 import re
 import shutil
 import socket
+import stat
 import time
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
+
+from medaug.errors import IntegrityError
 
 ABANDONED_AFTER_S = 3600.0
 
@@ -166,5 +169,9 @@ def give_name(temporary: Path, final: Path) -> bool:
 
 
 def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
+    """Of a regular file; raises IntegrityError for anything else in its place, unopened."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise IntegrityError(f"{path}: is no file")
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -47,6 +47,18 @@ def read_regular(path: Path, most_bytes: int | None = None) -> bytes | None:
             raise storage_fault(fault, path) from fault
 
 
+def read_first_line(path: Path) -> bytes:
+    """Of a file, of which nothing else is read; raises as :func:`read_regular`."""
+    try:
+        found = path.stat().st_mode
+    except OSError as fault:
+        raise IntegrityError(f"{path}: is no file ({fault.strerror})") from None
+    if not stat.S_ISREG(found):
+        raise IntegrityError(f"{path}: is no file but {_kind(found)}")
+    with path.open("rb") as file:
+        return file.readline(MOST_JSON_BYTES)
+
+
 def parse_object(content: bytes, name: str) -> dict[str, Any]:
     """The JSON object in ``content``; ``name`` is for the message.
 

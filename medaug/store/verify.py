@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -33,8 +34,10 @@ def verify_shards(shards: list[tuple[Path, int, str]], arrow: pa.Schema) -> None
 def _verify(path: Path, n_bytes: int, sha256: str, arrow: pa.Schema) -> None:
     try:
         found = path.stat()
-    except FileNotFoundError as fault:
+    except OSError as fault:
         raise IntegrityError(f"{path}: missing; restore it or write the store again") from fault
+    if not stat.S_ISREG(found.st_mode):
+        raise IntegrityError(f"{path}: is no file; restore it or write the store again")
     if found.st_size != n_bytes:
         _refuse_foreign(path, arrow)
         raise IntegrityError(f"{path}: has {found.st_size} of {n_bytes} bytes; restore it")

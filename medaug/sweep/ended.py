@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from medaug.ownership.seals import vouched, vouched_bundles
 from medaug.spec import TrialConfig
 from medaug.storage.bundle_folder import Bundled, BundleFolder, bundle_key
 from medaug.storage.results import TrialResult
@@ -57,7 +58,8 @@ def _adopted(left: dict[str, TrialConfig], experiment: Path, storage: Path) -> d
     others = [path.parent for path in sorted(experiment.parent.glob("*/trials"))]
     for config in left.values():
         for other in (TrialFolder(run, config.key) for run in others if run != experiment):
-            if is_whole(result := other.result()):
+            there = (other.path / "result.json").exists()
+            if there and vouched(other.path) and is_whole(result := other.result()):
                 assert result is not None
                 folder = TrialFolder(experiment, config.key)
                 folder.claim(config)
@@ -66,7 +68,7 @@ def _adopted(left: dict[str, TrialConfig], experiment: Path, storage: Path) -> d
                 outcomes[config.key] = _reused(config.key, result, folder.epoch())
                 break
     for path in sorted(experiment.parent.glob("*/bundles")):
-        if path.parent == experiment:
+        if path.parent == experiment or not vouched_bundles(path.parent):
             continue
         found = Bundled(path.parent).members(left.keys() - outcomes.keys())
         whole = [member for member in found.values() if is_whole(member.result)]

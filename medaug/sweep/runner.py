@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from medaug.errors import EnvironmentFault, Interrupted
 from medaug.ownership.lease import Lease
+from medaug.ownership.seals import RunSeals, check_run
 from medaug.ownership.signals import StopRequests
 from medaug.ownership.version import note_version
 from medaug.spec import AshaSpec, ResourceSpec, TrialConfig
 from medaug.storage.bundle_folder import BundleFolder
 from medaug.storage.probe import check_storage
+from medaug.storage.run_folder import refresh_run
 from medaug.storage.trial_folder import TrialFolder
 from medaug.sweep.cluster.start import Cluster
 from medaug.sweep.ended import ended_before
@@ -47,6 +49,7 @@ class Sweep:
     Raises, on entering:
         UserError: another process runs this experiment, or another version of medaug began it
             and ``allow_version_skew`` is not set.
+        IntegrityError: a file of an earlier run of it is not what was written.
         EnvironmentFault: the storage cannot be written.
     """
 
@@ -66,7 +69,8 @@ class Sweep:
         self._experiment = experiment.absolute()
         self._storage = storage.absolute()
         self._resources = resources
-        self._listeners = Listeners(listeners)
+        self.seals = RunSeals(self._experiment)
+        self._listeners = Listeners([self.seals, *listeners])
         self._wait = wait
         self._allow_version_skew = allow_version_skew
         self._cluster = Cluster(address, cpus)
@@ -79,6 +83,8 @@ class Sweep:
         self._lease.acquire()
         try:
             note_version(self._experiment, allow_skew=self._allow_version_skew)
+            refresh_run(self._experiment)
+            check_run(self._experiment)
         except BaseException:
             self._lease.release()
             raise
@@ -129,7 +135,10 @@ class Sweep:
         outcomes = ended_before(configs, self._experiment, self._storage, halved=asha is not None)
         todo = {config.key: config for config in configs if config.key not in outcomes}
         self._check()
+        ends = {key: outcome.status for key, outcome in outcomes.items()}
+        self.seals.begin([config.key for config in configs], ends, todo)
         units = self._start(list(todo.values()), bundle_by) if todo else {}
+        self.seals.flush()
         n = len(todo) + len(outcomes)
         self._listeners.tell("on_wave_start", configs[0].stage, n, len(outcomes))
         try:
@@ -137,6 +146,7 @@ class Sweep:
                 outcomes |= self._run(units, work, bundle_work, asha, ended=outcomes)
         finally:
             self._listeners.tell("on_wave_end")
+            self.seals.flush()
         self._check()
         out_of_storage = [o.error for o in outcomes.values() if o.error and o.storage_failed]
         if out_of_storage:  # whatever comes next would fail as well
@@ -195,6 +205,7 @@ class Sweep:
         )
         run.start()
         while not run.wait(seconds=0.5):
+            self.seals.flush_when_due()
             if self._signals.asked_twice.is_set():
                 self._check()
             if self._lease.lost.is_set():

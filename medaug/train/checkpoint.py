@@ -136,6 +136,20 @@ class Ledger:
                 log.warning("%s; set aside as %s, going back one checkpoint", fault, aside.name)
         return None
 
+    def finished(self, fingerprint: str) -> Checkpoint | None:
+        """The newest checkpoint, the one that a finished trial's result is of; None without any.
+
+        Raises:
+            IntegrityError: it is damaged; an older one would be another model.
+        """
+        for path in self._newest_first():
+            try:
+                return _load(path, fingerprint)
+            except IntegrityError as damage:
+                remedy = f"delete {self.directory} and resume the run, which runs the trial again"
+                raise IntegrityError(f"{damage}; {remedy}") from None
+        return None
+
     def _newest_first(self) -> Iterator[Path]:
         """Committed checkpoints, each brought here when it is asked for."""
         storage = storage_at(self.directory)

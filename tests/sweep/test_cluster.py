@@ -115,16 +115,19 @@ def test_a_start_that_fails_is_one_line(
 def test_what_ray_finds_is_put_back(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    import ray  # noqa: F401  # which leaves a variable of its own
+
     monkeypatch.setenv("RAY_worker_niceness", "7")
     levels = [logging.getLogger(name).level for name in ("ray", "ray.tune")]
     before, stdout = dict(os.environ), sys.stdout
     with for_ray():
         assert os.environ["RAY_worker_niceness"] == "0"  # noqa: SIM112
         print("ours")
-        other = threading.Thread(target=print, args=("(raylet) a worker died",))
-        other.start()
-        other.join()
-    assert capsys.readouterr().out == "ours\n"
+        for name in ("tune", "ray_listen_error_messages"):
+            other = threading.Thread(target=print, args=(f"of {name}",), name=name)
+            other.start()
+            other.join()
+    assert capsys.readouterr().out == "ours\nof tune\n"
     assert dict(os.environ) == before
     assert sys.stdout is stdout
     assert [logging.getLogger(name).level for name in ("ray", "ray.tune")] == levels

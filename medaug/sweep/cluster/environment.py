@@ -43,7 +43,7 @@ def for_ray() -> Iterator[None]:
         for name in ("ray", "ray.tune", "ray.train"):  # what matters, the outcomes say
             stack.enter_context(_level(name, logging.CRITICAL))
         # The raylet's page about each worker that died has no switch of its own.
-        stack.enter_context(contextlib.redirect_stdout(_MainThreadOnly(sys.stdout)))
+        stack.enter_context(contextlib.redirect_stdout(_WithoutRay(sys.stdout)))
         yield
 
 
@@ -76,14 +76,14 @@ def _level(name: str, level: int) -> Iterator[None]:
         logger.setLevel(before)
 
 
-class _MainThreadOnly:
-    """Standard output, of the main thread; what other threads print goes to the log."""
+class _WithoutRay:
+    """Standard output; what Ray's own threads print goes to the log. One of another name prints."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        if threading.current_thread() is threading.main_thread():
+        if not threading.current_thread().name.startswith("ray_"):
             return self._stream.write(text)
         if text.strip():
             log.debug("%s", text.rstrip())

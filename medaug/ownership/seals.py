@@ -1,0 +1,232 @@
+"""Is a run what it has written? Who wrote it seals it; who reads it looks first."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medaug.data.privacy import seal_key
+from medaug.errors import IntegrityError
+from medaug.storage.faults import storage_faults
+from medaug.storage.journal import JOURNAL, Journal, Record, check_files, read_journal
+from medaug.storage.json_files import read_json
+from medaug.storage.manifest import MANIFEST
+
+log = logging.getLogger(__name__)
+
+OF_THE_RUN = ("study.json", "data.json", "leakage.json", "unsealed.json", "unsealed.log")
+"""Files by a run's ``study.json`` that numbers or their meaning depend on."""
+OF_A_TRIAL = ("config.json", "result.json", "epochs.jsonl")
+OF_BUNDLES = ("bundles/*/part-*.jsonl", "bundles/*/trials.json")
+OF_RESULTS = ("trials/*/result.json", "bundles/*/part-*.jsonl")
+FIRST_SEALED = (0, 2)
+FLUSH_S = 5.0
+
+
+@dataclass(frozen=True)
+class Sealing:
+    """What vouches for a run."""
+
+    record: Record | None
+    """None: nothing, it was made before version 0.2."""
+    gone: tuple[str, ...] = ()
+    """Files that the journal knows and nobody finds."""
+    results: int = 0
+    loose: int = 0
+    """Results that the journal does not know yet."""
+
+    def remarks(self, name: str) -> list[str]:
+        """What a reader of the run ``name`` should know; a line each, none when all is well."""
+        if self.record is None:
+            return [f"{name}: is unsealed (made by a medaug before 0.2), nothing vouches for it"]
+        said = []
+        if self.gone:
+            said.append(
+                f"{name}: {len(self.gone)} files are missing, the first is {self.gone[0]}; "
+                f"`medaug resume {name}` runs again what has no result"
+            )
+        if self.loose:
+            said.append(
+                f"{name}: {self.loose} of {self.results} results are not sealed yet; "
+                f"`medaug resume {name}` seals what is there"
+            )
+        if self.record.foreign:
+            said.append(f"{name}: was sealed with another site's key, which cannot be checked here")
+        elif seal_key() is not None and self.record.keyed < self.record.lines:
+            n = self.record.lines - self.record.keyed
+            said.append(
+                f"{name}: {n} of {self.record.lines} lines of its journal were sealed without this "
+                "site's key"
+            )
+        return said
+
+
+def open_journal(folder: Path) -> Journal:
+    """The journal of the run in ``folder``, to be written under this machine's key."""
+    return Journal(folder, seal_key())
+
+
+def check_run(folder: Path) -> Sealing:
+    """Compare all that the journal of the run in ``folder`` vouches for.
+
+    Raises:
+        IntegrityError: a file, or the journal, is not what the run has written.
+    """
+    record = read_journal(folder, seal_key())
+    if record is None:
+        _refuse_without_journal(folder)
+        return Sealing(None)
+    gone = check_files(folder, record)
+    results = [path for pattern in OF_RESULTS for path in folder.glob(pattern)]
+    loose = [path for path in results if path.relative_to(folder).as_posix() not in record.files]
+    return Sealing(record, tuple(gone), len(results), len(loose))
+
+
+def vouched(trial: Path) -> bool:
+    """Whether the run that a finished trial belongs to has written what is there now.
+
+    Where this machine has a site's key, that run has to have sealed it; what was never sealed, or
+    has been changed, is left alone with a line, and whoever wants it runs the trial itself.
+    """
+    return _are_vouched(trial.parents[1], f"trials/{trial.name}", [trial / "result.json"])
+
+
+def vouched_bundles(run: Path) -> bool:
+    """The same of all trials that ``run`` has in bundles."""
+    files = [path for pattern in OF_BUNDLES for path in run.glob(pattern)]
+    return _are_vouched(run, "bundles", files)
+
+
+def _are_vouched(run: Path, below: str, wanted: Iterable[Path]) -> bool:
+    try:
+        own = _files_by_folder(run).get(below, {})
+        gone = check_files(run, Record(files=own))
+    except IntegrityError as damage:
+        log.warning("%s; not taken over from there", damage)
+        return False
+    loose = [path for path in wanted if path.relative_to(run).as_posix() not in own]
+    if loose and seal_key() is not None:
+        log.warning("%s: run %s has not sealed it; not taken over", loose[0], run.name)
+        return False
+    return not gone
+
+
+def _files_by_folder(run: Path) -> dict[str, dict[str, str]]:
+    """What the journal of ``run`` vouches for; read once while it does not change."""
+    path = run / JOURNAL
+    version = path.stat() if path.exists() else None
+    return _read_by_folder(run, (version.st_size, version.st_mtime_ns) if version else None)
+
+
+@functools.lru_cache(maxsize=64)
+def _read_by_folder(run: Path, version: tuple[int, int] | None) -> dict[str, dict[str, str]]:
+    record = read_journal(run, seal_key()) or Record()
+    found: dict[str, dict[str, str]] = {}
+    for name, sha256 in record.files.items():
+        parts = name.split("/")
+        below = "/".join(parts[:2]) if parts[0] == "trials" else parts[0]
+        found.setdefault(below, {})[name] = sha256
+    return found
+
+
+def planned(folder: Path) -> set[str]:
+    """Keys of all trials that the run was to make, as far as its journal says."""
+    record = read_journal(folder)
+    return record.planned if record else set()
+
+
+class RunSeals:
+    """Seals what a sweep's trials leave, while it runs.
+
+    A listener of the sweep that only keeps what it is told; its main thread writes it down, now and
+    then, and hears of it when the storage fails.
+    """
+
+    def __init__(self, experiment: Path) -> None:
+        self._experiment = experiment
+        self._journal = open_journal(experiment)
+        self._ends: dict[str, str] = {}
+        self._lock = threading.Lock()
+        self._due = 0.0
+
+    def on_trial_end(self, outcome: Any) -> None:
+        """Called by the sweep's controller; ``outcome`` has ``key`` and ``status``."""
+        with self._lock:
+            self._ends[outcome.key] = outcome.status
+
+    def heed(self, *args: Any) -> None:
+        """Of all other events nothing is kept."""
+
+    on_wave_start = on_trial_start = on_bundle_start = on_bundle_end = heed
+    on_place = on_epoch = on_wave_end = heed
+
+    def flush_when_due(self) -> None:
+        """:meth:`flush` if some seconds have passed: more of them where it takes long."""
+        if time.monotonic() >= self._due:
+            started = time.monotonic()
+            self.flush()
+            ended = time.monotonic()
+            self._due = ended + max(FLUSH_S, 20 * (ended - started))
+
+    def begin(self, keys: Iterable[str], ended: Mapping[str, str], todo: Iterable[str]) -> None:
+        """A wave begins: of ``keys``, those of ``ended`` have been found as they are."""
+        with storage_faults(self._experiment):
+            self._journal.reopen(todo)
+            self._journal.plan(keys)
+            self._note({k: s for k, s in ended.items() if k not in self._journal.record.ended})
+            self.flush()
+
+    def _note(self, ends: Mapping[str, str]) -> None:
+        """Trials have ended; whoever has a result is sealed with it."""
+        if ends:
+            self._journal.ended(ends)
+        for key in ends:
+            folder = self._experiment / "trials" / key
+            if (folder / "result.json").exists():
+                self._journal.seal(*(folder / name for name in OF_A_TRIAL))
+                self._journal.seal(*folder.glob(f"ep_*/{MANIFEST}"))
+                self._journal.seal_made(*_manifests(folder))
+
+    def flush(self) -> None:
+        """Write all that is new. Raises EnvironmentFault when the storage does not take it."""
+        with self._lock:
+            ends, self._ends = self._ends, {}
+        with storage_faults(self._experiment):
+            self._note(ends)
+            self._journal.seal(*(self._experiment / name for name in OF_THE_RUN))
+            known = self._journal.record.files
+            for path in (p for pattern in OF_BUNDLES for p in self._experiment.glob(pattern)):
+                name = path.relative_to(self._experiment).as_posix()
+                if path.suffix == ".json" or name not in known:  # a part is written once
+                    self._journal.seal(path)
+            self._journal.flush()
+
+
+def _manifests(trial: Path) -> list[Path]:
+    """Of the stores and models that a trial has made."""
+    storage = trial.parents[2]
+    result = read_json(trial / "result.json") or {}
+    names = [result[role] for role in ("output", "generator") if isinstance(result.get(role), str)]
+    found = [storage / "stores" / name / "manifest.json" for name in names]
+    return found + [storage / "models" / name / MANIFEST for name in names]
+
+
+def _refuse_without_journal(folder: Path) -> None:
+    """A run that says it was begun by a medaug that seals has lost its journal."""
+    note = read_json(folder / "version.json") or {}
+    try:
+        begun = tuple(int(part) for part in str(note["medaug"]).split(".")[:2])
+    except (KeyError, ValueError):
+        return
+    if begun >= FIRST_SEALED and any(any(folder.glob(pattern)) for pattern in OF_RESULTS):
+        raise IntegrityError(
+            f"{folder / JOURNAL}: missing, though medaug {note['medaug']} began this run; restore "
+            f"it from a backup, or delete {folder / 'trials'} and `medaug resume {folder.name}`, "
+            "which runs its trials again"
+        )

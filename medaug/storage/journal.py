@@ -1,0 +1,247 @@
+"""A run's journal: what was planned, how each trial ended, and the hash of every file behind a
+number.
+
+``<run>/journal.jsonl`` only grows. Each line is canonical JSON sealed like a manifest, and carries
+the seal of the line before: none can be changed, left out or put in between. Where the writer has a
+site's key, a line also carries an HMAC under it, so that whoever can write the storage but has not
+the key cannot make one. One line may stand for thousands of trials: it is written, and synced,
+when it is time, not when a trial ends.
+
+What can be read of it:
+``plan`` keys of trials that are to run; ``ended`` how trials ended, by key; ``reopened`` keys of
+trials that run once more, whose files are no longer vouched for; ``files`` SHA-256 by path below
+the run's folder; ``made`` SHA-256 of manifests by path below the storage.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medaug.errors import IntegrityError
+from medaug.storage import storage_at
+from medaug.storage.locks import one_at_a_time
+from medaug.storage.manifest import canonical, parse_sealed, sealed
+from medaug.storage.reading import read_regular
+
+JOURNAL = "journal.jsonl"
+_REMEDY = "restore it from a backup, or run the study again under another --name"
+
+
+@dataclass
+class Record:
+    """What a journal says, all lines together."""
+
+    lines: int = 0
+    seal: str = ""
+    """Of the last line."""
+    keyed: int = 0
+    """Lines whose HMAC was made with the key at hand."""
+    foreign: int = 0
+    """Lines with the HMAC of another key, which cannot be checked here."""
+    planned: set[str] = field(default_factory=set)
+    ended: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    made: dict[str, str] = field(default_factory=dict)
+
+    def add(self, body: Mapping[str, Any]) -> None:
+        """Take in one line."""
+        self.lines += 1
+        self.planned.update(body.get("plan", ()))
+        for key in body.get("reopened", ()):
+            self.ended.pop(key, None)
+            below = f"trials/{key}/"
+            self.files = {n: sha256 for n, sha256 in self.files.items() if not n.startswith(below)}
+        self.ended.update(body.get("ended", {}))
+        self.files.update(body.get("files", {}))
+        self.made.update(body.get("made", {}))
+
+
+def read_journal(folder: Path, key: bytes | None = None) -> Record | None:
+    """The journal of the run in ``folder``, every seal checked; None where there is none.
+
+    A last line that is not whole is what a killed writer leaves: it has not happened.
+
+    Raises:
+        IntegrityError: a line is not what was written, or does not follow the one before.
+    """
+    content = read_regular(folder / JOURNAL)
+    if content is None:
+        return None
+    record = Record()
+    for body in _bodies(content, folder / JOURNAL, record, key):
+        record.add(body)
+    return record
+
+
+def _bodies(
+    content: bytes, path: Path, record: Record, key: bytes | None
+) -> Iterator[dict[str, Any]]:
+    whole, _, _torn = content.rpartition(b"\n")
+    for number, line in enumerate(whole.splitlines(), start=1):
+        name = f"{path} line {number}"
+        try:
+            body = parse_sealed(line, name)
+        except IntegrityError as damage:
+            raise IntegrityError(f"{damage}; {_REMEDY}") from None
+        if body.get("before") != record.seal or not _is_well_formed(body):
+            raise IntegrityError(f"{name}: does not follow the line before it; {_REMEDY}")
+        mac, of = body.pop("mac", None), body.get("key")
+        if of is not None and key is not None and of == key_name(key):
+            if not hmac.compare_digest(str(mac), _mac(body, key)):
+                raise IntegrityError(f"{name}: was not written with this site's key; {_REMEDY}")
+            record.keyed += 1
+        elif of is not None:
+            record.foreign += 1
+        record.seal = hashlib.sha256(line).hexdigest()
+        yield body
+
+
+class Journal:
+    """Collects what is to be said of a run, and appends it when asked to; one writer a run."""
+
+    def __init__(self, folder: Path, key: bytes | None = None) -> None:
+        self._folder = folder
+        self._key = key
+        self._lines: dict[str, Any] = {}
+        self._pending: dict[str, Path] = {}
+        self._made: dict[str, Path] = {}
+        self._record: Record | None = None
+
+    @property
+    def record(self) -> Record:
+        """What is written; raises IntegrityError as :func:`read_journal`."""
+        if self._record is None:
+            self._record = read_journal(self._folder, self._key) or Record()
+        return self._record
+
+    def plan(self, keys: Iterable[str]) -> None:
+        """These trials are to run, or have ended already."""
+        if new := sorted(set(keys) - self.record.planned):
+            self._lines["plan"] = sorted({*self._lines.get("plan", ()), *new})
+
+    def reopen(self, keys: Iterable[str]) -> None:
+        """These trials run once more: their files will change."""
+        ended = self.record.ended
+        if again := sorted(key for key in keys if key in ended):
+            self._lines["reopened"] = again
+            self.flush()
+
+    def ended(self, ends: Mapping[str, str]) -> None:
+        """How trials ended."""
+        self._lines.setdefault("ended", {}).update(ends)
+
+    def seal(self, *paths: Path) -> None:
+        """Vouch for what these files of the run hold when the line is written."""
+        for path in paths:
+            self._pending[path.relative_to(self._folder).as_posix()] = path
+
+    def seal_made(self, *manifests: Path) -> None:
+        """The same for manifests of stores and models."""
+        for path in manifests:
+            self._made[path.relative_to(self._folder.parent).as_posix()] = path
+
+    def flush(self) -> None:
+        """Append a line with all that is new, if there is any; durably. Raises OSError."""
+        files = _new(self._pending, self.record.files)
+        made = _new(self._made, self.record.made)
+        body = self._lines | ({"files": files} if files else {}) | ({"made": made} if made else {})
+        if body:
+            with one_at_a_time(self._folder / f".{JOURNAL}.lock"):
+                self._append(body)
+        self._lines, self._pending, self._made = {}, {}, {}
+
+    def _append(self, body: Mapping[str, Any]) -> None:
+        path = self._folder / JOURNAL
+        content = read_regular(path) or b""
+        whole = content[: content.rfind(b"\n") + 1]
+        if whole != content:  # a writer was killed in the middle of a line
+            storage_at(path).write(path, whole)
+        if _seal(whole) != self.record.seal:  # another has written meanwhile
+            self._record = read_journal(self._folder, self._key)
+        record = self.record
+        body = {"n": record.lines + 1, "before": record.seal, "time": round(time.time(), 3), **body}
+        if self._key is not None:
+            body["key"] = key_name(self._key)
+            body["mac"] = _mac(body, self._key)
+        line = sealed(body)
+        storage_at(path).append(path, line, durable=True)
+        record.add(body)
+        record.keyed += self._key is not None
+        record.seal = hashlib.sha256(line).hexdigest()
+
+
+def _seal(whole: bytes) -> str:
+    """That of the last line."""
+    return hashlib.sha256(whole[:-1].rpartition(b"\n")[2]).hexdigest() if whole else ""
+
+
+def check_files(folder: Path, record: Record) -> list[str]:
+    """Compare all files that the journal vouches for; those that are gone.
+
+    Raises:
+        IntegrityError: one has changed; says what ``resume`` will do about it.
+    """
+    gone = []
+    at = storage_at(folder)
+    for name, sha256 in record.files.items():
+        content = read_regular(folder / name)
+        if content is None and not at.nodes_see_files:  # it comes here only where it is used
+            content = at.read(folder / name)
+        if content is None:
+            gone.append(name)
+        elif hashlib.sha256(content).hexdigest() != sha256:
+            raise IntegrityError(
+                f"{folder / name}: is not what this run has written; {_remedy(folder, name)}"
+            )
+    return gone
+
+
+def key_name(key: bytes) -> str:
+    """Tells one key from another, and nothing about it."""
+    return hmac.new(key, b"medaug journal key", hashlib.sha256).hexdigest()[:12]
+
+
+def _mac(body: Mapping[str, Any], key: bytes) -> str:
+    return hmac.new(key, canonical(body), hashlib.sha256).hexdigest()
+
+
+def _new(paths: Mapping[str, Path], known: Mapping[str, str]) -> dict[str, str]:
+    """SHA-256 of those that are there and not written down so."""
+    found = {}
+    for name, path in paths.items():
+        content = storage_at(path).read(path)
+        if content is not None:
+            sha256 = hashlib.sha256(content).hexdigest()
+            if known.get(name) != sha256:
+                found[name] = sha256
+    return found
+
+
+def _remedy(folder: Path, name: str) -> str:
+    parts = name.split("/")
+    if parts[0] == "trials" and len(parts) > 2:
+        trial = folder / parts[0] / parts[1]
+        return f"delete {trial} and `medaug resume {folder.name}`, which runs that trial again"
+    if parts[0] == "bundles" and len(parts) > 2:
+        return f"delete it and `medaug resume {folder.name}`, which runs its trials again"
+    if name == "leakage.json":
+        return f"delete it and `medaug resume {folder.name}`, which looks for copies again"
+    return _REMEDY
+
+
+def _is_well_formed(body: Mapping[str, Any]) -> bool:
+    lists = all(
+        isinstance(body.get(name, []), list) and all(isinstance(k, str) for k in body.get(name, []))
+        for name in ("plan", "reopened")
+    )
+    tables = (body.get(name, {}) for name in ("ended", "files", "made"))
+    return lists and all(
+        isinstance(table, dict) and all(isinstance(v, str) for v in table.values())
+        for table in tables
+    )
