@@ -16,7 +16,6 @@ from medaug.bench.workbench import Bench
 from medaug.models.classifiers import CLASSIFIERS, class_logits
 from medaug.models.losses import soft_dice_loss
 from medaug.models.unet import UNet
-from medaug.spec.base import Precision
 from medaug.spec.classifier import NetworkSpec
 from medaug.spec.study import FeatureSpec, SegmenterSpec
 from medaug.train import network, segment
@@ -135,10 +134,10 @@ def classifier_figures(bench: Bench) -> list[Figure]:
     ]
     torch.manual_seed(0)
     plain = CLASSIFIERS[spec.kind](shape, 2, spec.dropout).to(device)
-    precisions: set[Precision] = {"fp32", bench.narrow}
-    subjects = {
+    precisions = sorted({"fp32", bench.narrow}, reverse=True)
+    subjects: dict[str, Callable[[Tensor, Tensor], object]] = {
         precision: _classifier(bench, spec.model_copy(update={"precision": precision}), shape)
-        for precision in sorted(precisions, reverse=True)
+        for precision in precisions
     }
     takes: dict[str, Callable[[], object]] = {}
     for name, step in {**subjects, "naive": _naive_classifier(plain, spec.lr)}.items():
