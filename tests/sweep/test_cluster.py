@@ -115,6 +115,8 @@ def test_a_start_that_fails_is_one_line(
 def test_what_ray_finds_is_put_back(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    import ray  # noqa: F401  # which leaves a variable of its own
+
     monkeypatch.setenv("RAY_worker_niceness", "7")
     levels = [logging.getLogger(name).level for name in ("ray", "ray.tune")]
     before, stdout = dict(os.environ), sys.stdout
