@@ -22,6 +22,8 @@ class Machine:
     """Where a benchmark ran."""
 
     cpu: str
+    capability: str
+    """What torch uses of the processor: AVX2, AVX512, …"""
     cores: int
     """That this process may use."""
     ram_gib: float
@@ -42,6 +44,7 @@ class Machine:
         names = [torch.cuda.get_device_name(i) for i in range(count)]
         return Machine(
             cpu=_cpu(),
+            capability=torch.backends.cpu.get_cpu_capability(),
             cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else _cores(),
             ram_gib=round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
             gpus=tuple(names),
@@ -57,7 +60,7 @@ class Machine:
         gpus = f", {len(self.gpus)} x {self.gpus[0]}" if self.gpus else ", no GPU"
         torch = self.versions.get("torch", "?")
         return (
-            f"{self.cpu}, {self.cores} cores ({self.threads} torch threads), "
+            f"{self.cpu} ({self.capability}), {self.cores} cores ({self.threads} torch threads), "
             f"{self.ram_gib:g} GiB{gpus}; torch {torch}, {self.system}; "
             f"load before: {self.load:g}"
         )

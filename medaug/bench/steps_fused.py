@@ -39,7 +39,7 @@ def _ours(bench: Bench, k: int, precision: str, seeds: range) -> Ours:
 
 
 def _speed(bench: Bench, k: int) -> Figure:
-    precision = "bf16"
+    precision: str = bench.narrow
     fused = _ours(bench, k, precision, range(k))
     alone = [_ours(bench, 1, precision, range(seed, seed + 1)) for seed in range(k)]
 

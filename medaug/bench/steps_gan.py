@@ -128,7 +128,7 @@ def acgan_figures(bench: Bench) -> list[Figure]:
     shape = bench.sized((1024, 15, 15), (1024, 15, 15), (8, 8, 8))
     for width in bench.sized(WIDTHS, WIDTHS, (4,)):
         spec = AcganSpec(
-            preset="as_published", width_rule="pyramid", batch_size=BATCH, precision="bf16"
+            preset="as_published", width_rule="pyramid", batch_size=BATCH, precision=bench.narrow
         )
         rounds = bench.sized(15, {64: 9, 256: 5}.get(width, 3), 1)
         build = acgan_pair(shape, width)
@@ -151,7 +151,7 @@ def dcgan_figures(bench: Bench) -> list[Figure]:
         if bench.tiny:
             sizes["width"] = 4
         made, judged = DCGANS[name]
-        spec = DcganSpec(preset="as_published", batch_size=BATCH, precision="bf16")
+        spec = DcganSpec(preset="as_published", batch_size=BATCH, precision=bench.narrow)
 
         def build(
             made: Any = made, judged: Any = judged, sizes: dict[str, Any] = sizes

@@ -38,7 +38,7 @@ def training_figures(bench: Bench) -> list[Figure]:
 def extraction_figures(bench: Bench) -> list[Figure]:
     """Extraction of conv5 in bf16 against a hook on the whole network in float32."""
     x, ours, naive = _unets(bench)
-    features = FeatureSpec(tap="conv5", precision="bf16")
+    features = FeatureSpec(tap="conv5", precision=bench.narrow)
     encode = encoder(ours.unet, features, (MEAN, DEVIATION), bench.world)
     steps = {"ours": lambda: encode(x), "naive": lambda: naive.extract(x)}
     timing = bench.time(steps, bench.sized(5, 3, 1))
@@ -50,7 +50,9 @@ def _unets(bench: Bench) -> tuple[Tensor, segment.Run, _NaiveUNet]:
     """Raw images, and a network of ours and a plain one."""
     base, side, n = bench.sized((64, 240, 10), (32, 128, 4), (2, 32, 2))
     x = MEAN + DEVIATION * torch.randn(n, 1, side, side, device=bench.world.device)
-    spec = SegmenterSpec(base=base, batch_size=n, precision="bf16", init="kaiming", pretrain=None)
+    spec = SegmenterSpec(
+        base=base, batch_size=n, precision=bench.narrow, init="kaiming", pretrain=None
+    )
     rows = random_rows((1, side, side), n)
     ours = segment.Run(
         spec,
@@ -132,9 +134,10 @@ def classifier_figures(bench: Bench) -> list[Figure]:
     ]
     torch.manual_seed(0)
     plain = CLASSIFIERS[spec.kind](shape, 2, spec.dropout).to(device)
-    subjects = {
+    precisions = sorted({"fp32", bench.narrow}, reverse=True)
+    subjects: dict[str, Callable[[Tensor, Tensor], object]] = {
         precision: _classifier(bench, spec.model_copy(update={"precision": precision}), shape)
-        for precision in ("fp32", "bf16")
+        for precision in precisions
     }
     takes: dict[str, Callable[[], object]] = {}
     for name, step in {**subjects, "naive": _naive_classifier(plain, spec.lr)}.items():

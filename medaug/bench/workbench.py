@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -18,6 +18,7 @@ from medaug.bench.result import Options
 from medaug.bench.timing import Spread, Timing, interleaved
 from medaug.errors import UserError
 from medaug.train.allocator import keep_freed_memory
+from medaug.train.precision import hopeless
 from medaug.train.world import World
 
 REFERENCE = Path(medaug.__file__).parents[1] / "tests" / "bench" / "reference_step.py"
@@ -61,6 +62,12 @@ class Bench:
     def seconds(self, timing: Timing) -> float:
         """The median."""
         return (timing.wall if self.on_gpu else timing.cpu).median
+
+    @cached_property
+    def narrow(self) -> Literal["bf16", "fp32"]:
+        """The precision of our steps: bf16, but float32 on a processor where a bf16 product takes
+        many times as long and a benchmark would not end."""
+        return "fp32" if hopeless(self.world.device) else "bf16"
 
     @cached_property
     def peak_flops(self) -> float:

@@ -125,7 +125,14 @@ LINEAR: Mapping[str, type[LinearSpec]] = {
 }
 """Kind -> its configuration; every other kind is a :class:`NetworkSpec`."""
 
-NETWORKS = ("feature_cnn", "linear", "resnet50", "cnn12", "separable_cnn", "mlp")
+NETWORKS = (
+    "feature_cnn",
+    "linear",
+    "resnet50",
+    "cnn12",
+    "separable_cnn",
+    "mlp",
+)
 """The kinds of :class:`NetworkSpec`: the keys of ``medaug.models.classifiers.CLASSIFIERS``, which
 loads torch."""
 

@@ -171,7 +171,8 @@ def give_name(temporary: Path, final: Path) -> bool:
 def sha256_of(path: Path) -> str:
     """Of a regular file; raises IntegrityError for anything else in its place, unopened."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise IntegrityError(f"{path}: is no file")
     with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise IntegrityError(f"{path}: is no file")
         return hashlib.file_digest(file, "sha256").hexdigest()

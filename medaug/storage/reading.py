@@ -35,10 +35,11 @@ def read_regular(path: Path, most_bytes: int | None = None) -> bytes | None:
         if fault.errno in _NO_FILE or path.is_symlink():
             raise IntegrityError(f"{path}: is no file ({fault.strerror})") from None
         raise storage_fault(fault, path) from fault
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(descriptor)
+        raise IntegrityError(f"{path}: is no file but {_kind(found.st_mode)}")
     with open(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise IntegrityError(f"{path}: is no file but {_kind(found.st_mode)}")
         if most_bytes is not None and found.st_size > most_bytes:
             raise IntegrityError(f"{path}: has {found.st_size} bytes, more than any such file")
         try:

@@ -104,6 +104,14 @@ def _speed(networks: Mapping[str, nn.Module], one_pass: OnePass, device: torch.d
     return _known[key]
 
 
+def hopeless(device: torch.device) -> bool:
+    """Whether bfloat16 is so slow here that a network need not be tried: a moment's measurement."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) < (8, 0)
+    with torch.random.fork_rng([]):
+        return _ratio(_product(device), device, 0.2) < 1 / HOPELESS
+
+
 def _measured(networks: Mapping[str, nn.Module], one_pass: OnePass, device: torch.device) -> float:
     on_gpu = device.type == "cuda"
     # Before compute capability 8.0 bfloat16 is emulated.
