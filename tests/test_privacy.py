@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(1000)]
 
 STUDY = """\
 name: tiny
-data: {layout: dicom_series, image_size: 16, accept: {missing: true}}
+data: {layout: dicom_series, image_size: 16, accept: {missing: true, lost: 0.5}}
 split: {folds: 2}
 arms: {none: {}, duplicate: {}, gaussian: {}}
 classifier: {kind: linear, epochs: 1}

@@ -82,7 +82,7 @@ def run_log(folder: Path) -> Iterator[None]:
         yield
         log.info("the leaderboard is written")
     except BaseException as error:
-        log.error("ended by %s", _described(error))
+        log.info("ended by %s", _described(error))  # the command itself tells the terminal
         raise
     finally:
         ours.setLevel(before)
