@@ -70,16 +70,19 @@ class Plan:
 
         first = next((t.classifier_name for t in self.classify), "")
         most = max((t.n_synthetic for t in self.classify), default=0)
+        generate = tuple(filter(searched, self.generate))
+        classify = tuple(
+            t
+            for t in self.classify
+            if searched(t) and (t.n_synthetic, t.classifier_name) == (most, first)
+        )
+        read = {name for trial in (*generate, *classify) for name in trial.inputs}
         return Plan(
             self.pretrain,
             tuple(t for t in self.segment if t.fold == fold),
-            tuple(t for t in self.extract if t.fold == fold),
-            tuple(filter(searched, self.generate)),
-            tuple(
-                t
-                for t in self.classify
-                if searched(t) and (t.n_synthetic, t.classifier_name) == (most, first)
-            ),
+            tuple(t for t in self.extract if output_name(t) in read),  # not the linear rows'
+            generate,
+            classify,
         )
 
     @classmethod

@@ -101,7 +101,7 @@ def test_class_folders_of_images_with_three_classes(tmp_path: Path) -> None:
     assert "masks: none" in said.output
     study = study_of(out)
     assert study.data.classes == ("normal", "cyst", "tumour")
-    assert (study.segmenter, study.classifier.n_out) == (None, None)
+    assert (study.segmenter, study.classifier.kind) == (None, "probe")
     assert len(planned_and_read(out, tmp_path)) == 18
 
 
