@@ -13,11 +13,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from scipy.special import softmax
-from threadpoolctl import ThreadpoolController
 
 from medaug.errors import IntegrityError, UserError
 from medaug.metrics.generative import gap_gmp
@@ -36,6 +34,9 @@ from medaug.train.weighting import (
     patient_weights,
 )
 from medaug.train.world import World
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
 
 READ_ROWS = 256
 MOST_IMAGE_CHANNELS = 4
@@ -329,6 +330,13 @@ def fit_many(spec: LinearSpec, jobs: Iterable[LinearJob]) -> Iterator[tuple[Any,
         )
 
 
+def softmax(logits: np.ndarray, axis: int) -> np.ndarray:
+    """SciPy's, loaded when it is needed: the training loops run where there is none."""
+    from scipy import special
+
+    return special.softmax(logits, axis=axis)
+
+
 def one_thread() -> AbstractContextManager[Any]:
     """BLAS on one thread: these matrices are small, and processes stand side by side."""
     return _controller().limit(limits=1, user_api="blas")
@@ -336,6 +344,8 @@ def one_thread() -> AbstractContextManager[Any]:
 
 @cache
 def _controller() -> ThreadpoolController:
+    from threadpoolctl import ThreadpoolController
+
     return ThreadpoolController()  # looking for the libraries takes milliseconds
 
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import eigh
 
 COLUMNS = 8192
 """So many numbers of each row are held in float64 at a time."""
@@ -117,6 +116,8 @@ def _leading(products: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The ``k`` largest eigenvalues of a symmetric matrix and their vectors (n, k), those that are
     rounding left out."""
     n = len(products)
+    from scipy.linalg import eigh
+
     values, vectors = eigh(products, subset_by_index=[n - k, n - 1], overwrite_a=True)
     values, vectors = values[::-1], vectors[:, ::-1]
     kept = values > RANK * max(values[0], 0)
