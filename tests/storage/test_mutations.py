@@ -29,7 +29,7 @@ from tests.storage.sealed_runs import sealed_run, small_study
 
 torch.set_num_threads(1)
 
-WAYS = 24
+WAYS = 60
 """Mutations of each file."""
 HANG_S = 10
 REFUSALS = {2, 3, 5}
