@@ -22,12 +22,17 @@ from medaug.sweep.cluster.start import Cluster
 pytestmark = pytest.mark.ray
 
 
+LINEAR = 2 * 2
+"""Two linear models on two folds."""
+
+
 def tiny(storage: Path, **changes: object) -> StudySpec:
     body = {
         "name": "tiny",
         "data": {"image_size": 32, "phantom": {"patients": 12, "slices": [4, 6]}},
         "split": {"folds": 2},
         "arms": {"none": {}, "classical": {}},
+        "controls": "none",
         "classifier": {"kind": "linear", "epochs": 30},
         "sweep": {"n_synthetic": [16, 32], "seeds": [0, 1, 2]},
         "storage": str(storage),
@@ -48,8 +53,9 @@ def test_a_study_is_rehearsed_and_told(
     found = forecast(tiny(tmp_path / "runs"), display)
     cost = found.cost
     assert [(stage.stage, stage.trials) for stage in cost.stages] == [
+        ("extract", 2 + 1),  # pixels' components are each fold's, the network is every fold's
         ("generate", 2 * 3),
-        ("classify", 2 * 3 * 3),
+        ("classify", 2 * 3 * 3 + LINEAR),
     ]
     assert (cost.slots, cost.ranks) == (2, 1)
     assert sum(n for _, n in found.found.slices_of) == cost.rows > 12
@@ -75,6 +81,7 @@ name: tiny
 data: {image_size: 32, phantom: {patients: 12, slices: [4, 6]}}
 split: {folds: 2}
 arms: {none: {}, classical: {}}
+controls: none
 classifier: {kind: linear, epochs: 30}
 sweep: {n_synthetic: [16, 32], seeds: [0, 1, 2]}
 """
@@ -103,7 +110,7 @@ def test_the_command_prints_a_table_and_leaves_nothing(ray_cluster: Cluster, spe
     header = next(line.split() for line in lines if line.startswith("stage"))
     assert header == ["stage", "trials", "wall-clock", "rank", "time", "RAM/rank", "VRAM", "disk"]
     trials = {line.split()[0]: line.split()[1] for line in lines[3:] if line}
-    assert (trials["generate"], trials["classify"], trials["all"]) == ("6", "18", "24")
+    assert (trials["generate"], trials["classify"], trials["all"]) == ("6", "22", "31")
     assert any("CPU-rank hours" in line and "2 trials of 1 rank at once" in line for line in lines)
     assert sorted(path.name for path in spec.parent.iterdir()) == ["cache", "tiny.yaml"]
 
@@ -113,7 +120,7 @@ def test_the_command_tells_a_program(ray_cluster: Cluster, spec: Path) -> None:
     assert said.exit_code == 0, said.output
     told = json.loads(said.stdout)
     assert told["study"] == "tiny-quick"
-    assert told["trials"] == sum(stage["trials"] for stage in told["stages"]) == 2 + 2 * 2
+    assert told["trials"] == sum(stage["trials"] for stage in told["stages"]) == 3 + 2 + 2 * 2 + LINEAR
     assert told["wall_s"] > told["outside_s"] > 0
     assert told["device_hours"] > 0 < told["cpu_s"]
 
