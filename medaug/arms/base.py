@@ -85,10 +85,12 @@ class Arm(ABC):
     weighting: ClassVar[Weighting | None] = None
     """What the classifier does about classes of unequal size, where the arm says so."""
     needs_images: ClassVar[bool] = False
+    """Whether the context must hold ``images`` and ``encode`` when features are not images."""
     makes_images: ClassVar[bool] = False
     """Whether its networks are made for images: where an encoder makes the features, it is trained
     on images and what it makes is encoded."""
-    """Whether the context must hold ``images`` and ``encode`` when features are not images."""
+    instant: ClassVar[bool] = False
+    """Whether it is fitted in well under a second, so that many are run as one."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
