@@ -73,7 +73,7 @@ def roc(curves: Mapping[str, Roc], positive: str) -> Figure:
 
 @styled
 def response(board: Leaderboard, axis_of: str) -> Figure | None:
-    """Balanced accuracy by ``n_synthetic`` or ``real_rows``, one panel an arm, with bands.
+    """Balanced accuracy by ``n_synthetic`` or ``train_rows``, one panel an arm, with bands.
 
     The arm 'none' is the grey band behind. None where the axis has a single value.
     """
@@ -176,8 +176,10 @@ def _backdrop(
 
 
 def _at(row: Row, axis_of: str) -> int:
-    """Where the row stands on the axis."""
-    return getattr(row, axis_of) or 0
+    """Where the row stands on the axis; all real rows are as many as there were."""
+    if axis_of == "n_synthetic":
+        return row.n_synthetic
+    return row.train_rows or row.real_rows or 0
 
 
 def _arm_lines(axis: Axes, rows: Sequence[Row], axis_of: str) -> None:
@@ -185,7 +187,7 @@ def _arm_lines(axis: Axes, rows: Sequence[Row], axis_of: str) -> None:
     lines: dict[str, list[Row]] = {}
     for row in rows:
         parts = [f"{key}={value}" for key, value in row.point.items()]
-        parts += [f"+{row.n_synthetic}"] if axis_of == "real_rows" else []
+        parts += [f"+{row.n_synthetic}"] if axis_of == "train_rows" else []
         lines.setdefault(" ".join(parts), []).append(row)
     for place, (name, line) in enumerate(sorted(lines.items())):
         line.sort(key=lambda row: _at(row, axis_of))

@@ -121,7 +121,7 @@ def _sizes(run: Evidence) -> Iterator[Drawn]:
         yield from _study_figure(
             run,
             "sizes",
-            response(run.board, "real_rows"),
+            response(run.board, "train_rows"),
             "Balanced accuracy by number of real training rows",
             f"One panel an arm; grey is arm 'none'. {BAND}",
             "Learning curves: balanced accuracy against the number of real rows, by arm.",
