@@ -52,7 +52,7 @@ def scan(slices: Store) -> Leakage:
     """Exact and near copies between different patients."""
     chosen = slices.select(_rows_to_compare(slices))
     ids = [str(row) for row in range(len(chosen))]
-    pairs = find_duplicates(_SmallImages(chosen), ids, patients=chosen.patients.tolist())
+    pairs = find_duplicates(SmallImages(chosen), ids, patients=chosen.patients.tolist())
     images = [
         Image(patient, index)
         for patient, index in zip(
@@ -108,7 +108,7 @@ def of_images(slices: Store) -> bool:
     return extra.get("data", {}).get("layout") in _IMAGES_OF_0_1
 
 
-class _SmallImages(Sequence[np.ndarray]):
+class SmallImages(Sequence[np.ndarray]):
     """Each row's first channel, (S, S) float32, S at most :data:`SIDE`; read when asked for."""
 
     def __init__(self, store: Store) -> None:

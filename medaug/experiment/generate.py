@@ -16,12 +16,13 @@ import torch
 from medaug.arms import ArmContext, GeneratedArm
 from medaug.arms.adversarial import GanArm
 from medaug.arms.base import Rows
+from medaug.audit.given import copied_features, of_pictures
 from medaug.errors import UserError
 from medaug.experiment.names import generator_name, output_name
 from medaug.experiment.rows import arm_context, arm_of
 from medaug.metrics.extractor import IMAGE_EXTRACTOR, image_features
-from medaug.metrics.generative import gap_gmp
-from medaug.metrics.quality import quality_report
+from medaug.metrics.generative import Projection, gap_gmp
+from medaug.metrics.quality import MOST_DIMENSIONS, quality_report
 from medaug.spec import GenerateTrial
 from medaug.storage.artifacts import Artifacts
 from medaug.storage.results import GenerateResult, TrialResult
@@ -96,6 +97,12 @@ class _Work:
         images = self.arm.makes_images and self.config.encoder is not None
         return self.context.as_images() if images else self.context
 
+    @property
+    def fitted_on(self) -> list[str]:
+        """The patients that the arm has seen, as far as anybody knows."""
+        seen = self.arm.made_from in (None, "study_train")
+        return sorted(set(self.context.train.units.tolist())) if seen else []
+
     def rows(self) -> Rows:
         """What the arm makes, as rows of the store."""
         for x, label in self.arm.sample(self.own, self.config.n):
@@ -121,6 +128,8 @@ class _Work:
         rows = self.artifacts.open_store(output_name(self.config))
         synthetic = self.arm.synthetic
         scores = _quality(rows, self.context) if synthetic else {}
+        if self.context.given is not None and not of_pictures(self.context.given):
+            _refuse_copies(self, rows)
         if collapsed := collapse(scores):
             log.warning("%s: its rows have collapsed: %s", self.config.title, collapsed)
         result = GenerateResult(
@@ -142,7 +151,7 @@ def _write_rows(work: _Work) -> None:
         "arm": arm.config.canonical(),
         "classes": list(features.classes),
         "shape": list(work.own.train.schema.shape),
-        "fitted_on": sorted(set(work.context.train.units.tolist())),
+        "fitted_on": work.fitted_on,
         "parents": list(config.inputs),
     }
 
@@ -167,7 +176,7 @@ def _write_rows(work: _Work) -> None:
         provenance=provenance,
         classes=features.classes,
         splits=features.splits,
-        extra={"remarks": {}},
+        extra={"remarks": {}, **({"made_from": arm.made_from} if arm.made_from else {})},
     ) as writer:
         written, skip = 0, writer.rows_done
         for x, label in work.rows():
@@ -207,6 +216,26 @@ def _quality(rows: Store, context: ArmContext) -> dict[str, float]:
     names = ("rows_train", "rows_heldout", "rows_fake")
     report |= {name: float(len(side)) for name, side in zip(names, sides, strict=True)}
     return {name: value for name, value in report.items() if math.isfinite(value)}
+
+
+def _refuse_copies(work: _Work, rows: Store) -> None:
+    """Features from elsewhere must not hold those of patients who are scored. Near-copies count
+    where they are more than twice as many as usual: it is asked once a fold.
+
+    Raises:
+        UserError: they do.
+    """
+    held_out = work.features.split("eval", work.config.fold)
+    sides = map(_pooled, (rows, held_out, work.context.train))
+    fake, real, train = map(Projection(_pooled(work.context.train), MOST_DIMENSIONS), sides)
+    exact, low, usual = copied_features(fake, real, held_out.patients, train)
+    if exact or low > 2 * usual:
+        how = f"{exact} are copies" if exact else f"at least {low:.1%} are near-copies"
+        raise UserError(
+            f"arms.{work.config.arm}: of its {len(rows)} rows {how} of patients who are scored in "
+            f"fold {work.config.fold} (of real rows of others {usual:.1%}); bring rows made "
+            "without them"
+        )
 
 
 def extractor_of(rows: Store) -> tuple[str, Callable[[torch.Tensor], np.ndarray]]:

@@ -27,6 +27,7 @@ from medaug.results.rows import (
     MORE_REAL,
     POSITIVE,
     REFERENCE,
+    UNKNOWN,
     UNRANKABLE,
     WEAKER,
     Row,
@@ -56,9 +57,12 @@ def judge(peers: Sequence[Peer], board: Board, study: StudySpec) -> list[Row]:
                 row, worth=_worth(row, peers, board), over_none=_over_none(row, group, board)
             )
             row = _beside_linear(row, yardstick.get(row.train_rows), board)
+        if any(trial.classified.lineage == "unknown" for trial in found.done):
+            row = _of_unknown_lineage(row)
         if reasons:  # what cannot be compared shows its numbers, and concludes nothing
             row = replace(row, conclusion=None, worth=None)
         said = [*_flags(row, study), *(unchecked(row, group) if not reasons else [])]
+        said += [UNKNOWN] if row.unknown_lineage else []
         judged.append(replace(row, flags=(*reasons, *said)))
     return _ranked(judged)
 
@@ -205,6 +209,14 @@ def _beside_linear(row: Row, best: str | None, board: Board) -> Row:
     contrast = board.contrast(best, row.title)
     low, high = contrast.bounds()
     return replace(row, weaker_by=(best, contrast.estimate, low, high)) if low > 0 else row
+
+
+def _of_unknown_lineage(row: Row) -> Row:
+    """Nobody says what its generator has seen, so its gain may be that of the scored patients."""
+    gained = row.conclusion is not None and row.conclusion.end == "gain"
+    return replace(
+        row, unknown_lineage=True, worth=None, conclusion=None if gained else row.conclusion
+    )
 
 
 def _flags(row: Row, study: StudySpec) -> list[str]:

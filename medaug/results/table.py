@@ -23,6 +23,7 @@ from medaug.results.rows import (
     RECALL_FLOOR,
     REFERENCE,
     UNCHECKED,
+    UNKNOWN,
     UNRANKABLE,
     WEAKER,
     Leaderboard,
@@ -155,6 +156,8 @@ def _meanings(n_classes: int) -> dict[str, str]:
         " be expected to beat; it shows what this study can see.",
         CHANCE: f"'{CHANCE}': the interval reaches 1/{n_classes}.",
         COLLAPSE: f"'{COLLAPSE}': a recall is below {RECALL_FLOOR}.",
+        UNKNOWN: f"'{UNKNOWN}': nobody says what its generator was trained on, perhaps on patients"
+        " who are scored; no gain is concluded of it.",
         LEAK: f"'{LEAK}': images that are scored have copies among other patients (leakage.json),"
         " so all scores may be too good.",
     }

@@ -15,7 +15,9 @@ import pytest
 from medaug.errors import UserError
 from medaug.results.leaderboard import leaderboard_of
 from medaug.results.published import published
-from medaug.results.rows import CHANCE, COLLAPSE, NO_GAIN, REFERENCE, Leaderboard, Row
+from medaug.results.report.answer import answer
+from medaug.results.rows import CHANCE, COLLAPSE, NO_GAIN, REFERENCE, UNKNOWN, Leaderboard, Row
+from medaug.results.table import render
 from medaug.spec import ClassifyTrial
 from tests.tracking.made_runs import config_in, made_scores, start, study, write_trial
 
@@ -148,9 +150,33 @@ def test_rows_that_trained_longer_are_not_ranked(planted: Path, tmp_path: Path) 
     assert row_of(board, "acgan +100").rank is not None
 
 
+def test_a_gain_of_unknown_lineage_is_ranked_and_not_concluded(
+    planted: Path, tmp_path: Path
+) -> None:
+    def of_lineage(what: str) -> Leaderboard:
+        def told(config: ClassifyTrial, result: Result) -> Result:
+            return result | {"lineage": what} if config.arm == "acgan" else result
+
+        return edited(planted, tmp_path / what, told)
+
+    board = of_lineage("unknown")
+    row = row_of(board, "acgan +300")
+    assert (row.rank, row.ending, row.worth) == (1, "", None)
+    assert row.gain_low > 0
+    assert UNKNOWN in row.flags
+    assert UNKNOWN in render(board)
+    assert "no gain is concluded of it" in render(board).replace("\n", " ")
+    assert answer(board).headline != "A gain from synthetic data is shown on these patients."
+    assert UNKNOWN not in row_of(board, "gaussian +300").flags
+
+    row = row_of(of_lineage("declared"), "acgan +300")
+    assert (row.rank, row.ending) == (1, "gain")
+    assert UNKNOWN not in row.flags
+
+
 def test_unproven_lineage_and_another_split_are_not_ranked(planted: Path, tmp_path: Path) -> None:
     def unproven(config: ClassifyTrial, result: Result) -> Result:
-        return result | {"lineage": "unknown"} if config.arm == "acgan" else result
+        return result | {"lineage": "hearsay"} if config.arm == "acgan" else result
 
     board = edited(planted, tmp_path / "lineage", unproven)
     assert "lineage not proven" in reasons(row_of(board, "acgan +300"))
