@@ -117,6 +117,8 @@ class ResampleArm(Arm):
 class GeneratedArm(Arm):
     """Makes rows: ``fit`` once, then ``sample``. Row i is the same whatever is drawn besides it."""
 
+    beside_gaussian: ClassVar[bool] = False
+    """Whether its rows are compared with those of a Gaussian: of networks, which cost more."""
     portable: ClassVar[bool] = False
     """Whether a saved arm makes rows (``draw``) where no training data are."""
 

@@ -23,6 +23,7 @@ class FolderArm(GeneratedArm):
 
     Config = FolderSpec
     config: FolderSpec
+    beside_gaussian = True
     reads_given = True
     needs_images = True
 

@@ -22,6 +22,7 @@ from medaug.metrics.exchange import ExchangeRate, exchange_rate
 from medaug.results.configuration import Configuration
 from medaug.results.gate import Peer, gate, unchecked
 from medaug.results.rows import (
+    BELOW_GAUSSIAN,
     CHANCE,
     COLLAPSE,
     MORE_REAL,
@@ -62,7 +63,6 @@ def judge(peers: Sequence[Peer], board: Board, study: StudySpec) -> list[Row]:
         if reasons:  # what cannot be compared shows its numbers, and concludes nothing
             row = replace(row, conclusion=None, worth=None)
         said = [*_flags(row, study), *(unchecked(row, group) if not reasons else [])]
-        said += [UNKNOWN] if row.unknown_lineage else []
         judged.append(replace(row, flags=(*reasons, *said)))
     return _ranked(judged)
 
@@ -230,7 +230,8 @@ def _flags(row: Row, study: StudySpec) -> list[str]:
         flags.append(REFERENCE)
     if row.kind == MORE_REAL:
         flags.append(POSITIVE)
-    return flags
+    flags += [UNKNOWN] if row.unknown_lineage else []
+    return flags + ([BELOW_GAUSSIAN] if row.below_gaussian else [])
 
 
 def _ranked(rows: Sequence[Row]) -> list[Row]:

@@ -83,6 +83,8 @@ class SmoteSpec(PcaSpec):
 
 class GaussianSpec(PcaSpec):
     kind: Literal["gaussian"] = "gaussian"
+    covariance: Literal["class", "pooled"] = "class"
+    """Of each class, or one of all classes about their means: fewer numbers to estimate."""
 
 
 class FlowSpec(PcaSpec):
