@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from medaug.audit.scan import SmallImages
+from medaug.audit.scan import Joined, SmallImages
 from medaug.metrics.leakage import Pair, find_duplicates
 from medaug.metrics.neighbours import near_copies, nearest
 from medaug.store import Store
@@ -58,7 +57,7 @@ class Copied:
 def copied_images(given: Store, held_out: Store) -> Copied:
     """Compare every given image with every held-out one (:mod:`medaug.metrics.leakage`)."""
     n, real = len(given), SmallImages(held_out)
-    both = _Both(SmallImages(given), real)
+    both = Joined([SmallImages(given), real])
     ids = [str(row) for row in range(len(both))]
     found = find_duplicates(both, ids, patients=["given"] * n + ["real"] * len(held_out))
     pairs = tuple(Pair(p.a, str(int(p.b) - n), p.kind, p.similarity) for p in found)
@@ -85,17 +84,3 @@ def copied_features(
         return exact, 0.0, 0.0
     audit = near_copies(held_out, train, given, patients)
     return exact, audit.low, audit.heldout_rate
-
-
-class _Both(Sequence[np.ndarray]):
-    """Two sequences of images, one after the other."""
-
-    def __init__(self, first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> None:
-        self._first, self._second = first, second
-
-    def __len__(self) -> int:
-        return len(self._first) + len(self._second)
-
-    def __getitem__(self, row: Any) -> Any:
-        n = len(self._first)
-        return self._first[row] if row < n else self._second[row - n]
