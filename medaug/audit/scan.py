@@ -52,7 +52,7 @@ def scan(slices: Store) -> Leakage:
     """Exact and near copies between different patients."""
     chosen = slices.select(_rows_to_compare(slices))
     ids = [str(row) for row in range(len(chosen))]
-    pairs = find_duplicates(_SmallImages(chosen), ids, patients=chosen.patients.tolist())
+    pairs = find_duplicates(SmallImages(chosen), ids, patients=chosen.patients.tolist())
     images = [
         Image(patient, index)
         for patient, index in zip(
@@ -72,6 +72,23 @@ def scan(slices: Store) -> Leakage:
     )
     sealed = np.isin(chosen.units, slices.splits.test).sum() if slices.splits else 0
     return Leakage(slices.name, len(slices), len(chosen), int(sealed), leaks)
+
+
+def copies_between(ours: Store, theirs: Store) -> list[tuple[Image, Image]]:
+    """Exact and near copies that two stores of equally large slices have in common: the image of
+    ``ours`` and that of ``theirs``. Within either nothing is looked for."""
+    stores = [store.select(_rows_to_compare(store)) for store in (ours, theirs)]
+    images = Joined([SmallImages(store) for store in stores])
+    owners = [side for side, store in zip("ab", stores, strict=True) for _ in range(len(store))]
+    named = [
+        Image(patient, index)
+        for store in stores
+        for patient, index in zip(store.patients.tolist(), store.slice_index.tolist(), strict=True)
+    ]
+    ids = [str(row) for row in range(len(images))]
+    pairs = find_duplicates(images, ids, patients=owners)
+    rows = (sorted((int(pair.a), int(pair.b))) for pair in pairs)
+    return [(named[a], named[b]) for a, b in rows]
 
 
 def _folds_divided(pairs: Sequence[Pair], chosen: Store) -> Mapping[Pair, list[int]]:
@@ -108,7 +125,7 @@ def of_images(slices: Store) -> bool:
     return extra.get("data", {}).get("layout") in _IMAGES_OF_0_1
 
 
-class _SmallImages(Sequence[np.ndarray]):
+class SmallImages(Sequence[np.ndarray]):
     """Each row's first channel, (S, S) float32, S at most :data:`SIDE`; read when asked for."""
 
     def __init__(self, store: Store) -> None:
@@ -132,6 +149,23 @@ class _SmallImages(Sequence[np.ndarray]):
         if n_rows > 1:
             self._start, self._block = row, block
         return block[0]
+
+
+class Joined(Sequence[np.ndarray]):
+    """The images of several stores, one after the other."""
+
+    def __init__(self, parts: Sequence[Sequence[np.ndarray]]) -> None:
+        self._parts = parts
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parts))
+
+    def __getitem__(self, row: Any) -> Any:
+        for part in self._parts:
+            if row < len(part):
+                return part[row]
+            row -= len(part)
+        raise IndexError(row)
 
 
 def _write(path: Path, found: Leakage) -> None:

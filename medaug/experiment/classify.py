@@ -43,7 +43,7 @@ def classify(
     steps_per_epoch = max(1, rows_per_epoch // spec.batch_size)
     exposure = exposure_of(features, config.fold, trained, added)
     assert features.splits is not None  # or it would have no held-out rows
-    sealed = bool(features.splits.test)
+    keep = config.keep or bool(features.splits.test)
     epochs = train_classifier(
         spec,
         context.train,
@@ -63,10 +63,10 @@ def classify(
                 train_rows=len(trained),
                 train_patients=len(np.unique(trained.patients)),
                 split=features.manifest["splits"]["hash"],
-                lineage=lineage_of(exposure),
+                lineage=lineage_of(exposure, added),
                 exposure=exposure,
             )
-            progress = replace(progress, result=result, keep=sealed)
+            progress = replace(progress, result=result, keep=keep)
         yield progress
 
 

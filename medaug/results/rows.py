@@ -21,6 +21,8 @@ REFERENCE = "reference"
 POSITIVE = "positive control"
 WEAKER = "weaker than a linear model"
 LEAK = "near-copies across the split"
+UNKNOWN = "lineage unknown"
+BELOW_GAUSSIAN = "worse than a Gaussian"
 UNRANKABLE = "not rankable: "
 UNCHECKED = "not compared with "
 """Begins the flag of a synthetic row beside which cheap controls are missing."""
@@ -52,6 +54,11 @@ class Row:
     """Whether this is the plain linear model that every study is compared with."""
     control: bool = False
     """Whether the protocol added this arm, not the study."""
+    below_gaussian: bool = False
+    """Whether its network's rows teach a classifier less than those of a Gaussian fitted on the
+    same rows do."""
+    unknown_lineage: bool = False
+    """Whether nobody says what its generator has seen."""
     draws: int = 1
     """Draws of the training set that are planned."""
     real_rows: int | None = None
@@ -123,6 +130,8 @@ class Leaderboard:
     unfinished: int = 0
     margin: float = 0.02
     """The gain that the study calls too small to matter."""
+    external: tuple[Mapping[str, Any], ...] = ()
+    """The record of each other cohort that was scored (:mod:`medaug.score`), the oldest first."""
 
     @property
     def reference(self) -> Row | None:
@@ -151,6 +160,7 @@ class Leaderboard:
             "configurations_tried": self.tried,
             "trials_unfinished": self.unfinished,
             "rows": [row.to_json() for row in self.rows],
+            "external": [dict(record) for record in self.external],
         }
 
 

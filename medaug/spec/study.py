@@ -168,6 +168,12 @@ class ArmSpec(Spec):
             raise ValueError("arm none adds no rows: without real_rows it has none at all")
         return self
 
+    def maker(self, train_rows: int | None = None, draw: int = 0) -> dict[str, Any]:
+        """What decides the rows that the arm makes, beside a training set of ``train_rows`` (None:
+        all). Whether the classifier adds real ones is no business of that, so two arms that differ
+        in that only are the same maker."""
+        return self.canonical() | {"real_rows": True}
+
 
 class WrittenArm(ArmSpec):
     """An arm's configuration as its own class has written it down, whose keys it has beside its
@@ -176,10 +182,9 @@ class WrittenArm(ArmSpec):
     model_config = ConfigDict(extra="allow")
 
     @staticmethod
-    def of(spec: ArmSpec) -> WrittenArm:
-        """How ``spec`` makes rows. Whether the classifier adds real ones is no business of that,
-        so two arms that differ in that only are the same maker."""
-        return WrittenArm.model_validate(spec.canonical() | {"real_rows": True})
+    def of(spec: ArmSpec, train_rows: int | None = None, draw: int = 0) -> WrittenArm:
+        """How ``spec`` makes rows (:meth:`ArmSpec.maker`)."""
+        return WrittenArm.model_validate(spec.maker(train_rows, draw))
 
     def get(self, key: str) -> Any:
         """The value of an own key of its kind, or None."""
@@ -267,6 +272,10 @@ class ResourceSpec(Spec):
     """A finished epoch is saved when the last saved one is so many seconds old, and at a trial's
     end or stop; 0: every epoch. A trial that is killed loses that much and the epoch it was in, so
     30 is a good choice where an epoch takes a second or less: saving it may take as long."""
+    keep_classifiers: bool = False
+    """Keep the weights of trained networks, for `medaug score` and `predict` on scans of others; a
+    ResNet-50 takes 377 MB a trial. They are kept in any case where a test set is sealed or the
+    table has a part ``external``; linear classifiers are solved again."""
     max_concurrent: Positive | None = None
     replicates: Literal["separate", "fused"] = "separate"
     """``fused``: seeds and folds of one GAN configuration are trained in shared passes, up to 16 on

@@ -147,6 +147,8 @@ class GenerateTrial(TrialConfig):
     """Values of the arm's grid axes."""
     n: int
     features: str
+    given: str | None = None
+    """The store of what another tool has made, where the arm reads such."""
     train_rows: int | None = None
     draw: int = 0
     """Which patients a training set of ``train_rows`` holds."""
@@ -164,7 +166,7 @@ class GenerateTrial(TrialConfig):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        return _named(self.features, self.slices, self.unet)
+        return _named(self.features, self.slices, self.unet, self.given)
 
     @property
     def title(self) -> str:
@@ -175,7 +177,7 @@ class ClassifyTrial(TrialConfig):
     """Real rows and an arm's to a classifier and its scores on held-out patients."""
 
     FOR_PEOPLE = frozenset(
-        {"arm", "kind", "synthetic", "point", "classifier_name", "linear", "control"}
+        {"arm", "kind", "synthetic", "point", "classifier_name", "linear", "control", "keep"}
     )
 
     stage: Literal["classify"] = "classify"
@@ -205,6 +207,8 @@ class ClassifyTrial(TrialConfig):
     train_rows: int | None = None
     draw: int = 0
     protocol: Literal["honest", "as_published"] = "honest"
+    keep: bool = False
+    """Whether a network's weights stay when it is finished."""
 
     @property
     def inputs(self) -> tuple[str, ...]:

@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from medaug.results.numbers import with_interval
 from medaug.results.rows import CHANCE, COLLAPSE, UNRANKABLE, WEAKER, Leaderboard, Row
-from medaug.results.table import with_interval, worth_of
+from medaug.results.table import worth_of
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def _of_candidates(candidates: Sequence[Row], board: Leaderboard) -> tuple[str, 
 
 
 def _demonstrated(row: Row) -> bool:
-    return row.gain_low > 0 and _above_floor(row)
+    return row.gain_low > 0 and _above_floor(row) and not row.unknown_lineage
 
 
 def _above_floor(row: Row) -> bool:
