@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from medaug.experiment.solve import solved
 from medaug.spec import ClassifyTrial, ExtractTrial, LinearSpec, TrialConfig
 from medaug.storage.artifacts import Artifacts
 from medaug.storage.results import ClassifyResult, TrialResult
+from medaug.storage.temporary import temporary_folder
 from medaug.storage.trial_folder import TrialFolder
 from medaug.store import Store
 from medaug.train.checkpoint import Checkpoint, Ledger
@@ -84,8 +84,8 @@ def sealed_rows(trial: Trained, world: World) -> Iterator[Store]:
     extract = TrialFolder(folder.parents[1], name.removeprefix("features-")).config()
     assert isinstance(extract, ExtractTrial)
     slices = artifacts.open_store(extract.slices)
-    with tempfile.TemporaryDirectory(prefix=".unsealing-", dir=artifacts.storage) as private:
-        out = Path(private) / "features-test"
+    with temporary_folder(".unsealing-", artifacts.storage) as private:
+        out = private / "features-test"
         for _ in features_of(extract, slices, out, world, artifacts, sealed=True):
             pass
         yield Store.open(out)

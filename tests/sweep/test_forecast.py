@@ -120,7 +120,9 @@ def test_the_command_tells_a_program(ray_cluster: Cluster, spec: Path) -> None:
     assert said.exit_code == 0, said.output
     told = json.loads(said.stdout)
     assert told["study"] == "tiny-quick"
-    assert told["trials"] == sum(stage["trials"] for stage in told["stages"]) == 3 + 2 + 2 * 2 + LINEAR
+    assert (
+        told["trials"] == sum(stage["trials"] for stage in told["stages"]) == 3 + 2 + 2 * 2 + LINEAR
+    )
     assert told["wall_s"] > told["outside_s"] > 0
     assert told["device_hours"] > 0 < told["cpu_s"]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +23,8 @@ from medaug.results.leaderboard import leaderboard_of
 from medaug.results.report.document import write_report
 from medaug.spec import ClassifyTrial, StudySpec, TrackingSpec, TrialConfig
 from medaug.storage.artifacts import Artifacts
+from medaug.storage.files import private_folder
+from medaug.storage.temporary import temporary_folder
 from medaug.storage.trial_folder import TrialFolder, write_json
 from medaug.sweep.display import Display
 from medaug.sweep.runner import Sweep
@@ -225,12 +225,9 @@ def _few(trials: Sequence[TrialConfig]) -> list[TrialConfig]:
 
 @contextmanager
 def _workplace(storage: Path) -> Iterator[Path]:
-    storage.mkdir(parents=True, exist_ok=True, mode=0o700)
-    place = Path(tempfile.mkdtemp(prefix=".plan-", dir=storage))
-    try:
+    private_folder(storage)
+    with temporary_folder(".plan-", storage) as place:
         yield place
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
 
 
 def _scan(folder: Path, artifacts: Artifacts) -> float:
