@@ -22,9 +22,9 @@ from medaug.errors import UserError
 from medaug.experiment import generator_name
 from medaug.generator import ABOUT, CARD
 from medaug.results.leaderboard import leaderboard_of
+from medaug.results.numbers import with_interval
 from medaug.results.records import TrialRecord
 from medaug.results.rows import Leaderboard, Row
-from medaug.results.table import with_interval
 from medaug.storage.artifacts import Artifacts
 from medaug.storage.manifest import write_manifest
 from medaug.store import assembled

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medaug.audit.scan import SIDE, note_leakage, of_images, scan_slices
+from medaug.audit.leakage import leakage_of
+from medaug.audit.scan import SIDE, copies_between, note_leakage, of_images, scan_slices
+from medaug.data.cohort import Cohort
 from medaug.data.digests import FILE as DIGESTS
 from medaug.data.digests import Digests
-from medaug.data.layouts import read_cohort
-from medaug.data.slices import ingest, ingest_signature
-from medaug.data.table import STUDY
+from medaug.data.layouts import PHANTOM, read_cohort, read_other
+from medaug.data.privacy import pseudonym
+from medaug.data.slices import ingest, ingest_signature, usable
+from medaug.data.table import EXTERNAL, POOL, STUDY, lines_of
+from medaug.errors import UserError
 from medaug.spec import DataSpec, SplitSpec, StudySpec
 from medaug.storage.artifacts import Artifacts
 from medaug.sweep.display import Display
@@ -36,14 +40,77 @@ def make_slices(study: StudySpec, display: Display) -> tuple[str, str | None]:
     return slices, _ingest(cohort, split, study.storage, display, "making pre-training scans")
 
 
-def make_part(study: StudySpec, part: str, display: Display) -> str | None:
-    """Name of the slice store of the study's ``pool`` or ``external`` scans; None where there are
-    none. It has no split, and in the pool no labels."""
+def look_at_external(study: StudySpec, folder: Path, display: Display) -> StudySpec:
+    """Read the study's part ``external``, if there is one, before hours of training: the study,
+    whose networks are then kept to score it.
+
+    Raises:
+        UserError: its scans cannot be read, or some are copies of the study's.
+    """
+    if study.data.layout == PHANTOM:
+        return study
     digests = Digests(Artifacts(study.storage).store_path(DIGESTS))
-    if not read_cohort(study.data, part=part, digests=digests).scans:
-        return None
-    return _ingest(
-        study.data, study.split, study.storage, display, f"reading scans: {part}", part=part
+    if not read_cohort(study.data, part=EXTERNAL, digests=digests).scans:
+        return study
+    name, cohort = make_other(study, study.data, EXTERNAL, display, whole=False)
+    found = leakage_of(folder)
+    assert found is not None, "copies within the study are looked for first"
+    refuse_copies(study, found.store, name, study.data, cohort, display)
+    kept = study.resources.model_copy(update={"keep_classifiers": True})
+    return study.model_copy(update={"resources": kept})
+
+
+def make_other(
+    study: StudySpec, data: DataSpec, part: str, display: Display, *, whole: bool
+) -> tuple[str, Cohort]:
+    """The slice store of scans that are not the study's own, and these scans: with ``whole`` the
+    whole table of ``data`` as ``part``, else this part of it.
+
+    Raises:
+        UserError: there are no such scans.
+    """
+    digests = Digests(Artifacts(study.storage).store_path(DIGESTS))
+    read = read_other if whole else read_cohort
+    cohort = usable(read(data, part=part, digests=digests), data, study.split)
+    split, storage = study.split, study.storage
+    name = _ingest(
+        *(data, split, storage, display, "reading scans", part != POOL), part=part, cohort=cohort
+    )
+    return name, cohort
+
+
+def refuse_copies(
+    study: StudySpec, scanned: str, other: str, data: DataSpec, cohort: Cohort, display: Display
+) -> None:
+    """Compare another cohort with the study's slices (``scanned``: the store in which copies
+    within the study were looked for; ``other``: that of ``cohort``).
+
+    Raises:
+        UserError: they have pictures in common, so a score on it would be on patients that are
+            known; says how many.
+    """
+    artifacts = Artifacts(study.storage)
+    ours, theirs = artifacts.open_store(scanned), artifacts.open_store(other)
+    side = ours.schema.shape[-1]
+    if side != theirs.schema.shape[-1]:  # small images are compared larger
+        larger = data.model_copy(update={"image_size": side})
+        part = cohort.part
+        name = _ingest(
+            *(larger, study.split, study.storage, display, "reading them larger", False),
+            part=part,
+            cohort=cohort,
+        )
+        theirs = artifacts.open_store(name)
+    with display.progress("looking for copies of the study's patients"):
+        found = copies_between(ours, theirs)
+    if not found:
+        return
+    patients = sorted({image.patient for _, image in found})
+    lines = lines_of(scan.line for scan in cohort.scans if pseudonym(scan.patient) in set(patients))
+    raise UserError(
+        f"data: {len(found)} images of {len(patients)} patients of the other cohort "
+        f"({', '.join(patients[:3])}{' …' * (len(patients) > 3)}; {lines}) are copies of images in "
+        "the study, which knows these patients; take them out"
     )
 
 
@@ -70,11 +137,13 @@ def _ingest(
     title: str,
     tell: bool = True,
     part: str = STUDY,
+    cohort: Cohort | None = None,
 ) -> str:
     artifacts = Artifacts(storage)
     digests = Digests(artifacts.store_path(DIGESTS))
     with display.progress(title) as progress:
-        cohort = read_cohort(data, progress, part=part, digests=digests)
+        if cohort is None:
+            cohort = read_cohort(data, progress, part=part, digests=digests)
         config = ingest_signature(cohort, data, split, digests)
         digests.save()
         name = f"slices-{config}"

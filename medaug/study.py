@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medaug.data.layouts import check_source
-from medaug.intake import look_for_leaks, make_slices
+from medaug.intake import look_at_external, look_for_leaks, make_slices
 from medaug.ownership.identity import check_same_data, claim_folder, free_folder
 from medaug.plan.disk import bytes_to_write
 from medaug.plan.sizes import held_back
@@ -95,6 +95,7 @@ def run_study(
         check_same_data(folder, slices)
         spare = held_back(study, Artifacts(study.storage).open_store(slices))
         look_for_leaks(study, slices, folder, display)
+        study = look_at_external(study, folder, display)
         sweep.seals.flush()
         arms = choose_arms(study, slices, pretrain_slices, sweep, display)
         for line in rows_left_out(study, spare):

@@ -74,6 +74,23 @@ def scan(slices: Store) -> Leakage:
     return Leakage(slices.name, len(slices), len(chosen), int(sealed), leaks)
 
 
+def copies_between(ours: Store, theirs: Store) -> list[tuple[Image, Image]]:
+    """Exact and near copies that two stores of equally large slices have in common: the image of
+    ``ours`` and that of ``theirs``. Within either nothing is looked for."""
+    stores = [store.select(_rows_to_compare(store)) for store in (ours, theirs)]
+    images = _Joined([_SmallImages(store) for store in stores])
+    owners = [side for side, store in zip("ab", stores, strict=True) for _ in range(len(store))]
+    named = [
+        Image(patient, index)
+        for store in stores
+        for patient, index in zip(store.patients.tolist(), store.slice_index.tolist(), strict=True)
+    ]
+    ids = [str(row) for row in range(len(images))]
+    pairs = find_duplicates(images, ids, patients=owners)
+    rows = (sorted((int(pair.a), int(pair.b))) for pair in pairs)
+    return [(named[a], named[b]) for a, b in rows]
+
+
 def _folds_divided(pairs: Sequence[Pair], chosen: Store) -> Mapping[Pair, list[int]]:
     """The folds in which a pair's images (row numbers of ``chosen``) have different roles."""
     divided: dict[Pair, list[int]] = {pair: [] for pair in pairs}
@@ -132,6 +149,23 @@ class _SmallImages(Sequence[np.ndarray]):
         if n_rows > 1:
             self._start, self._block = row, block
         return block[0]
+
+
+class _Joined(Sequence[np.ndarray]):
+    """The images of several stores, one after the other."""
+
+    def __init__(self, parts: Sequence[Sequence[np.ndarray]]) -> None:
+        self._parts = parts
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parts))
+
+    def __getitem__(self, row: Any) -> Any:
+        for part in self._parts:
+            if row < len(part):
+                return part[row]
+            row -= len(part)
+        raise IndexError(row)
 
 
 def _write(path: Path, found: Leakage) -> None:

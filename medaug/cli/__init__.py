@@ -58,6 +58,8 @@ SECTIONS: dict[str, tuple[click.Command, ...]] = {
         results.ui,
         results.export,
         results.unseal,
+        results.score,
+        results.predict,
         results.verify,
         study.sync,
     ),

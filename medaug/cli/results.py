@@ -1,4 +1,4 @@
-"""Looking at what came out: leaderboard, report, ui, models, unseal, export, verify."""
+"""Looking at what came out: leaderboard, report, ui, models, unseal, score, export, verify."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ import click
 
 from medaug.cli.options import JSON, NAME, STORAGE, checked_run, run_in, storage_of
 from medaug.errors import IntegrityError, UserError
+
+RETRAIN = click.option(
+    "--retrain",
+    is_flag=True,
+    help="Train networks again whose weights were not kept; takes as long as it took.",
+)
 
 
 @click.command()
@@ -81,6 +87,91 @@ def unseal(name: str, storage: Path | None, as_json: bool) -> None:
     with make_display().progress("reading the sealed patients") as progress:
         record = opening.unseal(folder, progress)
     click.echo(json.dumps(record, indent=1) if as_json else opening.render(folder, record))
+
+
+@click.command()
+@NAME
+@click.option("--part", type=click.Choice(["external"]), help="This part of the study's own table.")
+@click.option(
+    "--data",
+    "table",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The table of another cohort (.csv), all of it.",
+)
+@RETRAIN
+@STORAGE
+@JSON
+def score(
+    name: str,
+    part: str | None,
+    table: Path | None,
+    retrain: bool,
+    storage: Path | None,
+    as_json: bool,
+) -> None:
+    """Score run NAME on another cohort, on record.
+
+    Its best configuration and what that is compared with, once a cohort; nothing is fitted to it.
+    A cohort with copies of the study's images is refused.
+    """
+    from medaug import score as scoring
+    from medaug.cli.display import make_display
+
+    if (part is None) == (table is None):
+        raise UserError("score: give --part external, or --data FILE with another table")
+    folder = checked_run(storage, name)
+    with make_display() as display:
+        record = scoring.score(folder, table, display, retrain=retrain)
+    click.echo(json.dumps(record, indent=1) if as_json else scoring.render(folder, record))
+
+
+@click.command()
+@NAME
+@click.option(
+    "--data",
+    "table",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE",
+    help="A table of scans (.csv); it needs no classes.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The new CSV [default: ./NAME-predictions.csv].",
+)
+@click.option(
+    "--configuration", metavar="TITLE", help="As the leaderboard calls it [default: the best]."
+)
+@RETRAIN
+@STORAGE
+def predict(
+    name: str,
+    table: Path,
+    out: Path | None,
+    configuration: str | None,
+    retrain: bool,
+    storage: Path | None,
+) -> None:
+    """Write what run NAME says of other scans.
+
+    A CSV with the probability of each class, for every scan and every patient. For research only.
+    """
+    from medaug import score as scoring
+    from medaug.cli.display import make_display
+
+    out = out or Path(f"{name}-predictions.csv")
+    if out.exists():
+        raise UserError(f"{out}: is there already; give another --out")
+    folder = checked_run(storage, name)
+    with make_display() as display:
+        title = scoring.predict(
+            folder, table, out, display, configuration=configuration, retrain=retrain
+        )
+    click.echo(f"wrote {out}: {title}, probabilities of every scan and patient")
+    click.echo(scoring.RESEARCH_ONLY)
 
 
 @click.command()

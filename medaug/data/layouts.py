@@ -19,7 +19,7 @@ from medaug.data.importers import IMPORTERS, Found, Options, import_folder
 from medaug.data.importers.base import count_reasons
 from medaug.data.importers.tree import HIDDEN
 from medaug.data.privacy import pseudonym
-from medaug.data.table import JOIN, PUBLISHED, STUDY, TABLE, Row, ScanTable, check_rows
+from medaug.data.table import JOIN, POOL, PUBLISHED, STUDY, TABLE, Row, ScanTable, check_rows
 from medaug.errors import UserError
 from medaug.spec.data import DataSpec
 from medaug.storage.files import private_folder
@@ -61,6 +61,21 @@ def read_cohort(
     _refuse_unlabelled(rejects, spec)
     lines = [absent(spec, f"{table}: {text}") for table, text in found.lines_left.items()]
     return replace(cohort, rejects=tuple(rejects), notes=(*cohort.notes, *lines))
+
+
+def read_other(spec: DataSpec, part: str, digests: Digests | None = None) -> Cohort:
+    """The whole of another table (``spec.table``) as one cohort, whatever parts it tells:
+    ``external``, which keeps the scans that have a class, or ``pool``, of which no class is read.
+
+    Raises:
+        UserError: as :func:`read_cohort`.
+    """
+    path = table_of(spec)
+    labelled = part != POOL
+    table = ScanTable.read(path, similar_ids=spec.accept.similar_ids, labelled=labelled)
+    if labelled:
+        table = table.as_part(part)
+    return _of_rows(table, path, spec, part, digests or Digests())
 
 
 def check_source(spec: DataSpec) -> None:
@@ -173,6 +188,10 @@ def _other_parts(rows: Iterable[Row], part: str) -> list[str]:
 def _of_table(spec: DataSpec, part: str, digests: Digests) -> Cohort:
     path = table_of(spec)
     table = ScanTable.read(path, similar_ids=spec.accept.similar_ids)
+    return _of_rows(table, path, spec, part, digests)
+
+
+def _of_rows(table: ScanTable, path: Path, spec: DataSpec, part: str, digests: Digests) -> Cohort:
     _check_covariates(table, spec)
     base = path.parent
     inside = (spec.root or base).resolve()

@@ -181,7 +181,7 @@ def _write(
         ) as writer,
     ):
         done = writer.rows_done
-        volumes = _volume_numbers(cohort.scans)
+        volumes = volume_numbers(cohort.scans)
         outcomes = zip(cohort.scans, volumes, sandbox.map(tasks), strict=True)
         for number, (scan, volume, outcome) in enumerate(outcomes, start=1):
             name = tally.names[scan.patient]
@@ -222,7 +222,7 @@ def _write_rows(
     return done
 
 
-def _volume_numbers(scans: Sequence[Scan]) -> Iterator[int]:
+def volume_numbers(scans: Sequence[Scan]) -> Iterator[int]:
     """The number of each volume among its patient's; a patient's 2-D images are one series."""
     seen = Counter[str]()
     for scan in scans:

@@ -14,7 +14,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from medaug.data.canonical import alike_classes, alike_ids, is_blank, tidy
@@ -86,15 +86,18 @@ class ScanTable:
     notes: tuple[str, ...] = ()
 
     @staticmethod
-    def read(path: Path, *, similar_ids: bool = False) -> ScanTable:
-        """Read and check ``path``.
+    def read(path: Path, *, similar_ids: bool = False, labelled: bool = True) -> ScanTable:
+        """Read and check ``path``. Without ``labelled``, nobody asks for classes: there need be no
+        such column, and all rows are of the part ``pool``.
 
         Raises:
             UserError: with line numbers, for anything that could mean two things.
         """
         found = read_table(path)
-        columns = roles_of(found)
+        columns = roles_of(found, NEEDED if labelled else NEEDED[:1])
         rows = [_row(found, line, cells, columns) for line, cells in found.rows]
+        if not labelled:
+            rows = [replace(row, part=POOL, label=None) for row in rows]
         notes: list[str] = []
         rows = _without_repeats(found.name, rows, notes)
         _check_named(found.name, rows, columns)
@@ -107,6 +110,18 @@ class ScanTable:
             )
         rows.sort(key=lambda row: row.files)  # whatever the order of the lines
         return ScanTable(found.name, tuple(rows), columns, tuple(notes))
+
+    def as_part(self, part: str) -> ScanTable:
+        """All scans that have a class as ``part``, whatever part they were of; a note counts the
+        others."""
+        rows = [row for row in self.rows if row.part != POOL]
+        left = len(self.rows) - len(rows)
+        notes = [f"{self.name}: {left} scans of the part {POOL} have no class: left out"]
+        return replace(
+            self,
+            rows=tuple(replace(row, part=part) for row in rows),
+            notes=(*self.notes, *(notes if left else [])),
+        )
 
     def write(self, path: Path, base: Path) -> None:
         """Write the rows, whose paths are relative to ``base``, relative to ``path``."""

@@ -23,11 +23,11 @@ def encode_store(
     *,
     provenance: Provenance,
     fold: int | None = None,
-    sealed: bool = False,
+    rows: Store | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> Iterator[Progress]:
     """Open ``encoder`` for ``slices`` and write a row for each, but not of sealed test patients;
-    with ``sealed``, of these alone.
+    or for each of ``rows`` instead, to which nothing is fitted.
 
     Rows are float32 (D, 1, 1): D channels of one place, so whatever takes a U-Net's block takes
     them. Columns, splits, resuming and ranks are as in :func:`medaug.train.extract.write_features`.
@@ -62,7 +62,7 @@ def encode_store(
     yield from write_features(
         as_block,
         StoreSchema((encoder.dim, 1, 1), "float32"),
-        slices.split("test") if sealed else unsealed(slices),
+        unsealed(slices) if rows is None else rows,
         out,
         world,
         batch_size=BLOCK,

@@ -43,7 +43,7 @@ def classify(
     steps_per_epoch = max(1, rows_per_epoch // spec.batch_size)
     exposure = exposure_of(features, config.fold, trained, added)
     assert features.splits is not None  # or it would have no held-out rows
-    sealed = bool(features.splits.test)
+    keep = config.keep or bool(features.splits.test)
     epochs = train_classifier(
         spec,
         context.train,
@@ -66,7 +66,7 @@ def classify(
                 lineage=lineage_of(exposure),
                 exposure=exposure,
             )
-            progress = replace(progress, result=result, keep=sealed)
+            progress = replace(progress, result=result, keep=keep)
         yield progress
 
 

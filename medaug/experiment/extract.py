@@ -42,10 +42,10 @@ def features_of(
     world: World,
     artifacts: Artifacts,
     *,
-    sealed: bool = False,
+    rows: Store | None = None,
 ) -> Iterator[Progress]:
-    """Write the trial's features of ``slices`` to ``out``; with ``sealed``, those of the sealed
-    test patients alone."""
+    """Write the trial's features of ``slices`` to ``out``, but not of sealed test patients; or
+    those of ``rows`` instead, to which nothing is fitted."""
     provenance = Provenance(
         stage="extract",
         config=config.key,
@@ -60,7 +60,7 @@ def features_of(
             *(encoder, slices, out, world),
             provenance=provenance,
             fold=config.fold if encoder.fitted else None,
-            sealed=sealed,
+            rows=rows,
         )
         return
     assert config.unet is not None
@@ -69,7 +69,7 @@ def features_of(
     yield from extract_features(
         unet,
         feature_spec(config.features, about),
-        slices.split("test") if sealed else unsealed(slices),
+        unsealed(slices) if rows is None else rows,
         tuple(about["normalisation"]),
         out,
         world,

@@ -352,6 +352,7 @@ def _classify(
                     train_rows=train_rows,
                     draw=draw,
                     protocol=study.protocol,
+                    keep=study.resources.keep_classifiers,
                     fold=fold,
                     seed=seed,
                     ranks=study.resources.ranks,

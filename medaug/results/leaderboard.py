@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from medaug.audit.cohorts import cohort_records
 from medaug.audit.leakage import leakage_of
 from medaug.metrics.board import Board
 from medaug.ownership.seals import planned
@@ -49,6 +50,7 @@ def leaderboard_of(folder: Path) -> Leaderboard:
         tried=len(judged),
         unfinished=sum(trial.status in ("unfinished", "failed") for trial in trials) + missing,
         margin=study.sweep.margin,
+        external=tuple(cohort_records(folder)),
     )
 
 

@@ -12,6 +12,7 @@ from medaug.errors import IntegrityError, UserError
 from medaug.metrics.predictions import Predictions
 from medaug.spec import ClassifyTrial, GenerateTrial, StudySpec, TrialConfig, written_study
 from medaug.storage.bundle_folder import Bundled, Member
+from medaug.storage.json_files import read_json
 from medaug.storage.results import ClassifyResult, TrialResult
 from medaug.storage.run_folder import study_data
 from medaug.storage.trial_folder import TrialFolder
@@ -134,6 +135,22 @@ def read_trial(path: Path) -> TrialRecord:
     if (failure := folder.failure()) is not None:
         return TrialRecord(config, "failed", None, path, failure["error"])
     return TrialRecord(config, "unfinished", None, path)
+
+
+def slices_of(folder: Path) -> str:
+    """The name of the slice store of the study in ``folder``.
+
+    Raises:
+        UserError: nothing that is left tells it.
+    """
+    if (data := read_json(folder / "data.json")) is not None:
+        return str(data["slices"])
+    for trial in read_trials(folder):
+        if getattr(trial.config, "purpose", None) is None:
+            for name in trial.config.inputs:
+                if name.startswith("slices-"):
+                    return name
+    raise UserError(f"{folder.name}: nothing tells which scans it read; resume the run")
 
 
 def _read_bundled(folder: Path, *keys: str) -> Iterator[TrialRecord]:

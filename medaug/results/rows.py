@@ -123,6 +123,8 @@ class Leaderboard:
     unfinished: int = 0
     margin: float = 0.02
     """The gain that the study calls too small to matter."""
+    external: tuple[Mapping[str, Any], ...] = ()
+    """The record of each other cohort that was scored (:mod:`medaug.score`), the oldest first."""
 
     @property
     def reference(self) -> Row | None:
@@ -151,6 +153,7 @@ class Leaderboard:
             "configurations_tried": self.tried,
             "trials_unfinished": self.unfinished,
             "rows": [row.to_json() for row in self.rows],
+            "external": [dict(record) for record in self.external],
         }
 
 

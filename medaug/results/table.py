@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import io
-import math
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from medaug.results import external
+from medaug.results.numbers import share, with_interval
 from medaug.results.published import TITLES, WARTS, JudgedRow, published
 from medaug.results.rows import (
     CHANCE,
@@ -74,7 +76,19 @@ def render(board: Leaderboard, width: int | None = None) -> str:
         for row in board.rows
     ]
     parts = [Text(f"{board.run} (protocol {board.protocol})", style="bold"), Text()]
-    return _text(width, [*parts, header, *lines, Text(), Text(explanation(board))])
+    others = [part for record in board.external for part in _external(record, board.classes)]
+    return _text(width, [*parts, header, *lines, *others, Text(), Text(explanation(board))])
+
+
+def _external(record: Mapping[str, Any], classes: tuple[str, ...]) -> Iterator[Text | _Line]:
+    """Another cohort, whose rows stand under the same columns."""
+    yield Text()
+    yield Text(external.heading(record), style="bold")
+    yield from (Text(f"({remark})") for remark in external.remarks(record))
+    yield Text()
+    for row in external.rows_of(record, classes):
+        said = f"cross-validated {row.before}"
+        yield _Line("–", row.title, (row.score, row.gain, *row.recalls, ""), ending=said)
 
 
 def gain_of(row: Row) -> str:
@@ -158,24 +172,6 @@ def _meanings(n_classes: int) -> dict[str, str]:
         LEAK: f"'{LEAK}': images that are scored have copies among other patients (leakage.json),"
         " so all scores may be too good.",
     }
-
-
-def with_interval(value: float, low: float, high: float, *, signed: bool = False) -> str:
-    """``0.612 [0.551, 0.673]``; nothing where there is no value."""
-    if not math.isfinite(value):
-        return ""
-    form = "+.3f" if signed else ".3f"
-    text = format(value, form)
-    if math.isfinite(low) and math.isfinite(high):
-        text += f" [{low:{form}}, {high:{form}}]"
-    return text.replace("-", "−")
-
-
-def share(value: float | None) -> str:
-    """``0.61``; nothing where there is no value."""
-    if value is None or not math.isfinite(value):
-        return ""
-    return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")  # + 0.0: never -0.00
 
 
 def spoken(flags: Iterable[str]) -> list[str]:

@@ -267,6 +267,10 @@ class ResourceSpec(Spec):
     """A finished epoch is saved when the last saved one is so many seconds old, and at a trial's
     end or stop; 0: every epoch. A trial that is killed loses that much and the epoch it was in, so
     30 is a good choice where an epoch takes a second or less: saving it may take as long."""
+    keep_classifiers: bool = False
+    """Keep the weights of trained networks, for `medaug score` and `predict` on scans of others; a
+    ResNet-50 takes 377 MB a trial. They are kept in any case where a test set is sealed or the
+    table has a part ``external``; linear classifiers are solved again."""
     max_concurrent: Positive | None = None
     replicates: Literal["separate", "fused"] = "separate"
     """``fused``: seeds and folds of one GAN configuration are trained in shared passes, up to 16 on

@@ -170,7 +170,7 @@ class ClassifyTrial(TrialConfig):
     """Real rows and an arm's to a classifier and its scores on held-out patients."""
 
     FOR_PEOPLE = frozenset(
-        {"arm", "kind", "synthetic", "point", "classifier_name", "linear", "control"}
+        {"arm", "kind", "synthetic", "point", "classifier_name", "linear", "control", "keep"}
     )
 
     stage: Literal["classify"] = "classify"
@@ -198,6 +198,8 @@ class ClassifyTrial(TrialConfig):
     train_rows: int | None = None
     draw: int = 0
     protocol: Literal["honest", "as_published"] = "honest"
+    keep: bool = False
+    """Whether a network's weights stay when it is finished."""
 
     @property
     def inputs(self) -> tuple[str, ...]:

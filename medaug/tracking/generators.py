@@ -9,9 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medaug.results.numbers import with_interval
 from medaug.results.records import TrialRecord, read_trial
 from medaug.results.rows import Leaderboard, Row
-from medaug.results.table import with_interval
 from medaug.storage.temporary import temporary_folder
 from medaug.tracking.mirror import Mirror, read_sent
 

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from medaug.results.goodput import spent_by
+from medaug.results.numbers import with_interval
 from medaug.results.records import read_trials
 from medaug.results.report.answer import answer
 from medaug.results.report.document import REPORT
 from medaug.results.rows import REFERENCE, Leaderboard, Row
-from medaug.results.table import explanation, with_interval, worth_of
+from medaug.results.table import explanation, worth_of
 from medaug.spec.base import signature
 from medaug.tracking.generators import register_best
 from medaug.tracking.mirror import Mirror, read_sent, seconds_by_bucket

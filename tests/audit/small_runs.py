@@ -88,10 +88,16 @@ def write_slices(study: StudySpec, sealed_glow: float = 0.0) -> Store:
 def run(study: StudySpec, sealed_glow: float = 0.0) -> Path:
     """The folder of ``study`` with every trial done but those of its linear models."""
     write_slices(study, sealed_glow)
+    return run_trials(study, SLICES)
+
+
+def run_trials(study: StudySpec, slices: str) -> Path:
+    """The same on slices that are there already."""
     folder = study.storage / study.name
-    for _, trials in plan_study(study, SLICES).waves():
+    for _, trials in plan_study(study, slices).waves():
         for config in trials:
-            if getattr(config, "linear", False) or getattr(config, "encoder", None):
+            beside = getattr(config, "linear", False) or getattr(config, "encoder", None)
+            if beside and study.image_encoder is None:
                 continue
             place = folder / "trials" / config.key
             place.mkdir(parents=True)

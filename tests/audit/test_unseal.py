@@ -16,7 +16,7 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from medaug.audit.sealed import FILE, openings_of, unsealed_of
 from medaug.cli import main
 from medaug.errors import UserError
-from medaug.experiment.sealed import load_classifier, sealed_rows
+from medaug.experiment.trained import load_classifier, sealed_rows
 from medaug.results.leaderboard import leaderboard_of
 from medaug.results.records import TrialRecord, read_trials
 from medaug.results.report.evidence import Evidence
@@ -199,5 +199,5 @@ def test_a_classifier_whose_checkpoints_are_gone_is_named(finished: Path) -> Non
     if isinstance(trial.classify.classifier, LinearSpec):  # it is solved again
         assert load_classifier(trial, CPU).threshold == trial.classified.threshold
         return
-    with pytest.raises(UserError, match="checkpoints are gone; delete result"):
+    with pytest.raises(UserError, match="were not kept; --retrain"):
         load_classifier(trial, CPU)

@@ -18,7 +18,7 @@ from urllib.request import urlopen
 import pytest
 
 from medaug.results.leaderboard import leaderboard_of
-from medaug.results.table import with_interval
+from medaug.results.numbers import with_interval
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

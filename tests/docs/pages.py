@@ -51,6 +51,8 @@ ELSEWHERE = {
     "medaug run": ("tests/integration/test_spine.py", '"run"'),
     "medaug resume": ("tests/integration/test_spine.py", '"resume"'),
     "medaug unseal": ("tests/audit/test_unseal.py", "unseal("),
+    "medaug score": ("tests/audit/test_score.py", '"score"'),
+    "medaug predict": ("tests/audit/test_score.py", '"predict"'),
     "medaug ui": ("tests/browser/test_mlflow_ui.py", '"ui"'),
     "medaug submit": ("tests/cluster/test_submit.py", '"submit"'),
     "medaug status": ("tests/cluster/test_submit.py", '"status"'),

@@ -67,7 +67,7 @@ def test_rows_are_what_the_encoder_makes_of_the_slices(slices: Store, tmp_path: 
 def test_sealed_patients_are_encoded_when_they_are_asked_for_alone(
     slices: Store, tmp_path: Path
 ) -> None:
-    sealed = encoded(LITE, slices, tmp_path / "sealed", sealed=True)
+    sealed = encoded(LITE, slices, tmp_path / "sealed", rows=slices.split("test"))
     assert set(sealed.patients) == {"p-7", "p-8"}
     expected = encoder_of(LITE).open(slices, HERE).encode(slices.split("test").read().x)
     assert torch.equal(sealed.read().x.flatten(1), expected)

@@ -10,8 +10,9 @@ import pytest
 
 from medaug.metrics.conclusion import Conclusion
 from medaug.metrics.exchange import ExchangeRate
+from medaug.results.numbers import with_interval
 from medaug.results.rows import CHANCE, COLLAPSE, REFERENCE, WEAKER, Leaderboard, Row
-from medaug.results.table import explanation, render, render_published, spoken, with_interval
+from medaug.results.table import explanation, render, render_published, spoken
 
 ROW = Row(
     arm="acgan",

@@ -21,10 +21,10 @@ from medaug.arms.acgan import AcganArm
 from medaug.experiment import generator_name, output_name
 from medaug.plan.trials import plan_study
 from medaug.results.leaderboard import leaderboard_of
+from medaug.results.numbers import with_interval
 from medaug.results.report.answer import answer
 from medaug.results.report.document import REPORT
 from medaug.results.rows import Leaderboard
-from medaug.results.table import with_interval
 from medaug.spec import StudySpec, TrialConfig
 from medaug.spec.arms import AcganSpec
 from medaug.storage.artifacts import Artifacts

@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from medaug.results.numbers import with_interval
 from medaug.results.rows import CHANCE, COLLAPSE, UNRANKABLE, WEAKER, Leaderboard, Row
-from medaug.results.table import with_interval, worth_of
+from medaug.results.table import worth_of
 
 
 @dataclass(frozen=True)

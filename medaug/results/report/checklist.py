@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from medaug.results.external import heading
 from medaug.results.report.evidence import Evidence
 from medaug.results.report.facts import plural, versions
 from medaug.spec import ClassifierSpec, LinearSpec, NetworkSpec, StudySpec
@@ -153,6 +154,14 @@ def _fitting(classifier: ClassifierSpec, chosen: str) -> tuple[str, str, str]:
     )
 
 
+def _external(run: Evidence) -> Item:
+    """Other cohorts: that of a study's own hospital, or of none, is for the authors to say."""
+    said = "; ".join(heading(record) for record in run.board.external)
+    status: Status = "in part" if said else "to be written"
+    text = f"{said}. See other cohorts." if said else "No other cohort was scored."
+    return Item("32", "16", "External validation", status, text)
+
+
 def _evaluation(run: Evidence) -> list[Item]:
     seeds = len(run.study.sweep.seeds)
     scored: Status = "filled" if any(row.replicates for row in run.board.rows) else "to be written"
@@ -163,7 +172,7 @@ def _evaluation(run: Evidence) -> list[Item]:
             " draws of small training sets); gains are paired by patient, with bounds that hold for"
             " all rows with synthetic data at once (max-t, Romano and Wolf 2005).",
         ),
-        Item("32", "16", "External validation", "to be written", "No other cohort was scored."),
+        _external(run),
         Item("33", "20a", "Flow of patients", "filled", "Kept, left out and split: see the data."),
         Item("34", "20b", "Demographics", "to be written", "Not read from the scans."),
         Item("35–36", "23a", "Performance with precision", scored, "See the leaderboard."),

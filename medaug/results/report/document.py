@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from medaug.results import external
+from medaug.results.numbers import share, with_interval
 from medaug.results.report import facts
 from medaug.results.report.answer import answer
 from medaug.results.report.checklist import checklist
@@ -19,7 +21,7 @@ from medaug.results.report.facts import Table
 from medaug.results.report.gallery import Drawn, draw_all
 from medaug.results.report.versus import versus
 from medaug.results.rows import UNRANKABLE, Leaderboard, Row
-from medaug.results.table import explanation, gain_of, share, spoken, with_interval
+from medaug.results.table import explanation, gain_of, spoken
 from medaug.spec.trial import configuration_title
 from medaug.storage.files import write_whole
 from medaug.units import duration
@@ -87,6 +89,7 @@ def render_page(run: Evidence) -> str:
         problems=[facts.without_paths(problem) for problem in gallery.problems],
         board=_board(run.board) if run.board.rows else None,
         explanation=explanation(run.board),
+        external=[_external(record, run.board) for record in run.board.external],
         quality=_quality(run.board),
         versus=versus(run),
         protocol=_protocol(run),
@@ -121,6 +124,20 @@ def _board(board: Leaderboard) -> list[dict[str, Any]]:
         }
         for row in board.rows
     ]
+
+
+def _external(record: Mapping[str, Any], board: Leaderboard) -> dict[str, Any]:
+    """Another cohort: what it is, what is to be known of it, its rows."""
+    header = ("configuration", "balanced accuracy", "gain over the reference", *board.classes)
+    rows = [
+        (row.title, row.score, row.gain, *row.recalls, row.before)
+        for row in external.rows_of(record, board.classes)
+    ]
+    return {
+        "heading": external.heading(record),
+        "remarks": list(external.remarks(record)),
+        "table": Table((*header, "cross-validated"), tuple(rows)),
+    }
 
 
 def _quality(board: Leaderboard) -> Table | None:

@@ -17,9 +17,9 @@ from scipy.stats import norm
 from medaug.audit.leakage import leakage_of
 from medaug.audit.sealed import unsealed_of
 from medaug.results.goodput import Spent, elapsed, spent_by
+from medaug.results.numbers import with_interval
 from medaug.results.published import TITLES
 from medaug.results.report.evidence import Evidence
-from medaug.results.table import with_interval
 from medaug.spec import Stage, StudySpec
 from medaug.store import Store
 from medaug.units import duration

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from medaug.errors import MedaugError
 from medaug.results.leaderboard import leaderboard_of
+from medaug.results.numbers import share, with_interval
 from medaug.results.published import WARTS, JudgedRow, PublishedRow, published
 from medaug.results.records import read_study
 from medaug.results.report.evidence import Evidence
 from medaug.results.rows import Leaderboard, Row
-from medaug.results.table import share, spoken, with_interval
+from medaug.results.table import spoken
 
 
 @dataclass(frozen=True)

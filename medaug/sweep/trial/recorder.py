@@ -37,7 +37,8 @@ class Recorder:
         result.
 
         ``seconds`` were spent on training it. A finished trial keeps its newest checkpoint if
-        somebody will open it, for a sealed test set; one that has published what it made does not.
+        somebody will open it, for a sealed test set or another cohort; one that has published what
+        it made does not.
         """
         self._fence.check()
         started, save_seconds = time.perf_counter(), 0.0
