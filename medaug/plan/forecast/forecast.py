@@ -81,6 +81,7 @@ def forecast(
         else:
             display.note(f"in {storage}/.plan-…, which is removed at the end")
         small = rehearse(study, arms, patients, masks, storage, display, address=address)
+    study = study.model_copy(update={"resources": small.study.resources})  # GPUs as there are
     drawn = len(plan) - len(plan.classify)
     outside_s = loading_s + small.finish_s + small.figures_s * drawn
     outside_s += small.scan_s * rows / small.rows
@@ -89,7 +90,7 @@ def forecast(
         outside_s += _reading_s(cohort, study) * pretrain_scans / max(1, len(cohort.scans))
     cost = estimate(plan, small, study, rows, masks, outside_s, pretrain_rows)
     check_fit(study, cost, small.nodes, small.vram_there, study.storage)
-    notes = []
+    notes = [small.gpus]
     if study.data.slice_policy == "tumour_only":
         notes.append("slices with tumour are not counted before they are read: all slices are")
     if study.sweep.asha is not None:

@@ -70,6 +70,8 @@ class Miniature:
     """Trials that run at once."""
     vram_there: int
     """Bytes of one GPU; 0 without."""
+    gpus: str
+    """Which are used, and which stand idle."""
     nodes: tuple[int, ...]
     """Bytes of memory that the ranks of each node may use."""
     scan_s: float
@@ -127,6 +129,7 @@ def rehearse(
                     waves[title] = wall_s, list(zip(chosen, seconds, strict=True))
                 slots = sweep.slots(study.resources.ranks)
                 nodes = tuple(sweep.memory_bytes())
+                small = small.model_copy(update={"resources": sweep.resources})
                 scan_s = _scan(folder, artifacts)
                 ended = time.monotonic()
                 board = leaderboard_of(folder)
@@ -136,6 +139,7 @@ def rehearse(
         made = sum(len(trials) for title, (_, trials) in waves.items() if title != "classify")
         about = {
             **{"rows": rows_of(shown), "slots": slots, "nodes": nodes, "scan_s": scan_s},
+            "gpus": sweep.gpus,
             **{"figures_s": figures_s / max(1, made), "finish_s": finish_s},
         }
         return _measured(small, folder, artifacts, waves, about)

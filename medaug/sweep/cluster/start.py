@@ -22,6 +22,7 @@ from medaug.spec import ResourceSpec
 from medaug.storage.temporary import temporary_folder
 from medaug.sweep.cluster.auth import read_token
 from medaug.sweep.cluster.environment import LOOPBACK, environment, for_ray
+from medaug.sweep.cluster.gpus import count, settled, torch_sees_gpus
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +86,15 @@ class Cluster:
         self._up = True
         self._seen = time.monotonic()
 
+    def settle(self, resources: ResourceSpec) -> tuple[ResourceSpec, str]:
+        """``resources`` with GPUs as this cluster has them, and a line that says which."""
+        import ray
+
+        nodes = ray.nodes()
+        gpus = count(nodes)
+        ask = gpus > 0 and resources.gpus_per_rank == "auto"
+        return settled(resources, gpus, usable=not ask or torch_sees_gpus(nodes))
+
     def require(self, ranks: int, resources: ResourceSpec) -> None:
         """Check that one trial of ``ranks`` ranks fits into the cluster when it is empty.
 
@@ -97,7 +107,7 @@ class Cluster:
         if room < ranks:
             raise EnvironmentFault(
                 f"resources: a trial wants {ranks} ranks of {resources.cpus_per_rank:g} CPU and "
-                f"{resources.gpus_per_rank:g} GPU ({resources.strategy}), but the cluster has room "
+                f"{resources.gpus:g} GPU ({resources.strategy}), but the cluster has room "
                 f"for {room} ({_total(nodes, 'CPU'):g} CPU and {_total(nodes, 'GPU'):g} GPU on "
                 f"{len(nodes)} node{'s' * (len(nodes) != 1)}); lower resources.ranks, or use a "
                 "larger cluster (--address), or wait for it to grow (--wait)"
@@ -243,7 +253,7 @@ def _sent_token() -> Iterator[None]:
 
 def capacity(nodes: Iterable[Mapping[str, float]], resources: ResourceSpec) -> int:
     """How many ranks of one trial fit on ``nodes`` (their total resources) under its strategy."""
-    rank = {"CPU": resources.cpus_per_rank, "GPU": resources.gpus_per_rank}
+    rank = {"CPU": resources.cpus_per_rank, "GPU": resources.gpus}
     wanted = {name: amount for name, amount in rank.items() if amount}
     room = [
         int(min(node.get(name, 0.0) / amount + 1e-9 for name, amount in wanted.items()))
