@@ -41,7 +41,7 @@ def added_rows(
         return context.train.select(arm.rows(context, n))
     rows = artifacts.open_store(config.rows)
     if len(rows) < n:
-        raise TooFewRows(f"{n} rows wanted, but the generator's filter let only {len(rows)} pass")
+        raise TooFewRows(f"{n} rows wanted, but only {len(rows)} were made")
     if config.protocol == "honest":
         prove_lineage(rows, features, config.fold)
     return rows.select(np.arange(n))
@@ -72,9 +72,11 @@ def arm_context(
         seed=config.seed,
         world=world,
     )
-    return (
-        context if isinstance(config, ClassifyTrial) else _with_images(context, config, artifacts)
-    )
+    if isinstance(config, ClassifyTrial):
+        return context
+    if config.given is not None:
+        context = replace(context, given=artifacts.open_store(config.given))
+    return _with_images(context, config, artifacts)
 
 
 def training_rows(config: GenerateTrial | ClassifyTrial, features: Store) -> Store:

@@ -112,7 +112,7 @@ class _Desk:
         self._fold: _Fold
         self._sets: dict[Hashable, _TrainingSet] = {}
         self._prepared: dict[Hashable, Prepared] = {}
-        self._fits: dict[Hashable, tuple[Exposure, int, int]] = {}
+        self._fits: dict[Hashable, tuple[Exposure, str, int, int]] = {}
         self._made_key: Hashable = None
         self._made: tuple[Store, FlatRows]
 
@@ -120,7 +120,7 @@ class _Desk:
         fold, real = self._rows_for(config)
         found = self.classifier(config)
         probability = found.probability(fold.flat_held_out.x).astype(float)
-        exposure, train_rows, train_patients = self._fitted_to(config, fold, real)
+        exposure, lineage, train_rows, train_patients = self._fitted_to(config, fold, real)
         return ClassifyResult(
             scores=scores_of(
                 fold.held_out.labels, probability, found.threshold, fold.held_out.classes
@@ -133,7 +133,7 @@ class _Desk:
             train_rows=train_rows,
             train_patients=train_patients,
             split=fold.features.manifest["splits"]["hash"],
-            lineage=lineage_of(exposure),
+            lineage=lineage,
             exposure=exposure,
         )
 
@@ -198,14 +198,15 @@ class _Desk:
 
     def _fitted_to(
         self, config: ClassifyTrial, fold: _Fold, real: _TrainingSet
-    ) -> tuple[Exposure, int, int]:
-        """Exposure, and how many real rows of how many patients the classifier is fitted to."""
+    ) -> tuple[Exposure, str, int, int]:
+        """Exposure and lineage, and how many real rows of how many patients it is fitted to."""
         key = (config.train_rows, config.draw, config.rows, config.real_rows, _refits(config))
         if key not in self._fits:
             added = self._made_rows(config, fold)[0] if config.rows and config.n_synthetic else None
             trained = _trained(config, fold, real)
             exposure = exposure_of(fold.features, fold.fold, trained, added)
-            self._fits[key] = exposure, len(trained), len(np.unique(trained.patients))
+            lineage = lineage_of(exposure, added)
+            self._fits[key] = exposure, lineage, len(trained), len(np.unique(trained.patients))
         return self._fits[key]
 
 

@@ -19,7 +19,7 @@ from medaug.errors import UserError
 from medaug.experiment import output_name
 from medaug.models.unet import tap_shape
 from medaug.plan.linear import encode_trials, linear_encoders, linear_rows
-from medaug.plan.sizes import HeldBack, Size, sizes_of
+from medaug.plan.sizes import Given, HeldBack, Size, sizes_of
 from medaug.plan.variants import (
     ArmVariant,
     Judge,
@@ -102,6 +102,7 @@ def plan_study(
     pretrain_slices: str | None = None,
     arms: Sequence[ArmVariant] | None = None,
     held_back: HeldBack | None = None,
+    given: Given | None = None,
 ) -> Plan:
     """All trials of ``study`` on the slice store named ``slices``.
 
@@ -110,6 +111,8 @@ def plan_study(
         arms: replace the grid's variants (what a search has chosen); controls join them.
         held_back: what :func:`medaug.plan.sizes.held_back` gave; without it the positive control
             is planned as if there were always real rows left over.
+        given: what :func:`medaug.given.bring_given` gave; without it the arms that read rows of
+            the user's are planned with stores that there are not.
 
     Raises:
         UserError: the plan holds no trial or more than ``sweep.max_trials``, an arm cannot make
@@ -132,7 +135,7 @@ def plan_study(
     beside = {
         name: encode_trials(study, slices, spec) for name, spec in linear_encoders(study).items()
     }
-    generate = _generate(study, slices, segment, features, variants, sizes)
+    generate = _generate(study, slices, segment, features, variants, sizes, given or {})
     classify = [
         *_classify(study, features, generate, variants, judges, sizes, held_back),
         *linear_rows(study, beside, sizes),
@@ -276,6 +279,7 @@ def _generate(
     features: Sequence[str],
     variants: Sequence[ArmVariant],
     sizes: Sequence[Size],
+    given: Given,
 ) -> dict[_Place, GenerateTrial]:
     augment = (study.segmenter.augment if study.segmenter else None) or AugmentSpec()
     encoder = study.image_encoder
@@ -293,12 +297,14 @@ def _generate(
             with_images = {"slices": slices, "unet": unet, "encoding": study.features}
         if with_images:
             with_images["augment"] = augment
-        trials[variant.name, variant.spec.signature(), fold, seed, size] = GenerateTrial(
+        signed = variant.spec.signature()
+        trials[variant.name, signed, fold, seed, size] = GenerateTrial(
             arm=variant.name,
-            maker=WrittenArm.of(variant.spec),
+            maker=WrittenArm.of(variant.spec, *size),
             point=variant.point,
             n=max(study.sweep.n_synthetic),
             features=features[fold],
+            given=given.get((signed, fold, seed, size), "given-") if arm.reads_given else None,
             train_rows=size[0],
             draw=size[1],
             generator_rows=study.split.generator_rows if variant.arm.synthetic else "train",

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from medaug.spec.folder import FolderSpec
 from medaug.spec.gan import Beta, GanSpec, Weight, per_preset
 from medaug.spec.study import ArmSpec, AugmentSpec, Positive, PositiveFloat
 
@@ -82,6 +83,8 @@ class SmoteSpec(PcaSpec):
 
 class GaussianSpec(PcaSpec):
     kind: Literal["gaussian"] = "gaussian"
+    covariance: Literal["class", "pooled"] = "class"
+    """Of each class, or one of all classes about their means: fewer numbers to estimate."""
 
 
 class FlowSpec(PcaSpec):
@@ -232,5 +235,6 @@ ARM_CONFIGS: Mapping[str, type[ArmSpec]] = {
     "acgan_image": AcganImageSpec,
     "infogan": InfoganSpec,
     "dcgan": DcganSpec,
+    "folder": FolderSpec,
 }
 """Kind -> configuration; ``medaug.arms.ARMS`` has the arm of each."""

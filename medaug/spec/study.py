@@ -168,6 +168,12 @@ class ArmSpec(Spec):
             raise ValueError("arm none adds no rows: without real_rows it has none at all")
         return self
 
+    def maker(self, train_rows: int | None = None, draw: int = 0) -> dict[str, Any]:
+        """What decides the rows that the arm makes, beside a training set of ``train_rows`` (None:
+        all). Whether the classifier adds real ones is no business of that, so two arms that differ
+        in that only are the same maker."""
+        return self.canonical() | {"real_rows": True}
+
 
 class WrittenArm(ArmSpec):
     """An arm's configuration as its own class has written it down, whose keys it has beside its
@@ -176,10 +182,9 @@ class WrittenArm(ArmSpec):
     model_config = ConfigDict(extra="allow")
 
     @staticmethod
-    def of(spec: ArmSpec) -> WrittenArm:
-        """How ``spec`` makes rows. Whether the classifier adds real ones is no business of that,
-        so two arms that differ in that only are the same maker."""
-        return WrittenArm.model_validate(spec.canonical() | {"real_rows": True})
+    def of(spec: ArmSpec, train_rows: int | None = None, draw: int = 0) -> WrittenArm:
+        """How ``spec`` makes rows (:meth:`ArmSpec.maker`)."""
+        return WrittenArm.model_validate(spec.maker(train_rows, draw))
 
     def get(self, key: str) -> Any:
         """The value of an own key of its kind, or None."""

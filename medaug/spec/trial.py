@@ -142,6 +142,8 @@ class GenerateTrial(TrialConfig):
     """Values of the arm's grid axes."""
     n: int
     features: str
+    given: str | None = None
+    """The store of what another tool has made, where the arm reads such."""
     train_rows: int | None = None
     draw: int = 0
     """Which patients a training set of ``train_rows`` holds."""
@@ -159,7 +161,7 @@ class GenerateTrial(TrialConfig):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        return _named(self.features, self.slices, self.unet)
+        return _named(self.features, self.slices, self.unet, self.given)
 
     @property
     def title(self) -> str:
