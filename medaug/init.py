@@ -338,7 +338,7 @@ _IMAGES = [
     "arms:   # the generators; everything that they have to beat is added by itself",
     "  smote: {}",
     "  gaussian: {}",
-    "  flow: {hidden: 128, batch_size: 64, epochs: 5}   # some seconds; more for more rows",
+    "  flow: {hidden: 128, batch_size: 64, epochs: 3}   # 300 steps; more for more rows",
     "  # dcgan: {networks: dcgan32, epochs: 500}   # images: hours on two cores; see `medaug plan`",
     "classifiers:",
     "  probe: {kind: probe}   # a linear model on the features, fitted to convergence",
