@@ -16,6 +16,7 @@ from medaug.data.layouts import checked, cohort_of, read_cohort
 from medaug.data.look import BUDGET_S
 from medaug.data.table import EXTERNAL, POOL, PUBLISHED, STUDY, Row, ScanTable
 from medaug.errors import UserError
+from medaug.metrics.power import draws_that_pay
 from medaug.spec.data import AcceptSpec, DataSpec
 
 Progress = Callable[[int, int, str], None]
@@ -23,6 +24,8 @@ Progress = Callable[[int, int, str], None]
 FOLDS = 5
 FEWEST_SIDE, MOST_SIDE = 32, 224
 """Pixels a side of images without masks: below, no network sees anything, above, few gain by it."""
+N_ARMS, EQUAL_CONTROLS = 3, 5
+"""Generators in the study that is proposed, and controls that are taken for equally good."""
 FEWEST_PATIENTS = 4
 """Of a class: two to score in turn, and two to train and to choose on."""
 NO_MASK_IN_A_CLASS = (
@@ -279,14 +282,19 @@ def instrument(found: Inspection) -> list[str]:
     rows = round(sum(found.slices.values()) * 0.64)  # a fold trains on so many
     few = _round(max(8 * len(found.patients), rows // 4))
     lines = list(_WITH_MASKS if _has_masks(found) else _IMAGES)
-    sizes = f"[{few}, all]" if few < rows // 2 else "[all]"
+    small = few < rows // 2
+    sizes = f"[{few}, all]" if small else "[all]"
+    draws, gain = draws_that_pay(
+        [*found.patients.values()], n_seeds=3, rows=N_ARMS * (1 + small), controls=EQUAL_CONTROLS
+    )
     return [
         *lines,
         "sweep:",
         f"  n_synthetic: [{_round(rows)}]   # rows that an arm adds; several show a curve",
         f"  train_rows: {sizes}   # what synthetic data are worth with few real rows, and with all",
-        *(["  draws: 3   # which patients the few are"] if few < rows // 2 else []),
+        *([f"  draws: {draws}   # which patients the few are"] if small else []),
         "  seeds: [0, 1, 2]   # fewer than three cannot be ranked",
+        f"  # About the smallest gain that these patients and draws would show: +{gain:.2f}.",
         "resources:",
         "  {ranks: 1, cpus_per_rank: 1, gpus_per_rank: auto,   # a GPU each, where there are any",
         "   checkpoint_every_s: 30}   # a trial that is killed loses so much; 0 saves every epoch",
