@@ -289,7 +289,7 @@ def instrument(found: Inspection) -> list[str]:
         *(["  draws: 3   # which patients the few are"] if few < rows // 2 else []),
         "  seeds: [0, 1, 2]   # fewer than three cannot be ranked",
         "resources:",
-        "  {ranks: 1, cpus_per_rank: 1, gpus_per_rank: 0,   # gpus_per_rank: 1 on GPUs",
+        "  {ranks: 1, cpus_per_rank: 1, gpus_per_rank: auto,   # a GPU each, where there are any",
         "   checkpoint_every_s: 30}   # a trial that is killed loses so much; 0 saves every epoch",
     ]
 

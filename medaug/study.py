@@ -92,6 +92,7 @@ def run_study(
         stack.enter_context(tracker)
         if not (folder / "data.json").exists():  # minutes of reading scans are before us
             sweep.prepare()
+            display.note(sweep.gpus)
         slices, pretrain_slices = make_slices(study, display)
         check_same_data(folder, slices)
         spare = held_back(study, Artifacts(study.storage).open_store(slices))

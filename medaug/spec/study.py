@@ -263,7 +263,9 @@ class ResourceSpec(Spec):
 
     ranks: Positive = 1
     cpus_per_rank: PositiveFloat = 1.0
-    gpus_per_rank: Annotated[float, Field(ge=0)] = 0.0
+    gpus_per_rank: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
+    """``auto``: one GPU a rank where the cluster has GPUs that torch can use, none otherwise. A
+    part of one (0.25) lets several trials share it."""
     strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
     hang_timeout_s: PositiveFloat = 120.0
     max_failures: Annotated[int, Field(ge=0)] = 2
@@ -282,6 +284,11 @@ class ResourceSpec(Spec):
     one rank, with equal results up to rounding. Pays on GPUs, which one small network leaves idle;
     a CPU is filled better by separate trials side by side."""
 
+    @property
+    def gpus(self) -> float:
+        """GPUs of a rank; none as long as no cluster has settled ``auto``."""
+        return 0.0 if self.gpus_per_rank == "auto" else self.gpus_per_rank
+
     @model_validator(mode="after")
     def _replicates_share_a_rank(self) -> ResourceSpec:
         if self.replicates == "fused" and self.ranks > 1:
@@ -290,6 +297,8 @@ class ResourceSpec(Spec):
 
     @model_validator(mode="after")
     def _one_gpu_per_rank(self) -> ResourceSpec:
+        if self.gpus_per_rank == "auto":
+            return self
         if self.ranks > 1 and 0 < self.gpus_per_rank < 1:
             raise ValueError("NCCL refuses two ranks on one GPU: gpus_per_rank must be 1")
         if self.gpus_per_rank > 1:
