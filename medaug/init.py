@@ -339,7 +339,7 @@ _IMAGES = [
     "arms:   # the generators; everything that they have to beat is added by itself",
     "  smote: {}",
     "  gaussian: {}",
-    "  flow: {}",
+    "  flow: {hidden: 128, batch_size: 64, epochs: 5}   # some seconds; more for more rows",
     "  # dcgan: {networks: dcgan32, epochs: 500}   # images: hours on two cores; see `medaug plan`",
     "classifiers:",
     "  probe: {kind: probe}   # a linear model on the features, fitted to convergence",

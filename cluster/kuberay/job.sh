@@ -18,10 +18,17 @@ medaug run "$spec" --name "$name" --address "$RAY_ADDRESS" --wait "$@" &
 medaug=$!
 # Ray sends a job's stop to medaug as well: here it is only waited for.
 trap : INT TERM
-while kill -0 "$medaug" 2>/dev/null; do
+wait "$medaug"
+code=$?
+while kill -0 "$medaug" 2>/dev/null; do  # a trapped signal ends `wait`, not medaug
   wait "$medaug"
   code=$?
 done
+if (( code > 128 )); then  # ended between the signal and the loop: bash still holds its true status
+  wait "$medaug" 2>/dev/null
+  again=$?
+  (( again != 127 )) && code=$again
+fi
 case $code in
   0 | 75) ;;
   *)

@@ -91,6 +91,8 @@ class Arm(ABC):
     makes_images: ClassVar[bool] = False
     """Whether its networks are made for images: where an encoder makes the features, it is trained
     on images and what it makes is encoded."""
+    instant: ClassVar[bool] = False
+    """Whether it is fitted in well under a second, so that many are run as one."""
     reads_given: ClassVar[bool] = False
     """Whether the context must hold ``given``: its rows come from a file of the user's."""
 

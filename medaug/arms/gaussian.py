@@ -24,6 +24,7 @@ class GaussianArm(PcaArm):
     """
 
     Config = GaussianSpec
+    instant = True
     config: GaussianSpec
     mean: Tensor
     """(K, k) class means of the scores."""

@@ -7,14 +7,14 @@ held-out rows - is made once for all of them.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
 from medaug.arms import ArmContext, ResampleArm
 from medaug.experiment.lineage import choosing_rows, exposure_of, lineage_of, prove_lineage
-from medaug.experiment.rows import TooFewRows, arm_of, first_rows, held_back_rows
+from medaug.experiment.rows import TooFewRows, arm_of, first_rows, held_back_rows, view_rows
 from medaug.experiment.scores import scores_of
 from medaug.spec import ClassifyTrial, LinearSpec
 from medaug.storage.artifacts import Artifacts
@@ -60,6 +60,8 @@ class _Fold:
     features: Store
     fold: int
     pool: Pool
+    views: dict[tuple[str, ...], FlatRows] = field(default_factory=dict)
+    """Its training rows transformed, by the names of the stores."""
 
     @cached_property
     def train(self) -> Store:
@@ -182,8 +184,12 @@ class _Desk:
             if len(rest) < n:
                 raise TooFewRows(f"{n} more real rows wanted, but only {len(rest)} are held back")
             return _part(fold.flat_train, rest[:n])
-        assert isinstance(arm, ResampleArm)
         context = ArmContext(real.store, fold.choosing, config.seed, self._world)
+        if config.views:
+            rows = view_rows(arm, context, n, len(config.views))
+            view, row = np.divmod(rows, len(real.rows))
+            return _part(self._views(config, fold), view * len(fold.train) + real.rows[row])
+        assert isinstance(arm, ResampleArm)
         return _part(real.flat, arm.rows(context, n))
 
     def _made_rows(self, config: ClassifyTrial, fold: _Fold) -> tuple[Store, FlatRows]:
@@ -195,6 +201,14 @@ class _Desk:
                 prove_lineage(store, fold.features, fold.fold)
             self._made_key, self._made = key, (store, FlatRows.of(store, fold.pool))
         return self._made
+
+    def _views(self, config: ClassifyTrial, fold: _Fold) -> FlatRows:
+        """All training rows of the fold, view after view."""
+        if config.views not in fold.views:
+            stores = (self._artifacts.open_store(name) for name in config.views)
+            views = Store.concat(*(store.split("train", fold.fold) for store in stores))
+            fold.views[config.views] = FlatRows.of(views, fold.pool)
+        return fold.views[config.views]
 
     def _fitted_to(
         self, config: ClassifyTrial, fold: _Fold, real: _TrainingSet

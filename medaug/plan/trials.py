@@ -18,7 +18,7 @@ from medaug.encoders import encoder_of
 from medaug.errors import UserError
 from medaug.experiment import output_name
 from medaug.models.unet import tap_shape
-from medaug.plan.linear import encode_trials, linear_encoders, linear_rows
+from medaug.plan.encoded import encode_trials, linear_encoders, linear_rows, view_trials
 from medaug.plan.sizes import Given, HeldBack, Size, sizes_of
 from medaug.plan.variants import (
     ArmVariant,
@@ -135,15 +135,18 @@ def plan_study(
     beside = {
         name: encode_trials(study, slices, spec) for name, spec in linear_encoders(study).items()
     }
-    generate = _generate(study, slices, segment, features, variants, sizes, given or {})
+    views = view_trials(study, slices, variants)
+    shown = {signature: [*map(output_name, trials)] for signature, trials in views.items()}
+    makers = [v for v in variants if v.generates and v.spec.signature() not in shown]
+    generate = _generate(study, slices, segment, features, makers, sizes, given or {})
     classify = [
-        *_classify(study, features, generate, variants, judges, sizes, held_back),
+        *_classify(study, features, generate, shown, variants, judges, sizes, held_back),
         *linear_rows(study, beside, sizes),
     ]
     plan = Plan(
         pretrain,
         segment,
-        _distinct([*extract, *itertools.chain.from_iterable(beside.values())]),
+        _distinct([*extract, *itertools.chain.from_iterable([*beside.values(), *views.values()])]),
         _distinct(generate.values()),
         _told_linear(classify),
     )
@@ -277,7 +280,7 @@ def _generate(
     slices: str,
     segment: Sequence[SegmentTrial],
     features: Sequence[str],
-    variants: Sequence[ArmVariant],
+    makers: Sequence[ArmVariant],
     sizes: Sequence[Size],
     given: Given,
 ) -> dict[_Place, GenerateTrial]:
@@ -285,7 +288,6 @@ def _generate(
     encoder = study.image_encoder
     name = encoder_of(encoder).name if encoder else None
     trials: dict[_Place, GenerateTrial] = {}
-    makers = [variant for variant in variants if variant.generates]
     folds = range(study.split.folds)
     for variant, fold, seed, size in itertools.product(makers, folds, study.sweep.seeds, sizes):
         with_images: dict[str, Any] = {}
@@ -320,6 +322,7 @@ def _classify(
     study: StudySpec,
     features: Sequence[str],
     generate: Mapping[_Place, GenerateTrial],
+    views: Mapping[str, Sequence[str]],
     variants: Sequence[ArmVariant],
     judges: Sequence[Judge],
     sizes: Sequence[Size],
@@ -353,6 +356,7 @@ def _classify(
                     features=features[fold],
                     rows=output_name(maker) if maker else None,
                     maker=None if maker else WrittenArm.of(variant.spec),
+                    views=tuple(views.get(variant.spec.signature(), ())),
                     n_synthetic=n,
                     real_rows=variant.spec.real_rows,
                     train_rows=train_rows,

@@ -47,6 +47,9 @@ class ClassicalSpec(ArmSpec):
     right flip, up-down flip and quarter turn of every image. ``five``: study D's rivals together;
     ``flip`` to ``contrast``: each alone. ``custom``: what ``augment`` says."""
     augment: AugmentSpec | None = None
+    views: Positive = 4
+    """Where a frozen encoder makes the features: how many transformed views of each image there
+    are, after which they repeat."""
 
     @model_validator(mode="after")
     def _custom_is_given(self) -> ClassicalSpec:

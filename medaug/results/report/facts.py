@@ -65,7 +65,7 @@ def question(study: StudySpec) -> str:
         f" {len(sweep.seeds)} seeds and {study.split.folds} folds."
     )
     if sweep.train_rows:
-        sizes = ", ".join(f"{n:,}" for n in sweep.train_rows)
+        sizes = ", ".join("all" if n == "all" else f"{n:,}" for n in sweep.train_rows)
         text += f" The number of real training rows is varied too: {sizes}."
     if study.paper:
         text += f" It rebuilds study {study.paper} ({TITLES[study.paper]})."
