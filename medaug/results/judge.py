@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -235,13 +235,21 @@ def _flags(row: Row, study: StudySpec) -> list[str]:
 
 
 def _ranked(rows: Sequence[Row]) -> list[Row]:
-    """Best first with their ranks; then the positive controls, then what cannot be ranked."""
+    """By training-set size, the largest first, since each is a comparison of its own: best first
+    with their ranks; then the positive controls, then what cannot be ranked."""
+    by_size: dict[float, list[Row]] = {}
+    for row in rows:
+        by_size.setdefault(row.train_rows or math.inf, []).append(row)
+    return [row for size in sorted(by_size, reverse=True) for row in _ranked_alike(by_size[size])]
+
+
+def _ranked_alike(rows: Sequence[Row]) -> Iterator[Row]:
     ranked = sorted((row for row in rows if _rankable(row)), key=_order)
-    rest = sorted(
+    yield from (replace(row, rank=place) for place, row in enumerate(ranked, start=1))
+    yield from sorted(
         (row for row in rows if not _rankable(row)),
         key=lambda row: (POSITIVE not in row.flags, row.title),
     )
-    return [*(replace(row, rank=place) for place, row in enumerate(ranked, start=1)), *rest]
 
 
 def _rankable(row: Row) -> bool:

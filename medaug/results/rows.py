@@ -119,7 +119,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """All rows of a run, best first, then what is not rankable."""
+    """All rows of a run by training-set size, the largest first; of each best first, then what is
+    not rankable. Ranks are among rows of one size."""
 
     run: str
     protocol: str
