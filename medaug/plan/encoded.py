@@ -78,11 +78,14 @@ def linear_rows(
     sizes: Sequence[Size],
     held_back: HeldBack | None,
 ) -> Iterator[ClassifyTrial]:
-    """Each of them on the real rows alone, and with the positive control's: the best of them may
-    be what all rows are compared with. Nothing in it happens by chance."""
+    """Each of them on the real rows alone, and the best-informed one (the last) with those of the
+    positive control as well: it may be what all rows are compared with, and its learning curve
+    tells what they are worth. Nothing in it happens by chance."""
+    best = [*made][-1]
     for (name, extract), fold in itertools.product(made.items(), range(study.split.folds)):
         for train_rows, draw in sizes:
-            for n in (0, *_held_back_counts(study, train_rows, held_back)):
+            more = _held_back_counts(study, train_rows, held_back) if name == best else ()
+            for n in (0, *more):
                 maker = WrittenArm(kind="more_real") if n else NONE
                 yield ClassifyTrial(
                     classifier=ProbeSpec(),

@@ -134,7 +134,9 @@ def explanation(board: Leaderboard) -> str:
     """What the gain is measured against, and what is said of the rows, in plain sentences."""
     flags = {flag for row in board.rows for flag in row.flags}
     ends = {row.conclusion.end for row in board.rows if row.conclusion and row.synthetic}
-    best = sorted({row.reference for row in board.rows if row.reference})
+    best = sorted(
+        {row.reference for row in board.rows if row.reference and POSITIVE not in row.flags}
+    )
     against = f" ({best[0]})" if len(best) == 1 else ""
     text = [
         "Scores and recalls (the class columns) are of patients: the slices' mean probability is"
@@ -178,7 +180,8 @@ def _meanings(n_classes: int) -> dict[str, str]:
         WEAKER: f"'{WEAKER}': the best linear model on the same data scores higher, with its whole"
         " interval; such a row says more about its classifier than about synthetic data.",
         POSITIVE: f"'{POSITIVE}': real rows that were held back are added, which no generator can"
-        " be expected to beat; it shows what this study can see.",
+        " be expected to beat; its gain is over the same classifier without them, and shows whether"
+        " this study can see one.",
         CHANCE: f"'{CHANCE}': the interval reaches 1/{n_classes}.",
         COLLAPSE: f"'{COLLAPSE}': a recall is below {RECALL_FLOOR}.",
         BELOW_GAUSSIAN: f"'{BELOW_GAUSSIAN}': a classifier that learns from the network's rows"
