@@ -289,7 +289,7 @@ def instrument(found: Inspection) -> list[str]:
         *(["  draws: 3   # which patients the few are"] if few < rows // 2 else []),
         "  seeds: [0, 1, 2]   # fewer than three cannot be ranked",
         "resources:",
-        "  {ranks: 1, cpus_per_rank: 1, gpus_per_rank: 0,   # gpus_per_rank: 1 on GPUs",
+        "  {ranks: 1, cpus_per_rank: 1, gpus_per_rank: auto,   # a GPU each, where there are any",
         "   checkpoint_every_s: 30}   # a trial that is killed loses so much; 0 saves every epoch",
     ]
 
@@ -339,7 +339,7 @@ _IMAGES = [
     "arms:   # the generators; everything that they have to beat is added by itself",
     "  smote: {}",
     "  gaussian: {}",
-    "  flow: {}",
+    "  flow: {hidden: 128, batch_size: 64, epochs: 5}   # some seconds; more for more rows",
     "  # dcgan: {networks: dcgan32, epochs: 500}   # images: hours on two cores; see `medaug plan`",
     "classifiers:",
     "  probe: {kind: probe}   # a linear model on the features, fitted to convergence",

@@ -22,6 +22,7 @@ from medaug.arms.controls import (
 )
 from medaug.arms.dcgan import DcganArm
 from medaug.arms.flow import FlowArm
+from medaug.arms.folder import FolderArm
 from medaug.arms.gaussian import GaussianArm
 from medaug.arms.infogan import InfoganArm
 from medaug.arms.mixup import MixupArm
@@ -46,6 +47,7 @@ ARMS: Mapping[str, type[Arm]] = {
     "acgan_image": AcganImageArm,
     "infogan": InfoganArm,
     "dcgan": DcganArm,
+    "folder": FolderArm,
 }
 """Kind -> arm."""
 

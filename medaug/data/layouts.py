@@ -22,6 +22,7 @@ from medaug.data.privacy import pseudonym
 from medaug.data.table import POOL, PUBLISHED, STUDY, TABLE, Row, ScanTable, check_rows
 from medaug.errors import UserError
 from medaug.spec.data import DataSpec
+from medaug.storage.files import private_folder
 
 Progress = Callable[[int, int, str], None]
 """(done, total, what): called after each unit of work."""
@@ -304,7 +305,7 @@ def _cache() -> Path:
     """Where generated cohorts live; the temporary folder when there is no writable home."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "medaug"
     try:
-        cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_folder(cache)
     except OSError:
         cache = Path(tempfile.gettempdir(), f"medaug-{os.getuid()}")
         cache.mkdir(exist_ok=True, mode=0o700)

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from medaug.spec.folder import FolderSpec
 from medaug.spec.gan import Beta, GanSpec, Weight, per_preset
 from medaug.spec.study import ArmSpec, AugmentSpec, Positive, PositiveFloat
 
@@ -45,6 +46,9 @@ class ClassicalSpec(ArmSpec):
     right flip, up-down flip and quarter turn of every image. ``five``: study D's rivals together;
     ``flip`` to ``contrast``: each alone. ``custom``: what ``augment`` says."""
     augment: AugmentSpec | None = None
+    views: Positive = 4
+    """Where a frozen encoder makes the features: how many transformed views of each image there
+    are, after which they repeat."""
 
     @model_validator(mode="after")
     def _custom_is_given(self) -> ClassicalSpec:
@@ -82,6 +86,8 @@ class SmoteSpec(PcaSpec):
 
 class GaussianSpec(PcaSpec):
     kind: Literal["gaussian"] = "gaussian"
+    covariance: Literal["class", "pooled"] = "class"
+    """Of each class, or one of all classes about their means: fewer numbers to estimate."""
 
 
 class FlowSpec(PcaSpec):
@@ -232,5 +238,6 @@ ARM_CONFIGS: Mapping[str, type[ArmSpec]] = {
     "acgan_image": AcganImageSpec,
     "infogan": InfoganSpec,
     "dcgan": DcganSpec,
+    "folder": FolderSpec,
 }
 """Kind -> configuration; ``medaug.arms.ARMS`` has the arm of each."""

@@ -27,7 +27,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from medaug.storage.files import write_whole
+from medaug.storage.files import private_folder, write_whole
 from medaug.train.world import World
 
 log = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ def _speed(networks: Mapping[str, nn.Module], one_pass: OnePass, device: torch.d
             _known[key] = _measured(networks, one_pass, device)
             body = {"speed": round(_known[key], 4), "device": _device_name(device)}
             with contextlib.suppress(OSError):  # then the next process looks again
-                kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                private_folder(kept.parent)
                 write_whole(kept, json.dumps(body).encode())
     return _known[key]
 
