@@ -28,7 +28,7 @@ def encode_trials(study: StudySpec, slices: str, spec: ImageEncoderSpec) -> list
     return [
         ExtractTrial(
             slices=slices,
-            encoder=spec,  # type: ignore[arg-type]  # one of those that a trial knows
+            encoder=spec,
             encoder_name=name,
             fold=fold if encoder.fitted else 0,
             ranks=study.resources.ranks,

@@ -281,6 +281,9 @@ class ResourceSpec(Spec):
     """Keep the weights of trained networks, for `medaug score` and `predict` on scans of others; a
     ResNet-50 takes 377 MB a trial. They are kept in any case where a test set is sealed or the
     table has a part ``external``; linear classifiers are solved again."""
+    deterministic: bool = False
+    """On GPUs only algorithms that give the same bits again, and whole float32 instead of TF32;
+    slower. On CPUs results are repeatable in any case."""
     max_concurrent: Positive | None = None
     replicates: Literal["separate", "fused"] = "separate"
     """``fused``: seeds and folds of one GAN configuration are trained in shared passes, up to 16 on

@@ -10,12 +10,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, TypeAdapter
 
 from medaug.spec.base import Spec, signature
 from medaug.spec.classifier import LINEAR, ClassifierSpec, NetworkSpec
-from medaug.spec.encoder import (
-    EfficientNetLite0Spec,
-    PixelsPcaSpec,
-    TransformersSpec,
-    WeightsSpec,
-)
+from medaug.spec.encoder import ImageEncoder as Encoder
 from medaug.spec.study import (
     AugmentSpec,
     FeatureSpec,
@@ -25,10 +20,6 @@ from medaug.spec.study import (
 
 Stage = Literal["segment", "extract", "generate", "classify"]
 T = TypeVar("T", bound="TrialConfig")
-Encoder = Annotated[
-    EfficientNetLite0Spec | PixelsPcaSpec | WeightsSpec | TransformersSpec,
-    Field(discriminator="kind"),
-]
 
 
 def _classifier(value: Any) -> Any:

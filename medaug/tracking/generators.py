@@ -79,6 +79,8 @@ def is_portable(kind: str) -> bool:
     """Whether arms of this kind make rows where no training data are."""
     from medaug.arms import ARMS, GeneratedArm
 
+    if kind not in ARMS:  # of a package that is not installed any more
+        return False
     arm = ARMS[kind]
     return issubclass(arm, GeneratedArm) and arm.portable
 

@@ -21,7 +21,8 @@ from medaug.sweep.trial.trainable import room_for
     [
         ({}, 0, True, 0, "no GPUs in this cluster: ranks compute on CPUs"),
         ({}, 8, True, 1, "one GPU for each rank, of 8 GPUs"),
-        ({}, 1, True, 1, "one GPU for each rank, of 1 GPU"),
+        ({}, 1, True, 1, "of 1 GPU; fp32 convolutions in TF32, not the same bits again"),
+        ({"deterministic": True}, 1, True, 1, "convolutions in whole float32, the same bits again"),
         ({}, 8, False, 0, "8 GPUs stand idle: torch on the nodes cannot use them"),
         ({"gpus_per_rank": 0}, 8, True, 0, "8 GPUs stand idle: resources.gpus_per_rank is 0"),
         ({"gpus_per_rank": 1}, 0, True, 1, "no GPUs in this cluster"),

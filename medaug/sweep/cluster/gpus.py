@@ -42,7 +42,12 @@ def settled(resources: ResourceSpec, gpus: float, usable: bool) -> tuple[Resourc
         line += f"; {idle:g} stand idle: resources.max_concurrent is {most}"
     elif idle := gpus % ranks if resources.gpus == 1 else 0:
         line += f"; {idle:g} stand idle: trials of {ranks} ranks do not fill them"
-    return resources, line
+    same = "the same bits again" if resources.deterministic else "not the same bits again"
+    return resources, f"{line}; fp32 convolutions in {_float32(resources)}, {same}"
+
+
+def _float32(resources: ResourceSpec) -> str:
+    return "whole float32" if resources.deterministic else "TF32"
 
 
 def count(nodes: Iterable[Mapping[str, Any]]) -> float:

@@ -76,7 +76,11 @@ class RankGroup:
                 scheduling_strategy=PlacementGroupSchedulingStrategy(
                     group, placement_group_bundle_index=index
                 ),
-            ).remote(resources.cpus_per_rank, resources.checkpoint_every_s)
+            ).remote(
+                resources.cpus_per_rank,
+                resources.checkpoint_every_s,
+                deterministic=resources.deterministic,
+            )
             for index in range(size)
         ]
         self.places: list[Place] = self._start([rank.place.remote() for rank in self._ranks])
