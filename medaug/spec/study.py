@@ -111,7 +111,8 @@ class PretrainSpec(Spec):
 
     phantom: PhantomSpec | None = None
     weights: Path | None = None
-    """A ``.safetensors`` file of a medaug U-Net; four-channel weights need ``input_adapter``."""
+    """A ``.safetensors`` file of a medaug U-Net; ``input_adapter`` says what becomes of it where
+    its images had another number of channels."""
     epochs: Positive = 100
     lr: PositiveFloat = 1e-4
 
@@ -132,7 +133,9 @@ class SegmenterSpec(Spec):
 
     base: Positive = 64
     in_channels: Literal[1, 4] = 1
+    """Not needed: the images decide. Studies of version 0.1 may have it."""
     input_adapter: Literal["slice_conv1", "replicate", "zero_pad"] = "slice_conv1"
+    """How weights of another number of channels begin: ``medaug.models.unet.adapt_input``."""
     init: Literal["tl", "kaiming"] = "tl"
     dice: DiceSpec = DiceSpec()
     epochs: Positive = 30
