@@ -83,7 +83,7 @@ def _of_weaker(scored: Sequence[Row], board: Leaderboard) -> tuple[str, ...]:
     worst = max(weaker, key=lambda row: row.weaker_by[1] if row.weaker_by else 0.0)
     assert worst.weaker_by is not None
     title, *lead = worst.weaker_by
-    names = sorted({row.classifier for row in weaker if row.classifier})
+    names = sorted({row.classifier or "the study's own" for row in weaker}, key=str.lower)
     by = f" (classifiers: {', '.join(names)})" if names else ""
     return (
         f"{len(weaker)} of {len(scored)} configurations are weaker than a linear model{by}: the"
