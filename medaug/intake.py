@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from medaug.audit.leakage import leakage_of
 from medaug.audit.scan import SIDE, copies_between, note_leakage, of_images, scan_slices
 from medaug.data.cohort import Cohort
+from medaug.data.colour import COLOUR, GREY
 from medaug.data.digests import FILE as DIGESTS
 from medaug.data.digests import Digests
 from medaug.data.layouts import PHANTOM, read_cohort, read_other
@@ -14,6 +16,7 @@ from medaug.data.privacy import pseudonym
 from medaug.data.slices import ingest, ingest_signature, usable
 from medaug.data.table import EXTERNAL, POOL, STUDY, lines_of
 from medaug.errors import UserError
+from medaug.results.report.facts import about_channels
 from medaug.spec import DataSpec, SplitSpec, StudySpec
 from medaug.storage.artifacts import Artifacts
 from medaug.sweep.display import Display
@@ -22,6 +25,8 @@ from medaug.sweep.display import Display
 def make_slices(study: StudySpec, display: Display) -> tuple[str, str | None]:
     """Names of the study's slice store and of the pre-training cohort's; made when missing."""
     slices = _ingest(study.data, study.split, study.storage, display, "reading scans")
+    for line in about_channels(study, Artifacts(study.storage).open_store(slices)):
+        display.note(line)
     pretrain = study.segmenter.pretrain if study.segmenter else None
     if pretrain is None or pretrain.phantom is None:
         return slices, None
@@ -40,7 +45,7 @@ def make_slices(study: StudySpec, display: Display) -> tuple[str, str | None]:
     return slices, _ingest(cohort, split, study.storage, display, "making pre-training scans")
 
 
-def look_at_external(study: StudySpec, folder: Path, display: Display) -> StudySpec:
+def look_at_external(study: StudySpec, slices: str, folder: Path, display: Display) -> StudySpec:
     """Read the study's part ``external``, if there is one, before hours of training: the study,
     whose networks are then kept to score it.
 
@@ -52,7 +57,7 @@ def look_at_external(study: StudySpec, folder: Path, display: Display) -> StudyS
     digests = Digests(Artifacts(study.storage).store_path(DIGESTS))
     if not read_cohort(study.data, part=EXTERNAL, digests=digests).scans:
         return study
-    name, cohort = make_other(study, study.data, EXTERNAL, display, whole=False)
+    name, cohort = make_other(study, slices, study.data, EXTERNAL, display, whole=False)
     found = leakage_of(folder)
     assert found is not None, "copies within the study are looked for first"
     refuse_copies(study, found.store, name, study.data, cohort, display)
@@ -61,10 +66,11 @@ def look_at_external(study: StudySpec, folder: Path, display: Display) -> StudyS
 
 
 def make_other(
-    study: StudySpec, data: DataSpec, part: str, display: Display, *, whole: bool
+    study: StudySpec, slices: str, data: DataSpec, part: str, display: Display, *, whole: bool
 ) -> tuple[str, Cohort]:
     """The slice store of scans that are not the study's own, and these scans: with ``whole`` the
-    whole table of ``data`` as ``part``, else this part of it.
+    whole table of ``data`` as ``part``, else this part of it. Pictures are in colour where those of
+    the study, the store ``slices``, are.
 
     Raises:
         UserError: there are no such scans.
@@ -72,6 +78,9 @@ def make_other(
     digests = Digests(Artifacts(study.storage).store_path(DIGESTS))
     read = read_other if whole else read_cohort
     cohort = usable(read(data, part=part, digests=digests), data, study.split)
+    channels = Artifacts(study.storage).open_store(slices).schema.shape[0]
+    if channels in (GREY, COLOUR) and all(len(scan.paths) == 1 for scan in cohort.scans):
+        cohort = replace(cohort, channels=channels)
     split, storage = study.split, study.storage
     name = _ingest(
         *(data, split, storage, display, "reading scans", part != POOL), part=part, cohort=cohort

@@ -48,7 +48,9 @@ are patients'.</p>
 {% for row in classes %}<figure><img alt="contact sheet of class {{ row.name }}"
 src="data:image/png;base64,{{ row.sheet }}"><figcaption>{{ row.name }}: {{ row.shown }} of
 {{ row.scans }} scans, each from its lowest to its highest value, padded to a square
-{%- if row.masks %}; masks outlined{% endif %}.</figcaption></figure>{% endfor %}
+{%- if row.masks %}; masks outlined{% endif %}
+{%- if row.sequences > 1 %}; the first of {{ row.sequences }} sequences{% endif %}.
+</figcaption></figure>{% endfor %}
 <h2>Intensities and patients</h2>
 {% for figure in figures %}<figure><img alt="{{ figure.about }}"
 src="data:image/png;base64,{{ figure.png }}"><figcaption>{{ figure.about }}</figcaption></figure>
@@ -135,6 +137,7 @@ def _class_row(name: str, sights: Sequence[Sight], look: FirstLook) -> dict[str,
         "spacing": _most(spacings),
         "sheet": _encoded(buffer.getvalue()),
         "shown": shown,
+        "sequences": max((s.sequences for s in sights), default=1),
         "masks": any(s.mask is not None for s in sights),
     }
 
@@ -159,8 +162,8 @@ def _one_of_each(sights: Sequence[Sight]) -> list[Sight]:
 def _tile(sight: Sight) -> NDArray[np.uint8]:
     assert sight.image is not None
     x = sight.image[None] if sight.image.ndim == 2 else sight.image
-    x = np.stack([_grey(channel) for channel in (x if len(x) == 3 else x[:1])], axis=-1)
-    grey_or_rgb = np.repeat(x, 3, axis=-1) if x.shape[-1] == 1 else x
+    pixels = _grey(x if sight.in_colour else x[:1]).transpose(1, 2, 0)
+    grey_or_rgb = np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels
     tile: NDArray[np.uint8] = np.asarray(Image.fromarray(grey_or_rgb).resize((TILE, TILE))).copy()
     if sight.mask is not None and sight.mask.any():
         mask = np.asarray(
@@ -174,9 +177,10 @@ def _tile(sight: Sight) -> NDArray[np.uint8]:
     return tile
 
 
-def _grey(x_HW: NDArray[np.float32]) -> NDArray[np.uint8]:
-    low, high = float(x_HW.min()), float(x_HW.max())
-    return ((x_HW - low) * (255 / (high - low) if high > low else 0)).astype(np.uint8)
+def _grey(x: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """From the lowest to the highest value of all channels, so that a colour keeps its tint."""
+    low, high = float(x.min()), float(x.max())
+    return ((x - low) * (255 / (high - low) if high > low else 0)).astype(np.uint8)
 
 
 @styled

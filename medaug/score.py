@@ -163,9 +163,9 @@ def _study(folder: Path) -> StudySpec:
 def _read(folder: Path, study: StudySpec, table: Path | None, part: str, display: Display) -> Other:
     """Read the cohort and compare it with the study's images."""
     data = study.data if table is None else _data_of(study.data, table)
-    name, cohort = make_other(study, data, part, display, whole=table is not None)
     artifacts = Artifacts(study.storage)
     own = slices_of(folder)
+    name, cohort = make_other(study, own, data, part, display, whole=table is not None)
     scanned = leakage_of(folder)
     compared = scanned.store if scanned and artifacts.has_store(scanned.store) else own
     refuse_copies(study, compared, name, data, cohort, display)

@@ -97,7 +97,7 @@ def run_study(
         check_same_data(folder, slices)
         spare = held_back(study, Artifacts(study.storage).open_store(slices))
         look_for_leaks(study, slices, folder, display)
-        study = look_at_external(study, folder, display)
+        study = look_at_external(study, slices, folder, display)
         given = bring_given(study, slices, folder, display)
         sweep.seals.flush()
         arms = choose_arms(study, slices, pretrain_slices, sweep, display, given)

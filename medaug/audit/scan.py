@@ -126,7 +126,7 @@ def of_images(slices: Store) -> bool:
 
 
 class SmallImages(Sequence[np.ndarray]):
-    """Each row's first channel, (S, S) float32, S at most :data:`SIDE`; read when asked for."""
+    """The mean of each row's channels, (S, S) float32, S at most :data:`SIDE`; read on demand."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -140,7 +140,7 @@ class SmallImages(Sequence[np.ndarray]):
             return self._block[row - self._start]
         # One after the other they come in blocks, here and there singly.
         n_rows = 1 if row % READ_ROWS else READ_ROWS
-        x = self._store.read(slice(row, row + n_rows)).x[:, :1].float()
+        x = self._store.read(slice(row, row + n_rows)).x.float().mean(1, keepdim=True)
         if x.shape[-1] > SIDE:
             x = torch.nn.functional.interpolate(
                 x, size=(SIDE, SIDE), mode="bilinear", antialias=True

@@ -69,8 +69,15 @@ class Cohort:
     part: str = "study"
     """``study``; ``pool``, whose scans need no class; or ``external``. The last two have no split:
     nobody of them is trained on and scored."""
+    channels: int | None = None
+    """Of each image, once it has been looked at (:func:`medaug.data.colour.surveyed`)."""
     notes: tuple[str, ...] = ()
     """Lines for the user: what the layout lets one see of leaks, doubts and missing parts."""
+
+    @property
+    def in_colour(self) -> bool:
+        """Whether the channels are the colours of single pictures."""
+        return self.channels == 3 and len(self.scans[0].paths) == 1
 
 
 def folder_of(spec: DataSpec) -> Path:

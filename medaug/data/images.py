@@ -47,6 +47,7 @@ _NAMED = {".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}
 _DAMAGE = (
     OSError, SyntaxError, ValueError, EOFError, KeyError, TypeError, struct.error, zlib.error,
 )  # fmt: skip
+_GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L")
 _ORIENTATION = 0x0112  # EXIF tag
 
 
@@ -94,6 +95,23 @@ class Picture:
 def is_image(path: Path) -> bool:
     """Whether the name is one of an image that :func:`read_picture` may read."""
     return path.suffix.lower() in SUFFIXES
+
+
+def is_grey_by_header(path: Path) -> bool:
+    """Whether the file's header already says that no pixel is coloured.
+
+    Raises:
+        BadFile: the header cannot be read.
+    """
+    with open_regular(path) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        found = _format_of(file.read(33))
+        file.seek(0)
+        try:
+            with Image.open(file, formats=(found,)) as image:
+                return image.mode in _GREY_MODES
+        except (*_DAMAGE, Image.DecompressionBombError):
+            raise BadFile(f"damaged {found} data; copy the file again") from None
 
 
 def read_picture(path: Path, limits: ImageLimits = DEFAULT_IMAGE_LIMITS) -> Picture:

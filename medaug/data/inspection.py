@@ -84,7 +84,8 @@ def inspect(
     cohort = usable(cohort, spec.model_copy(update={"max_patients": None}), SplitSpec())
     left = [r for r in cohort.rejects if r not in before.rejects]
     limits = Limits(strict=spec.on_bad == "strict", accept=spec.accept)
-    cut = Cut(THUMBNAIL, spec.slice_policy, spec.slice_step, limits)
+    one = 1 if spec.colour == "grey" else None
+    cut = Cut(THUMBNAIL, spec.slice_policy, spec.slice_step, limits, one)
     sights = look_at(cohort, cut, workers=reader_processes(), budget_s=budget_s, progress=progress)
     bad = [(s.scan, s.reason) for s in sights if s.reason is not None]
     by_path = {scan.path: scan for scan in before.scans}
@@ -117,6 +118,7 @@ def report(found: Inspection) -> list[str]:
         most = max(per_patient)
         lines.append(f"scans per patient: {min(per_patient)} to {most}")
     lines += _kinds(found.sights)
+    lines += _channels(found.sights)
     if found.unread:
         lines.append(
             f"pixels of {len(found.sights) - found.unread} of {len(found.sights)} scans were read, "
@@ -166,6 +168,20 @@ def _kinds(sights: Sequence[Sight]) -> list[str]:
     shown = ", ".join(f"{size} ({n})" for size, n in sizes.most_common(3))
     more = f" and {len(sizes) - 3} other sizes" if len(sizes) > 3 else ""
     return [text, f"pixels: {shown}{more}"]
+
+
+def _channels(sights: Sequence[Sight]) -> list[str]:
+    """Where an image has more than one."""
+    sequences = max((s.sequences for s in sights), default=1)
+    if sequences > 1:
+        return [f"channels: {sequences} sequences of every scan"]
+    if coloured := sum(s.in_colour for s in sights):
+        known = sum(s.image is not None for s in sights)
+        return [
+            f"colour: {coloured} of {known} images are in colour, so all have three channels; "
+            "data.colour: grey makes one of them"
+        ]
+    return []
 
 
 def _spacing(sights: Sequence[Sight]) -> list[str]:

@@ -19,7 +19,7 @@ from medaug.data.importers import OWN, Found, Options, import_folder
 from medaug.data.importers.base import count_reasons
 from medaug.data.importers.tree import HIDDEN
 from medaug.data.privacy import pseudonym
-from medaug.data.table import JOIN, POOL, PUBLISHED, STUDY, TABLE, Row, ScanTable, check_rows
+from medaug.data.table import POOL, PUBLISHED, STUDY, TABLE, Row, ScanTable, check_rows
 from medaug.errors import UserError
 from medaug.spec.data import DataSpec
 from medaug.spec.plugins import IMPORTERS as GROUP
@@ -103,7 +103,7 @@ def table_of(spec: DataSpec) -> Path:
 
 def options_of(spec: DataSpec) -> Options:
     """What a study tells an importer."""
-    channels: tuple[str, ...] = tuple(spec.channel.split(JOIN))
+    channels: tuple[str, ...] = spec.sequences
     default = DataSpec.model_fields["channel"].default
     if spec.layout not in _WITH_CHANNELS and spec.channel == default:
         channels = ()
@@ -179,7 +179,7 @@ def cohort_of(
             )
         )
     notes = (*notes, *_other_parts(rows, part))
-    return Cohort(tuple(scans), spec.classes, tuple(rejects), part, notes)
+    return Cohort(tuple(scans), spec.classes, tuple(rejects), part, notes=notes)
 
 
 def _other_parts(rows: Iterable[Row], part: str) -> list[str]:

@@ -49,6 +49,8 @@ class Sight:
     spacing_mm: tuple[float, ...] = ()
     slices: int = 1
     """Rows that the study will store."""
+    sequences: int = 1
+    """Files of the scan: more than one are its channels."""
     low: float = 0.0
     high: float = 0.0
     mean: float = 0.0
@@ -60,6 +62,11 @@ class Sight:
     image: NDArray[np.float32] | None = field(default=None, repr=False)
     """Middle slice, (H, W) or (C, H, W)."""
     mask: NDArray[np.uint8] | None = field(default=None, repr=False)
+
+    @property
+    def in_colour(self) -> bool:
+        """Whether it is one picture of three colours."""
+        return self.image is not None and self.image.ndim == 3 and self.sequences == 1
 
 
 def look_at(
@@ -103,6 +110,7 @@ def look_into(
     """
     facts = _header(paths[0], cut.limits)
     facts["pixels"] = deep
+    facts["sequences"] = len(paths)
     if not deep:
         facts["slices"] = -(-facts["slices"] // cut.step)
         return facts, []
@@ -112,7 +120,7 @@ def look_into(
     if len(arrays) > 1 and arrays[1].any():
         middle = int(arrays[1].reshape(len(x), -1).sum(axis=1).argmax())
     low, high = float(x[middle].min()), float(x[middle].max())
-    count, total, _ = read["moments"]
+    count, total, _ = np.reshape(read["moments"], (-1, 3)).sum(axis=0).tolist()
     span = (low, high if high > low else low + 1)
     facts |= {
         "slices": len(x),
@@ -122,7 +130,8 @@ def look_into(
         "warnings": list(read["warnings"]),
         "histogram": np.histogram(x[middle], BINS, span)[0].tolist(),
     }
-    kept = [np.ascontiguousarray(x[middle], np.float32)]
+    shown = x[middle] if x.shape[1] > 1 else x[middle, 0]
+    kept = [np.ascontiguousarray(shown, np.float32)]
     if len(arrays) > 1:
         facts["masked"] = float(arrays[1].mean())
         kept.append(np.ascontiguousarray(arrays[1][middle]))

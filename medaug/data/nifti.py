@@ -76,7 +76,7 @@ def read_mask(path: Path, image: Volume, *, limits: Limits = DEFAULT_LIMITS) -> 
     """
     mask = _read(path, limits)
     mask_XYZ = mask.x_XYZ
-    if not _same_grid(mask, image):
+    if not same_grid(mask, image):
         if not limits.accept.resample_mask:
             different = (
                 f"is {_by(mask_XYZ.shape)}, its image {_by(image.x_XYZ.shape)}"
@@ -102,7 +102,8 @@ def read_mask(path: Path, image: Volume, *, limits: Limits = DEFAULT_LIMITS) -> 
     return labels_XYZ
 
 
-def _same_grid(mask: Volume, image: Volume) -> bool:
+def same_grid(mask: Volume, image: Volume) -> bool:
+    """Whether two volumes have one shape and one affine, to a thousandth of a millimetre."""
     same_shape = mask.x_XYZ.shape == image.x_XYZ.shape
     return same_shape and bool(np.abs(mask.affine - image.affine).max() <= 1e-3)
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from medaug.data.address import array_row, is_two_dimensional, split_address
 from medaug.data.files import BadFile, open_regular, series_files
-from medaug.data.images import read_image_mask, read_picture
-from medaug.data.nifti import Limits, Volume, nifti_files, read_mask, read_volume
+from medaug.data.images import Picture, is_grey_by_header, read_image_mask, read_picture
+from medaug.data.nifti import Limits, Volume, nifti_files, read_mask, read_volume, same_grid
 from medaug.data.resize import fit_images, fit_masks
 
 _VOLUME_SUFFIXES = (".nii", ".nii.gz", ".hdr")
@@ -31,13 +31,15 @@ class Cut:
     after resizing."""
     step: int
     limits: Limits
+    channels: int | None = None
+    """Of one picture: 1 is its grey, 3 its colours; None: 3 where it is in colour."""
 
 
 @dataclass(frozen=True)
 class _Pixels:
-    """A scan at its own size: x and tumour (0 or 1) are (n, H, W)."""
+    """A scan at its own size: each of its files (n, C, H, W), tumour (0 or 1) (n, H, W)."""
 
-    x_nHW: NDArray[np.float32]  # noqa: N815
+    files: tuple[NDArray[np.float32], ...]
     tumour_nHW: NDArray[np.uint8] | None  # noqa: N815
     warnings: tuple[str, ...] = ()
     free_text: int = 0
@@ -46,12 +48,13 @@ class _Pixels:
 def read_rows(
     path: Path | tuple[Path, ...], mask: Path | tuple[Path, ...] | None, cut: Cut
 ) -> tuple[dict[str, Any], list[NDArray[Any]]]:
-    """Facts about a volume or image, its slices (n, S, S) float32 and, with a mask, theirs (uint8,
-    0 or 1); of several masks, their union.
+    """Facts about a volume or image, its slices (n, C, S, S) float32 and, with a mask, theirs
+    (n, S, S) uint8, 0 or 1; of several masks, their union.
 
     Slices of volumes are axial, from inferior to superior. Their rows run to Posterior and their
     columns to the patient's Left, as a radiologist sees them; for BraTS files that is the raster
-    as it is stored.
+    as it is stored. Several files are the channels of one scan, in their order. One picture has one
+    channel, or its three colours.
 
     Raises:
         BadFile: the scan cannot be used.
@@ -59,14 +62,11 @@ def read_rows(
     paths, masks = _several(path), _several(mask)
     if not masks and cut.policy == "tumour_only":
         raise BadFile("has no mask, which slice_policy tumour_only needs; use slice_policy all")
-    if len(paths) > 1:
-        raise BadFile(
-            f"lists {len(paths)} sequences and a study reads one; keep one file in each line"
-        )
     read = _read_image if is_two_dimensional(paths[0]) else _read_volume
-    pixels = read(paths[0], masks, cut)
-    index = np.arange(0, len(pixels.x_nHW), cut.step)
-    arrays: list[NDArray[Any]] = [fit_images(pixels.x_nHW[index], cut.image_size)]
+    pixels = read(paths, masks, cut)
+    index = np.arange(0, len(pixels.files[0]), cut.step)
+    fitted = [_fit(x_nCHW[index], cut.image_size) for x_nCHW in pixels.files]
+    arrays: list[NDArray[Any]] = [fitted[0] if len(fitted) == 1 else np.concatenate(fitted, 1)]
     if pixels.tumour_nHW is not None:
         arrays.append(fit_masks(pixels.tumour_nHW[index], cut.image_size))
         if cut.policy == "tumour_only":
@@ -81,6 +81,13 @@ def read_rows(
         "free_text": pixels.free_text,
     }
     return facts, arrays
+
+
+def _fit(x_nCHW: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+    """All channels of a file are padded with one value: the darkest colour has no tint."""
+    n, channels = x_nCHW.shape[:2]
+    flat = fit_images(x_nCHW.reshape(n * channels, *x_nCHW.shape[2:]), size)
+    return flat.reshape(n, channels, size, size)
 
 
 def files_of(path: Path) -> tuple[Path, ...]:
@@ -102,21 +109,45 @@ def _several(path: Path | tuple[Path, ...] | None) -> tuple[Path, ...]:
     return (path,) if isinstance(path, Path) else path
 
 
-def _read_image(path: Path, masks: tuple[Path, ...], cut: Cut) -> _Pixels:
+def _read_image(paths: tuple[Path, ...], masks: tuple[Path, ...], cut: Cut) -> _Pixels:
+    pictures = [_picture_at(path) for path in paths]
+    several = len(pictures) > 1
+    shape = pictures[0].raster.shape[:2]
+    for number, picture in enumerate(pictures[1:], start=2):
+        if picture.raster.shape[:2] != shape:
+            raise BadFile(f"sequence {number} has another size than the first; register them")
+    tumour = [read_image_mask(mask, shape) for mask in masks]
+    files, notes = [], list[str]()
+    for picture in pictures:
+        n = 1 if several else cut.channels or (3 if picture.has_colour else 1)
+        files.append(picture.channels(n)[None])
+        notes += picture.notes
+        if picture.has_colour and n == 1:
+            notes.append("is in colour: read as grey (luma, ITU-R 601)")
+        if not picture.has_colour and n == 3:
+            notes.append("is grey among images in colour: its grey is all three channels")
+    return _Pixels(tuple(files), np.maximum.reduce(tumour)[None] if tumour else None, tuple(notes))
+
+
+def _picture_at(path: Path) -> Picture:
     place, part = split_address(path)
-    if part is not None:
-        return _Pixels(read_array_row(place, *array_row(part))[None], None)
-    picture = read_picture(path)
-    x_HW = picture.channels(1)[0]
-    notes = picture.notes
-    if picture.has_colour:
-        notes = (*notes, "is in colour: read as grey (luma, ITU-R 601)")
-    tumour = [read_image_mask(mask, x_HW.shape) for mask in masks]
-    return _Pixels(x_HW[None], np.maximum.reduce(tumour)[None] if tumour else None, notes)
+    return read_picture(path) if part is None else read_array_row(place, *array_row(part))
 
 
-def read_array_row(archive: Path, name: str, row: int) -> NDArray[np.float32]:
-    """One image of a NumPy archive, (H, W) in [0, 1]; colour by its luma. Nothing is unpickled.
+def in_colour(path: Path) -> tuple[dict[str, Any], list[NDArray[Any]]]:
+    """Whether the 2-D image at ``path`` has a pixel that is not grey; in a worker of the sandbox.
+    Of most grey images the header tells it.
+
+    Raises:
+        BadFile: it cannot be read.
+    """
+    place, part = split_address(path)
+    told_by_header = part is None and is_grey_by_header(place)
+    return {"colour": not told_by_header and _picture_at(path).has_colour}, []
+
+
+def read_array_row(archive: Path, name: str, row: int) -> Picture:
+    """One image of a NumPy archive, of 8 bits. Nothing is unpickled.
 
     Raises:
         BadFile: there is no such image of 8 bits.
@@ -127,9 +158,7 @@ def read_array_row(archive: Path, name: str, row: int) -> NDArray[np.float32]:
     pixels = images[row]
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (3,)):
         raise BadFile("an archive's images are (H, W) or (H, W, 3) of 8 bits; convert them")
-    if pixels.ndim == 3:
-        pixels = pixels @ np.array([0.299, 0.587, 0.114])
-    return pixels.astype(np.float32) / np.float32(255)
+    return Picture(pixels)
 
 
 @lru_cache(maxsize=2)
@@ -143,18 +172,29 @@ def _array(archive: Path, name: str, _mtime_ns: int) -> NDArray[Any]:
             raise BadFile("no such array in the archive, or it is damaged; copy it again") from None
 
 
-def _read_volume(path: Path, masks: tuple[Path, ...], cut: Cut) -> _Pixels:
-    volume = _volume_at(path, cut.limits)
+def _read_volume(paths: tuple[Path, ...], masks: tuple[Path, ...], cut: Cut) -> _Pixels:
+    first, *others = (_volume_at(path, cut.limits) for path in paths)
+    for number, volume in enumerate(others, start=2):
+        if not same_grid(volume, first):
+            raise BadFile(
+                f"sequence {number} of {len(paths)} is on another grid than the first; register "
+                "and resample them to one"
+            )
     tumour_nHW = None
     for mask in masks:
         try:
-            labels_XYZ = read_mask(mask, volume, limits=cut.limits)
+            labels_XYZ = read_mask(mask, first, limits=cut.limits)
         except BadFile as error:
             raise BadFile(f"mask: {error}") from None
-        one_nHW = (_axial(volume, labels_XYZ) > 0).astype(np.uint8)
+        one_nHW = (_axial(first, labels_XYZ) > 0).astype(np.uint8)
         tumour_nHW = one_nHW if tumour_nHW is None else np.maximum(tumour_nHW, one_nHW)
-    x_nHW = _axial(volume, volume.x_XYZ)
-    return _Pixels(x_nHW, tumour_nHW, volume.warnings, volume.free_text)
+    volumes = (first, *others)
+    return _Pixels(
+        tuple(_axial(first, volume.x_XYZ)[:, None] for volume in volumes),
+        tumour_nHW,
+        tuple(dict.fromkeys(text for volume in volumes for text in volume.warnings)),
+        sum(volume.free_text for volume in volumes),
+    )
 
 
 def _volume_at(path: Path, limits: Limits) -> Volume:
@@ -170,7 +210,10 @@ def _axial(volume: Volume, array_XYZ: NDArray[Any]) -> NDArray[Any]:
     return volume.to_lps(array_XYZ).transpose(2, 1, 0)
 
 
-def _moments(x_nHW: NDArray[np.float32]) -> list[float]:
-    """Count, sum and sum of squares, float64."""
-    squares = sum(float(np.square(x, dtype=np.float64).sum()) for x in x_nHW)
-    return [float(x_nHW.size), float(x_nHW.sum(dtype=np.float64)), squares]
+def _moments(x_nCHW: NDArray[np.float32]) -> list[Any]:
+    """Count, sum and sum of squares, float64; of several channels, such a list for each."""
+    each = []
+    for x_nHW in x_nCHW.swapaxes(0, 1):
+        squares = sum(float(np.square(x, dtype=np.float64).sum()) for x in x_nHW)
+        each.append([float(x_nHW.size), float(x_nHW.sum(dtype=np.float64)), squares])
+    return each[0] if len(each) == 1 else each

@@ -7,7 +7,6 @@ a fold's training patients, follows exactly from moments in the manifest, one of
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,10 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from medaug.data.address import split_address
 from medaug.data.cohort import Cohort, Reject, Scan, units_and_labels
+from medaug.data.colour import surveyed
 from medaug.data.digests import Digests
 from medaug.data.layouts import Progress, read_cohort
 from medaug.data.nifti import Limits
@@ -70,7 +68,7 @@ def ingest(
 ) -> IngestReport:
     """Read the cohort of ``spec`` into the slice store ``out``; return at once if it is there.
 
-    Rows are float32 (1, S, S) in the order of patients, volumes and slices, masks uint8 (S, S) of 0
+    Rows are float32 (C, S, S) in the order of patients, volumes and slices, masks uint8 (S, S) of 0
     and 1. Files are parsed by ``workers`` sandboxed processes (default: one per core, at most
     eight); memory does not grow with the cohort. Killed at any moment, the next call keeps the
     whole shards, and the store is the same to the byte.
@@ -87,7 +85,8 @@ def ingest(
     if Store.exists(out):
         return _report_of(Store.open(out))
     refuse_key_inside(out.parent)
-    cohort = usable(read_cohort(spec, progress) if cohort is None else cohort, spec, split)
+    cohort = read_cohort(spec, progress) if cohort is None else cohort
+    cohort = surveyed(usable(cohort, spec, split), spec, workers or reader_processes())
     tally = Tally(spec, cohort, site_pseudonymiser(), split.unit)
     try:
         for reject in cohort.rejects:
@@ -111,12 +110,14 @@ def ingest_signature(
 ) -> str:
     """Twelve hex digits that name the slice store of ``cohort``: the hash of every input file, its
     patient's pseudonym and label, and all of ``spec`` and ``split`` that decides rows or split."""
-    cohort = usable(cohort, spec, split)
+    cohort = surveyed(usable(cohort, spec, split), spec, reader_processes())
     decisive = {"image_size", "slice_policy", "slice_step", "on_bad"}
     told = spec.model_dump(mode="json", include=decisive)
     accept = spec.accept.model_dump(mode="json", exclude=_DECIDES_NO_ROW)
     if accept != AcceptSpec().model_dump(mode="json", exclude=_DECIDES_NO_ROW):
         told["accept"] = accept  # what is taken anyway needs no mention
+    if cohort.in_colour:
+        told["colour"] = "keep"  # version 0.1 made everything grey and said nothing of it
     digests = digests or Digests()
     files = [_files(scan) for scan in cohort.scans]
     found = iter(digests.all_of(file for each in files for file in each))
@@ -141,16 +142,6 @@ def ingest_signature(
     )
 
 
-def normalisation(store: Store, fold: int) -> tuple[float, float]:
-    """Mean and standard deviation of all pixels of the fold's training patients, background
-    included, float64 exact: what slices are normalised with before they meet a network."""
-    units = store.manifest["splits"]["folds"][fold]["train"]
-    moments = store.manifest["extra"]["moments"]
-    count, total, squares = np.sum([moments[unit] for unit in units], axis=0).tolist()
-    mean = total / count
-    return mean, math.sqrt(squares / count - mean * mean)
-
-
 def _write(
     spec: DataSpec,
     split: SplitSpec,
@@ -164,10 +155,12 @@ def _write(
     """Read every scan in the sandbox and write its rows, in the cohort's order."""
     size = spec.image_size
     has_masks = cohort.scans[0].mask is not None
-    schema = StoreSchema((1, size, size), "float32", (size, size) if has_masks else None)
+    assert cohort.channels is not None
+    shape = (cohort.channels, size, size)
+    schema = StoreSchema(shape, "float32", (size, size) if has_masks else None)
     provenance = Provenance("slices", config, (), (), synthetic=False)
     limits = Limits(strict=spec.on_bad == "strict", accept=spec.accept)
-    cut = Cut(size, spec.slice_policy, spec.slice_step, limits)
+    cut = Cut(size, spec.slice_policy, spec.slice_step, limits, cohort.channels)
     tasks = [(scan.paths, scan.masks, cut) for scan in cohort.scans]
     splits: dict[str, Any] = {}  # known when all is read; the writer takes it when it closes
     with (
@@ -205,13 +198,13 @@ def _write_rows(
 ) -> int:
     """Append the rows of one scan but the first ``done``, which an earlier, interrupted ingest has
     written; return how many those are."""
-    x_nHW, *masks = outcome.arrays
-    done = min(done, len(x_nHW))
-    if done < len(x_nHW):
+    x_nCHW, *masks = outcome.arrays
+    done = min(done, len(x_nCHW))
+    if done < len(x_nCHW):
         stored = outcome.facts["slice_index"] if scan.index is None else [scan.index]
         mask_nHW = masks[0][done:] if masks else None
         writer.write(
-            x_nHW[done:, None],
+            x_nCHW[done:],
             label=NO_LABEL if scan.label is None else scan.label,
             patient=patient,
             volume=volume,

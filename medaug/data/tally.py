@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from medaug.data.cohort import Cohort, Reject, Scan, Unit, unit_of, units_and_labels
 from medaug.data.privacy import Pseudonymiser
 from medaug.data.splits import patient_labels
@@ -37,7 +39,7 @@ class Tally:
         self._spec, self._cohort, self._site, self._unit = spec, cohort, site, unit
         self._slices = Counter[str]()
         self._warnings = Counter[str]()
-        self._moments: dict[str, list[float]] = {}
+        self._moments: dict[str, Any] = {}
         self._parts: dict[str, list[str]] = {}
         self._free_text = 0
 
@@ -59,8 +61,8 @@ class Tally:
         self._free_text += facts["free_text"]
         unit = unit_of(replace(scan, patient=self.names[scan.patient]), self._unit)
         self.units[unit_of(scan, self._unit)] = unit
-        before = self._moments.get(unit, [0.0, 0.0, 0.0])
-        self._moments[unit] = [a + b for a, b in zip(before, facts["moments"], strict=True)]
+        found = np.asarray(facts["moments"], np.float64)
+        self._moments[unit] = (found + self._moments.get(unit, 0.0)).tolist()
         if scan.part and scan.part not in self._parts.setdefault(unit, []):
             self._parts[unit].append(scan.part)
 
@@ -95,6 +97,7 @@ class Tally:
         return {
             **{"moments": self._moments, "parts": self._parts, "ingest": report, "data": data},
             "images": all(scan.index is not None for scan in self.kept),
+            "colour": self._cohort.in_colour,
             "covariates": self._covariates(),
             "part": self._cohort.part,
         }

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from medaug.data.slices import normalisation
+from medaug.data.normalisation import normalisation
 from medaug.experiment.lineage import choosing_rows
 from medaug.experiment.names import output_name
 from medaug.models.unet import UNet, adapt_input
@@ -36,7 +36,7 @@ def segment(
         mean_std,
         world,
         config.seed,
-        initial=_initial_weights(config, artifacts),
+        initial=_initial_weights(config, artifacts, slices.schema.shape[0]),
         resume=resume,
     )
     for progress in epochs:
@@ -61,14 +61,18 @@ def segment(
         yield progress
 
 
-def _initial_weights(config: SegmentTrial, artifacts: Artifacts) -> dict[str, torch.Tensor] | None:
+def _initial_weights(
+    config: SegmentTrial, artifacts: Artifacts, channels: int
+) -> dict[str, torch.Tensor] | None:
+    """Of the pre-training, or of a file, for images of so many channels."""
     spec = config.segmenter
     if config.initial is not None:
-        return artifacts.load_model(config.initial)[0]
-    if spec.pretrain is None or spec.pretrain.weights is None:
+        weights = artifacts.load_model(config.initial)[0]
+    elif spec.pretrain is None or spec.pretrain.weights is None:
         return None
-    weights = load_file(spec.pretrain.weights)
-    return adapt_input(weights, spec.input_adapter) if spec.in_channels == 4 else weights
+    else:
+        weights = load_file(spec.pretrain.weights)
+    return adapt_input(weights, spec.input_adapter, channels)
 
 
 def feature_spec(spec: FeatureSpec, about: Mapping[str, Any]) -> FeatureSpec:

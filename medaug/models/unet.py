@@ -17,8 +17,6 @@ from torch import Tensor, nn
 from medaug.spec.study import TAPS
 
 LEVELS = 5
-FLAIR = 0
-"""Position of FLAIR among the four pretraining channels (FLAIR, T1, T1ce, T2)."""
 
 _WALK = (
     *(f"conv{level}" for level in range(1, LEVELS + 1)),
@@ -124,30 +122,39 @@ class UNet(nn.Module):
 
 
 def adapt_input(
-    state_dict: Mapping[str, Tensor], how: Literal["slice_conv1", "replicate", "zero_pad"]
+    state_dict: Mapping[str, Tensor],
+    how: Literal["slice_conv1", "replicate", "zero_pad"],
+    channels: int = 1,
 ) -> dict[str, Tensor]:
-    """Weights of a four-channel U-Net as weights of the one-channel network for FLAIR alone.
+    """Weights of a U-Net as weights of one for images of another number of ``channels``.
 
-    How the study fed FLAIR to its four-channel network is not stated; each way of feeding it is
-    the same function as a one-channel network with these filters:
+    How study A fed FLAIR alone to its four-channel network is not stated; each way of feeding an
+    image is the same function as a network with these filters:
 
-    - ``slice_conv1``: keep the FLAIR filters. ``zero_pad`` (the other channels are zero, the mean
-      of a normalised image) is the same function, with no gradient to the filters left out.
-    - ``replicate``: the image stands in for all four, so the filters add up.
+    - ``slice_conv1``: channels are matched by their place (FLAIR, T1, T1ce, T2). Filters of what
+      the images lack are left out, and what only the images have starts without effect, at 0.
+      ``zero_pad`` (missing channels are zero, the mean of a normalised image) is the same function,
+      with no gradient to the filters left out.
+    - ``replicate``: the mean of the images stands in for every channel, so the filters add up.
 
     Raises:
-        ValueError: unknown ``how``, or weights that are not those of a four-channel U-Net.
+        ValueError: unknown ``how``, or weights of no U-Net.
     """
     name = "conv1.0.weight"
-    if name not in state_dict or state_dict[name].shape[1] != 4:
-        raise ValueError(f"input_adapter: no '{name}' with 4 input channels; use no adapter")
+    if name not in state_dict:
+        raise ValueError(f"input_adapter: no '{name}'; these are no weights of a U-Net")
     weight = state_dict[name]
-    if how == "replicate":
-        adapted = weight.sum(dim=1, keepdim=True)
-    elif how in ("slice_conv1", "zero_pad"):
-        adapted = weight[:, FLAIR : FLAIR + 1].clone()
-    else:
+    known = weight.shape[1]
+    if how not in ("slice_conv1", "replicate", "zero_pad"):
         raise ValueError(f"input_adapter: unknown '{how}'; use slice_conv1, replicate or zero_pad")
+    if known == channels:
+        return dict(state_dict)
+    if how == "replicate":
+        adapted = weight.sum(dim=1, keepdim=True).repeat(1, channels, 1, 1) / channels
+    else:
+        adapted = weight.new_zeros(len(weight), channels, *weight.shape[2:])
+        both = min(known, channels)
+        adapted[:, :both] = weight[:, :both]
     return {**state_dict, name: adapted}
 
 

@@ -42,7 +42,7 @@ def row_bytes(study: StudySpec) -> int:
     if study.image_encoder is not None:
         return 4 * _numbers(study.image_encoder)
     if study.features is None or study.segmenter is None:
-        return 4 * size * size
+        return 4 * len(study.data.sequences) * size * size
     values = math.prod(tap_shape(study.features.tap, study.segmenter.base, size))
     return values * torch.finfo(getattr(torch, study.features.dtype)).bits // 8
 
@@ -74,5 +74,5 @@ def _unet_weights(study: StudySpec) -> int:
     if study.segmenter is None:
         return 0
     with torch.device("meta"):  # nothing is computed
-        unet = UNet(study.segmenter.in_channels, study.segmenter.base)
+        unet = UNet(len(study.data.sequences), study.segmenter.base)
     return sum(parameter.numel() for parameter in unet.parameters())

@@ -67,6 +67,10 @@ class DataSpec(Spec):
     classes: tuple[str, ...] = ("LGG", "HGG")
     """Class names; a label is an index into it, and the last class is the positive one."""
     channel: str = "flair"
+    """The sequence that an importer takes; several, joined by ``;`` (``flair;t1;t1ce;t2``), become
+    the channels of each image, in this order."""
+    colour: Literal["keep", "grey"] = "keep"
+    """``keep``: where some image is in colour, all have three channels. ``grey``: one, the luma."""
     image_size: Annotated[int, Field(ge=16, le=1024)] = 240
     slice_policy: Literal["all", "tumour_only"] = "all"
     slice_step: Positive = 1
@@ -100,6 +104,11 @@ class DataSpec(Spec):
             known = ", ".join(self.classes)
             raise ValueError(f"grades: '{unknown[0]}' is no class; write one of {known}")
         return self
+
+    @property
+    def sequences(self) -> tuple[str, ...]:
+        """The parts of ``channel``."""
+        return tuple(self.channel.split(";"))
 
     @property
     def label_of(self) -> dict[str, int]:

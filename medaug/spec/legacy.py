@@ -91,4 +91,14 @@ def upgraded_study(data: Data) -> dict[str, Any]:
     study = dict(data)
     if isinstance(study.get("classifier"), Mapping):
         study["classifier"] = upgraded_classifier(study["classifier"])
+    source = study.get("data")
+    if isinstance(source, Mapping) and source.get("layout") in _MADE_GREY:
+        study["data"] = {"colour": "grey", **source}
     return study
+
+
+_MADE_GREY = (
+    *("class_folders", "csv_images", "image_list", "head_ct", "ct_ich", "medmnist", "table"),
+    "monai_datalist",
+)
+"""Layouts of pictures, which a medaug without ``data.colour`` read as grey."""

@@ -111,7 +111,8 @@ class PretrainSpec(Spec):
 
     phantom: PhantomSpec | None = None
     weights: Path | None = None
-    """A ``.safetensors`` file of a medaug U-Net; four-channel weights need ``input_adapter``."""
+    """A ``.safetensors`` file of a medaug U-Net; ``input_adapter`` says what becomes of it where
+    its images had another number of channels."""
     epochs: Positive = 100
     lr: PositiveFloat = 1e-4
 
@@ -132,7 +133,9 @@ class SegmenterSpec(Spec):
 
     base: Positive = 64
     in_channels: Literal[1, 4] = 1
+    """Not needed: the images decide. Studies of version 0.1 may have it."""
     input_adapter: Literal["slice_conv1", "replicate", "zero_pad"] = "slice_conv1"
+    """How weights of another number of channels begin: ``medaug.models.unet.adapt_input``."""
     init: Literal["tl", "kaiming"] = "tl"
     dice: DiceSpec = DiceSpec()
     epochs: Positive = 30
@@ -270,10 +273,11 @@ class ResourceSpec(Spec):
     hang_timeout_s: PositiveFloat = 120.0
     max_failures: Annotated[int, Field(ge=0)] = 2
     """Tries that one epoch of a trial may fail before the trial does; lost nodes do not count."""
-    checkpoint_every_s: Annotated[float, Field(ge=0)] = 0.0
-    """A finished epoch is saved when the last saved one is so many seconds old, and at a trial's
-    end or stop; 0: every epoch. A trial that is killed loses that much and the epoch it was in, so
-    30 is a good choice where an epoch takes a second or less: saving it may take as long."""
+    checkpoint_every_s: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
+    """A finished epoch is saved before the last saved one is so many seconds old, and at a trial's
+    end or stop; 0: every epoch. ``auto``: by what a save costs, at most 30
+    (:func:`medaug.spec.saving.save_interval_s`). A trial that is killed loses that much, or the
+    epoch it was in if that is longer."""
     keep_classifiers: bool = False
     """Keep the weights of trained networks, for `medaug score` and `predict` on scans of others; a
     ResNet-50 takes 377 MB a trial. They are kept in any case where a test set is sealed or the

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from medaug.data.normalisation import Normalisation
 from medaug.models.layers import channels_innermost
 from medaug.models.unet import UNet, tap_shape
 from medaug.spec.study import FeatureSpec
@@ -18,7 +19,7 @@ from medaug.storage import storage_at
 from medaug.store import Provenance, Store, StoreSchema, StoreWriter, publish
 from medaug.train.checkpoint import Progress
 from medaug.train.loop import autocast
-from medaug.train.segment import Normalisation, normalise
+from medaug.train.segment import normalise
 from medaug.train.world import World
 
 REPORTS = 20
@@ -30,7 +31,7 @@ SHARD_BYTES = 192 << 20
 def encoder(
     unet: UNet, spec: FeatureSpec, normalisation: Normalisation, world: World
 ) -> Callable[[torch.Tensor], torch.Tensor]:
-    """A function from raw images (N, 1, S, S) to features (N, C, s, s), float32 on the device.
+    """A function from raw images (N, C, S, S) to features (N, C, s, s), float32 on the device.
 
     Only the blocks that ``spec.tap`` needs are run; with ``spec.crop`` the whole network, for
     its mask (see :func:`crop_to_tumour`). The same function makes the stored features, so

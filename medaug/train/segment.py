@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from medaug.data.augment import augment
+from medaug.data.normalisation import Normalisation
 from medaug.errors import UserError
 from medaug.models.layers import channels_innermost
 from medaug.models.losses import dice_loss_of, dice_terms
@@ -29,10 +30,6 @@ from medaug.train.loop import Guard, Statistics, Training, autocast, run_epochs
 from medaug.train.precision import settle
 from medaug.train.resident import ResidentRows, Sender, epoch_rows
 from medaug.train.world import World, check_batch_size, distribute
-
-Normalisation = tuple[float, float]
-"""Mean and standard deviation of the raw intensities of the training patients."""
-
 
 log = logging.getLogger(__name__)
 
@@ -228,7 +225,7 @@ class Run:
     def _augmented(
         self, x: torch.Tensor, mask: torch.Tensor, rows: list[int], epoch: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Raw images (n, 1, S, S) and masks (n, 1, S, S), both transformed alike."""
+        """Raw images (n, C, S, S) and masks (n, 1, S, S), both transformed alike."""
         if self.spec.augment is None:
             return x, mask
         seeds = [seed_of(self.seed, "augment", epoch, row) for row in rows]
@@ -239,15 +236,19 @@ class Run:
 
 
 def _to_device(batch: Batch, world: World) -> tuple[torch.Tensor, torch.Tensor]:
-    """Raw images (n, 1, S, S) float32 and masks (n, 1, S, S) uint8."""
+    """Raw images (n, C, S, S) float32 and masks (n, 1, S, S) uint8."""
     assert batch.mask is not None
     return batch.x.to(world.device, torch.float32), batch.mask[:, None].to(world.device)
 
 
 def normalise(x_NCHW: torch.Tensor, normalisation: Normalisation) -> torch.Tensor:
-    """Raw intensities to zero mean and unit deviation, float32, channels last."""
-    mean, std = normalisation
-    return ((x_NCHW.float() - mean) / std).contiguous(memory_format=torch.channels_last)
+    """Raw intensities to zero mean and unit deviation of each channel, float32, channels last."""
+    x = x_NCHW.float()
+    mean, std = (
+        value if isinstance(value, float | int) else x.new_tensor(value).view(1, -1, 1, 1)
+        for value in normalisation
+    )
+    return ((x - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
 def batch_loss(

@@ -240,13 +240,13 @@ def test_a_study_with_copies_in_its_external_part_does_not_begin(
     look_for_leaks(study, slices, folder, Silent())
     changed = study.resources.model_copy(update={"keep_classifiers": False})
     plain = study.model_copy(update={"resources": changed})
-    assert look_at_external(plain, folder, Silent()).resources.keep_classifiers
+    assert look_at_external(plain, slices, folder, Silent()).resources.keep_classifiers
     shutil.copyfile(tmp_path / "in/own/P0-0.png", tmp_path / "in/again.png")
     pixels = np.asarray(Image.open(tmp_path / "in/again.png"))
     Image.fromarray(pixels + np.uint8(1)).save(tmp_path / "in/again.png")
     write(table, [*lines, ["again.png", "benign", "F9", "external"]])
     with pytest.raises(UserError, match=r"1 images of 1 patients .* are copies of images in"):
-        look_at_external(study, folder, Silent())
+        look_at_external(study, slices, folder, Silent())
 
 
 def test_predictions_say_what_the_classifiers_say(

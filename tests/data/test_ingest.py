@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from medaug.data.layouts import read_cohort
+from medaug.data.normalisation import normalisation
 from medaug.data.privacy import KEY_ENV, pseudonym
-from medaug.data.slices import ingest, ingest_signature, normalisation
+from medaug.data.slices import ingest, ingest_signature
 from medaug.errors import UserError
 from medaug.spec import DataSpec, PhantomSpec, SplitSpec
 from medaug.spec.data import AcceptSpec

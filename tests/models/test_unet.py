@@ -126,6 +126,20 @@ def test_adapted_weights_are_the_four_channel_network_so_fed(how, fed) -> None:
     torch.testing.assert_close(one(x), four(fed(x)), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("how", "fed"), [
+    ("slice_conv1", lambda x: x[:, :1]),
+    ("zero_pad", lambda x: x[:, :1]),
+    ("replicate", lambda x: x.mean(1, keepdim=True)),
+])  # fmt: skip
+def test_weights_of_one_channel_serve_four(how, fed) -> None:
+    one, four = UNet(1, base=4, init="kaiming"), UNet(4, base=4)
+    four.load_state_dict(adapt_input(one.state_dict(), how, 4))
+    x = torch.randn(2, 4, 32, 32)
+    torch.testing.assert_close(four(x), one(fed(x)), rtol=1e-4, atol=1e-5)
+    same = adapt_input(four.state_dict(), how, 4)
+    assert all(torch.equal(same[name], tensor) for name, tensor in four.state_dict().items())
+
+
 def test_channels_last_and_bfloat16_give_the_same_features() -> None:
     net = UNet(base=8, init="kaiming").eval()
     x = torch.randn(2, 1, 48, 48)
@@ -150,7 +164,7 @@ def test_bad_requests_name_the_fix() -> None:
         tap_shape("conv5", 64, 0)
     with pytest.raises(ValueError, match="use tl or kaiming"):
         UNet(base=2, init="xavier")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="use no adapter"):
-        adapt_input(net.state_dict(), "slice_conv1")
+    with pytest.raises(ValueError, match=r"no 'conv1\.0\.weight'; these are no weights"):
+        adapt_input({}, "slice_conv1")
     with pytest.raises(ValueError, match="use slice_conv1"):
         adapt_input(UNet(4, base=2).state_dict(), "mean")  # type: ignore[arg-type]

@@ -193,7 +193,7 @@ def _reading_s(cohort: Cohort, study: StudySpec) -> float:
     began, read = time.perf_counter(), 0
     for scan in usable[:SAMPLE]:
         try:
-            read_rows(scan.path, scan.mask, cut)
+            read_rows(scan.paths, scan.masks, cut)
         except Exception:  # an ingest rejects it; here it only is no measure
             continue
         read += 1

@@ -53,7 +53,8 @@ def write_stand_in(study: StudySpec, patients: Patients, masks: bool, path: Path
     size, classes = study.data.image_size, study.data.classes
     units, labels = _columns(patients, study)
     splits = make_splits(units, labels, study.split, classes)
-    schema = StoreSchema((1, size, size), "float32", (size, size) if masks else None)
+    channels = len(study.data.sequences)
+    schema = StoreSchema((channels, size, size), "float32", (size, size) if masks else None)
     row, column = np.mgrid[:size, :size] - (size - 1) / 2
     extra: dict[str, dict[str, object]] = {"moments": {}, "parts": {}, "ingest": {}, "data": {}}
     with StoreWriter(
@@ -72,7 +73,7 @@ def write_stand_in(study: StudySpec, patients: Patients, masks: bool, path: Path
             x_NHW += disc * np.float32(100 + 20 * label)
             name = _name(number)
             writer.write(
-                x_NHW[:, None],
+                np.repeat(x_NHW[:, None], channels, 1),
                 label=label,
                 patient=name,
                 volume=f"{name}-0",
@@ -84,7 +85,8 @@ def write_stand_in(study: StudySpec, patients: Patients, masks: bool, path: Path
                 unit = unit_of(Scan(name, Path(), index=i), study.split.unit)
                 pixels = x_NHW[i] if study.split.unit == "image" else x_NHW
                 moments = (pixels.size, pixels.sum(), np.square(pixels).sum())
-                extra["moments"][unit] = [float(value) for value in moments]
+                one = [float(value) for value in moments]
+                extra["moments"][unit] = one if channels == 1 else [one] * channels
                 extra["parts"][unit] = ["train"]
 
 

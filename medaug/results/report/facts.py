@@ -113,6 +113,7 @@ def about_data(run: Evidence, slices: Store) -> list[str]:
         f"Note of the reader: {without_paths(note).rstrip('.')}."
         for note in report.get("notes", ())
     ]
+    facts += about_channels(run.study, slices)
     assert slices.splits is not None
     facts.append(test_set(run, len(slices.splits.test)))
     shared = _on_both_sides(slices)
@@ -125,6 +126,21 @@ def about_data(run: Evidence, slices: Store) -> list[str]:
     facts.append(leakage(run))
     if (top := ceiling(run.study)) is not None:
         facts.append(top)
+    return facts
+
+
+def about_channels(study: StudySpec, slices: Store) -> list[str]:
+    """What the channels of an image are, and what an encoder makes of them; of one, nothing."""
+    channels = slices.schema.shape[0]
+    if channels == 1:
+        return []
+    named = study.data.sequences
+    what = ", ".join(named) if len(named) == channels else "its sequences"
+    if slices.manifest["extra"].get("colour"):
+        what = "red, green and blue"
+    facts = [f"Each image has {channels} channels, {what}, normalised one by one."]
+    if study.image_encoder is not None and channels != 3:
+        facts.append(f"The encoder sees the mean of the {channels} channels.")
     return facts
 
 

@@ -29,7 +29,7 @@ class Overlay:
 
     title: str
     image: np.ndarray
-    """(S, S) raw intensities."""
+    """(S, S) raw intensities, or (S, S, 3) in colour."""
     true: np.ndarray
     """(S, S) bool."""
     predicted: np.ndarray
@@ -54,7 +54,7 @@ def overlays(slices: Sequence[Overlay]) -> Figure:
     figure, axes = panels(columns, rows, height=WIDTH / 4 + 0.35, width=WIDTH * columns / 4)
     for axis, item in zip(axes, slices, strict=False):
         low, top = np.percentile(item.image, [0.5, 99.5])
-        axis.imshow(item.image, cmap="gray", vmin=low, vmax=max(top, low + 1e-6))
+        axis.imshow(_on_screen(item.image, low, top), cmap="gray", vmin=low, vmax=_above(low, top))
         shown = np.ma.masked_where(~item.predicted, item.predicted)
         axis.imshow(shown, cmap=ListedColormap([ORANGE]), alpha=0.55, interpolation="nearest")
         _outline(axis, item.true, SKY)
@@ -76,7 +76,8 @@ def overlays(slices: Sequence[Overlay]) -> Figure:
 def montage(
     pairs: Mapping[str, tuple[np.ndarray, np.ndarray]], columns: tuple[str, str], *, images: bool
 ) -> Figure:
-    """Real tiles (n, H, W) beside generated ones for each class, on the real ones' grey scale.
+    """Real tiles (n, H, W) beside generated ones for each class, on the real ones' grey scale; or
+    tiles (n, H, W, 3) in colour, on the real ones' range.
 
     ``columns`` names the two sides; ``images`` tells pictures from feature maps.
     """
@@ -92,10 +93,22 @@ def montage(
             place = (across * (square + gap) / WIDTH, bottom, square / WIDTH, square / height)
             axis = figure.add_axes(place, xticks=[], yticks=[])
             colours = "gray" if images else SEQUENTIAL
-            axis.imshow(_mosaic(tiles), cmap=colours, vmin=low, vmax=max(high, low + 1e-6))
+            picture = _on_screen(_mosaic(tiles), low, high)
+            axis.imshow(picture, cmap=colours, vmin=low, vmax=_above(low, high))
             axis.set_title(f"{name}: {side}")
             axis.spines[:].set_visible(False)
     return figure
+
+
+def _above(low: float, high: float) -> float:
+    return max(high, low + 1e-6)
+
+
+def _on_screen(picture: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Colours from 0 to 1, white where there is nothing; grey as it is, matplotlib scales it."""
+    if picture.ndim == 2:
+        return picture
+    return np.nan_to_num((picture - low) / (_above(low, high) - low), nan=1.0).clip(0, 1)
 
 
 def strongest(maps: np.ndarray, n: int = TILES) -> np.ndarray:
@@ -104,11 +117,11 @@ def strongest(maps: np.ndarray, n: int = TILES) -> np.ndarray:
 
 
 def _mosaic(tiles: np.ndarray) -> np.ndarray:
-    """(n, H, W) as one picture, near square, with a white line (NaN) between tiles."""
-    n, height, width = tiles.shape
+    """(n, H, W[, 3]) as one picture, near square, with a white line (NaN) between tiles."""
+    n, height, width, *colours = tiles.shape
     side = math.ceil(math.sqrt(n))
     gap = max(1, round(height / 20))
-    picture = np.full((-(-n // side) * (height + gap), side * (width + gap)), np.nan)
+    picture = np.full((-(-n // side) * (height + gap), side * (width + gap), *colours), np.nan)
     for place, tile in enumerate(tiles):
         y, x = place // side * (height + gap), place % side * (width + gap)
         picture[y : y + height, x : x + width] = tile
@@ -117,8 +130,9 @@ def _mosaic(tiles: np.ndarray) -> np.ndarray:
 
 def _frame(item: Overlay) -> tuple[tuple[float, float], tuple[float, float]]:
     """Rows and columns, as (first, last), of a square that holds what is not air."""
-    low, high = np.percentile(item.image, [0.5, 99.5])
-    shown = (item.image > low + 0.1 * (high - low)) | item.true
+    grey = item.image if item.image.ndim == 2 else item.image.mean(axis=-1)
+    low, high = np.percentile(grey, [0.5, 99.5])
+    shown = (grey > low + 0.1 * (high - low)) | item.true
     ranges = [np.flatnonzero(shown.any(axis)) for axis in (1, 0)]
     if not shown.any():
         return (-0.5, len(shown) - 0.5), (-0.5, shown.shape[1] - 0.5)

@@ -57,7 +57,7 @@ def _trial_montage(run: Evidence, trial: TrialRecord) -> Figure | None:
     real = features.split("train", trial.config.fold)
     if len(real.schema.shape) != 3:
         return None
-    images = real.schema.shape[0] <= 3
+    images = real.provenance.encoder is None
     tiles = _image_tiles if images else _feature_tiles
     pairs = {
         name: tiles(real, made, label)
@@ -84,8 +84,14 @@ def _image_tiles(real: Store, made: Store, label: int) -> tuple[np.ndarray, np.n
     for store in (real, made):
         rows = np.flatnonzero(store.labels == label)
         chosen = rows[np.linspace(0, len(rows) - 1, min(TILES, len(rows))).astype(int)]
-        sides.append(store.read(chosen).x[:, 0].float().numpy())
+        x_NCHW = store.read(chosen).x.float().numpy()
+        sides.append(np.stack([shown(x_CHW, real) for x_CHW in x_NCHW]))
     return sides[0], sides[1]
+
+
+def shown(x_CHW: np.ndarray, store: Store) -> np.ndarray:
+    """(H, W, 3) where the rows of ``store`` are pictures in colour; else the first channel."""
+    return x_CHW.transpose(1, 2, 0) if store.manifest["extra"].get("colour") else x_CHW[0]
 
 
 def _trial_overlays(run: Evidence, trial: TrialRecord) -> Figure | None:
@@ -114,7 +120,7 @@ def _trial_overlays(run: Evidence, trial: TrialRecord) -> Figure | None:
         [
             Overlay(
                 f"{val.classes[val.labels[row]]}, slice {val.slice_index[row]}",
-                batch.x[place, 0].float().numpy(),
+                shown(batch.x[place].float().numpy(), val),
                 batch.mask[place].numpy() > 0,
                 logits[place, 0].numpy() > 0,
             )
