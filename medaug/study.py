@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medaug.data.layouts import check_source
+from medaug.given import bring_given
 from medaug.intake import look_at_external, look_for_leaks, make_slices
 from medaug.ownership.identity import check_same_data, claim_folder, free_folder
 from medaug.plan.disk import bytes_to_write
@@ -91,16 +92,18 @@ def run_study(
         stack.enter_context(tracker)
         if not (folder / "data.json").exists():  # minutes of reading scans are before us
             sweep.prepare()
+            display.note(sweep.gpus)
         slices, pretrain_slices = make_slices(study, display)
         check_same_data(folder, slices)
         spare = held_back(study, Artifacts(study.storage).open_store(slices))
         look_for_leaks(study, slices, folder, display)
         study = look_at_external(study, slices, folder, display)
+        given = bring_given(study, slices, folder, display)
         sweep.seals.flush()
-        arms = choose_arms(study, slices, pretrain_slices, sweep, display)
+        arms = choose_arms(study, slices, pretrain_slices, sweep, display, given)
         for line in rows_left_out(study, spare):
             display.note(line)
-        plan = plan_study(study, slices, pretrain_slices, arms, spare)
+        plan = plan_study(study, slices, pretrain_slices, arms, spare, given)
         rows = len(Artifacts(study.storage).open_store(slices))
         check_storage(study.storage, bytes_to_write(study, plan.trials(), rows))
         outcomes = run_waves(plan, study, sweep, display)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medaug.experiment import bundle_by
+from medaug.plan.sizes import Given
 from medaug.plan.trials import Plan, plan_study
 from medaug.plan.variants import ArmVariant, expand_arms
 from medaug.spec import StudySpec, TrialConfig
@@ -32,7 +33,12 @@ def run_waves(plan: Plan, study: StudySpec, sweep: Sweep, display: Display) -> l
 
 
 def choose_arms(
-    study: StudySpec, slices: str, pretrain_slices: str | None, sweep: Sweep, display: Display
+    study: StudySpec,
+    slices: str,
+    pretrain_slices: str | None,
+    sweep: Sweep,
+    display: Display,
+    given: Given | None = None,
 ) -> list[ArmVariant]:
     """The arms to run with all seeds and folds: the grid's, the drawn, or what Optuna found.
 
@@ -48,7 +54,9 @@ def choose_arms(
     def evaluate(points: Sequence[Mapping[str, Any]]) -> list[float | None]:
         variants = [expand_arms(study, [point]) for point in points]
         plans = [
-            plan_study(study, slices, pretrain_slices, arms).only(0, axes.seeds[0], searched)
+            plan_study(study, slices, pretrain_slices, arms, given=given).only(
+                0, axes.seeds[0], searched
+            )
             for arms in variants
         ]
         outcomes = run_waves(Plan.joined(plans), study, sweep, display)

@@ -48,6 +48,14 @@ def test_job_plans_trials_that_a_resume_finds_again(name: str) -> None:
     assert keys(plan_of(build_study(stored, ARM_CONFIGS))) == planned
 
 
+@pytest.mark.parametrize("name", [path.stem for path in SPECS])
+def test_a_shipped_job_uses_the_gpus_that_are_there_under_the_same_names(name: str) -> None:
+    study = load(name)
+    assert study.resources.gpus_per_rank == "auto"
+    for gpus in ("0", "1"):
+        assert keys(plan_of(load(name, f"resources.gpus_per_rank={gpus}"))) == keys(plan_of(study))
+
+
 def test_keys_are_the_same_in_another_process() -> None:
     code = (
         "import sys; from pathlib import Path;"

@@ -1,6 +1,6 @@
 """Ways to make a training set: the controls, the cheap generators, the adversarial ones.
 
-Each arm is one file and one line here.
+Each arm is one file and one line here, or in a package of the user's own an entry point.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from medaug.arms.acgan import AcganArm
 from medaug.arms.acgan_image import AcganImageArm
@@ -22,14 +23,19 @@ from medaug.arms.controls import (
 )
 from medaug.arms.dcgan import DcganArm
 from medaug.arms.flow import FlowArm
+from medaug.arms.folder import FolderArm
 from medaug.arms.gaussian import GaussianArm
 from medaug.arms.infogan import InfoganArm
 from medaug.arms.mixup import MixupArm
 from medaug.arms.noise import NoiseArm
 from medaug.arms.smote import SmoteArm
 from medaug.arms.wgan_gp import WganGpArm
+from medaug.errors import UserError
+from medaug.spec.plugins import ARMS as GROUP
+from medaug.spec.plugins import Extended, is_kind
+from medaug.spec.study import ArmSpec
 
-ARMS: Mapping[str, type[Arm]] = {
+_OWN: Mapping[str, type[Arm]] = {
     "none": NoneArm,
     "duplicate": DuplicateArm,
     "class_weights": ClassWeightsArm,
@@ -46,13 +52,27 @@ ARMS: Mapping[str, type[Arm]] = {
     "acgan_image": AcganImageArm,
     "infogan": InfoganArm,
     "dcgan": DcganArm,
+    "folder": FolderArm,
 }
-"""Kind -> arm."""
+
+
+def _arm(kind: str, found: Any) -> type[Arm]:
+    """Of another package."""
+    if not (isinstance(found, type) and issubclass(found, Arm)):
+        raise TypeError("wants a subclass of medaug.arms.Arm")
+    is_kind(kind, found.Config, ArmSpec)
+    return found
+
+
+ARMS: Mapping[str, type[Arm]] = Extended(_OWN, GROUP, _arm)
+"""Kind -> arm, those of installed packages included."""
 
 
 def load_arm(folder: Path) -> GeneratedArm:
     """The fitted arm that :meth:`GeneratedArm.save` wrote to ``folder``, on the CPU."""
     kind = json.loads((folder / "config.json").read_text())["arm"]["kind"]
+    if kind not in ARMS:
+        raise UserError(f"arm '{kind}': no installed package adds it; install the one that did")
     arm = ARMS[kind]
     assert issubclass(arm, GeneratedArm), f"{kind} makes no rows, so it is never saved"
     return arm.load(folder)

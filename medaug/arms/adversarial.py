@@ -60,6 +60,7 @@ class GanArm(FittedArm):
     row j of a class stays a function of the seed, the class and j.
     """
 
+    beside_gaussian = True
     gan: Gan
 
     def fit(self, ctx: ArmContext, resume: Checkpoint | None = None) -> Iterator[Progress]:

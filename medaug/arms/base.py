@@ -49,6 +49,8 @@ class ArmContext:
     encode: Callable[[torch.Tensor], torch.Tensor] | None = None
     """Images (N, C, S, S) to features (N, *shape), where the feature is not the image itself."""
     augment: AugmentSpec = field(default_factory=AugmentSpec)
+    given: Store | None = None
+    """Rows that another tool has made, for an arm that reads such."""
 
     def as_images(self) -> ArmContext:
         """The same with the slices themselves as rows."""
@@ -85,10 +87,14 @@ class Arm(ABC):
     weighting: ClassVar[Weighting | None] = None
     """What the classifier does about classes of unequal size, where the arm says so."""
     needs_images: ClassVar[bool] = False
+    """Whether the context must hold ``images`` and ``encode`` when features are not images."""
     makes_images: ClassVar[bool] = False
     """Whether its networks are made for images: where an encoder makes the features, it is trained
     on images and what it makes is encoded."""
-    """Whether the context must hold ``images`` and ``encode`` when features are not images."""
+    instant: ClassVar[bool] = False
+    """Whether it is fitted in well under a second, so that many are run as one."""
+    reads_given: ClassVar[bool] = False
+    """Whether the context must hold ``given``: its rows come from a file of the user's."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -113,6 +119,8 @@ class ResampleArm(Arm):
 class GeneratedArm(Arm):
     """Makes rows: ``fit`` once, then ``sample``. Row i is the same whatever is drawn besides it."""
 
+    beside_gaussian: ClassVar[bool] = False
+    """Whether its rows are compared with those of a Gaussian: of networks, which cost more."""
     portable: ClassVar[bool] = False
     """Whether a saved arm makes rows (``draw``) where no training data are."""
 
@@ -122,6 +130,12 @@ class GeneratedArm(Arm):
         """Numbers about the last ``sample`` that belong in a trial's scores."""
         self.precision: str | None = None
         """What the last ``fit`` was computed in, where a configuration leaves that open."""
+
+    @property
+    def made_from(self) -> str | None:
+        """What whoever made its rows says these were made from: ``study_train``, ``public: NAME``
+        or ``unknown``. None: the arm was fitted here, which proves it."""
+        return None
 
     def fit(self, ctx: ArmContext, resume: Checkpoint | None = None) -> Iterator[Progress]:
         """Fit to ``ctx.train``, one Progress per epoch (none at all for arms without epochs).

@@ -29,6 +29,7 @@ class DcganArm(FittedArm):
 
     Config = DcganSpec
     config: DcganSpec
+    beside_gaussian = True
     makes_images = True
     gans: list[Gan]
 

@@ -39,6 +39,7 @@ class FlowArm(PcaArm):
 
     Config = FlowSpec
     config: FlowSpec
+    beside_gaussian = True
     field: VelocityMlp
     """Averaged weights, from which rows are made."""
     scale: FeatureScale

@@ -17,12 +17,14 @@ from medaug.train.checkpoint import Checkpoint, Progress
 
 
 class GaussianArm(PcaArm):
-    """Mean and Ledoit-Wolf covariance (2004) of each class in principal component space.
+    """Mean and Ledoit-Wolf covariance (2004) of each class in principal component space, of
+    features or, where the study has none, of pixels.
 
     Hard to beat with few patients: it has no mode to lose and shrinks what it cannot estimate.
     """
 
     Config = GaussianSpec
+    instant = True
     config: GaussianSpec
     mean: Tensor
     """(K, k) class means of the scores."""
@@ -34,14 +36,20 @@ class GaussianArm(PcaArm):
 
         codes = self.enter(ctx)
         x = codes.x.double().cpu().numpy()
-        models = []
-        for label, name in enumerate(codes.classes):
-            members = x[codes.labels == label]
-            if len(members) < 2:
-                raise UserError(f"gaussian: class {name} has one training row; it needs two")
-            models.append(LedoitWolf().fit(members))
-        factor = np.stack([_root(model.covariance_) for model in models])
-        mean = np.stack([model.location_ for model in models])
+        classes = [x[codes.labels == label] for label in range(self.n_classes)]
+        mean = np.stack([members.mean(axis=0) for members in classes])
+        if self.config.covariance == "pooled":
+            about = np.concatenate([own - m for own, m in zip(classes, mean, strict=True)])
+            shared = _root(LedoitWolf(assume_centered=True).fit(about).covariance_)
+            factor = np.stack([shared] * self.n_classes)
+        else:
+            for name, members in zip(codes.classes, classes, strict=True):
+                if len(members) < 2:
+                    raise UserError(
+                        f"gaussian: class {name} has one training row; it needs two, or "
+                        "covariance: pooled"
+                    )
+            factor = np.stack([_root(LedoitWolf().fit(own).covariance_) for own in classes])
         self.mean, self.factor = (
             torch.from_numpy(a).float().to(codes.x.device) for a in (mean, factor)
         )

@@ -18,6 +18,7 @@ class MixupArm(GeneratedArm):
     """
 
     Config = MixupSpec
+    instant = True
     config: MixupSpec
 
     def sample(self, ctx: ArmContext, n: int) -> Rows:

@@ -18,6 +18,7 @@ class NoiseArm(GeneratedArm):
     """
 
     Config = NoiseSpec
+    instant = True
     config: NoiseSpec
 
     def sample(self, ctx: ArmContext, n: int) -> Rows:

@@ -21,6 +21,7 @@ class SmoteArm(GeneratedArm):
     """
 
     Config = SmoteSpec
+    instant = True
     config: SmoteSpec
 
     def sample(self, ctx: ArmContext, n: int) -> Rows:

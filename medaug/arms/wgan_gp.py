@@ -26,6 +26,7 @@ class WganGpArm(PcaArm):
 
     Config = WganGpSpec
     config: WganGpSpec
+    beside_gaussian = True
     gan: Gan
 
     def fit(self, ctx: ArmContext, resume: Checkpoint | None = None) -> Iterator[Progress]:

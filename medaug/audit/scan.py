@@ -52,7 +52,7 @@ def scan(slices: Store) -> Leakage:
     """Exact and near copies between different patients."""
     chosen = slices.select(_rows_to_compare(slices))
     ids = [str(row) for row in range(len(chosen))]
-    pairs = find_duplicates(_SmallImages(chosen), ids, patients=chosen.patients.tolist())
+    pairs = find_duplicates(SmallImages(chosen), ids, patients=chosen.patients.tolist())
     images = [
         Image(patient, index)
         for patient, index in zip(
@@ -78,7 +78,7 @@ def copies_between(ours: Store, theirs: Store) -> list[tuple[Image, Image]]:
     """Exact and near copies that two stores of equally large slices have in common: the image of
     ``ours`` and that of ``theirs``. Within either nothing is looked for."""
     stores = [store.select(_rows_to_compare(store)) for store in (ours, theirs)]
-    images = _Joined([_SmallImages(store) for store in stores])
+    images = Joined([SmallImages(store) for store in stores])
     owners = [side for side, store in zip("ab", stores, strict=True) for _ in range(len(store))]
     named = [
         Image(patient, index)
@@ -125,7 +125,7 @@ def of_images(slices: Store) -> bool:
     return extra.get("data", {}).get("layout") in _IMAGES_OF_0_1
 
 
-class _SmallImages(Sequence[np.ndarray]):
+class SmallImages(Sequence[np.ndarray]):
     """The mean of each row's channels, (S, S) float32, S at most :data:`SIDE`; read on demand."""
 
     def __init__(self, store: Store) -> None:
@@ -151,7 +151,7 @@ class _SmallImages(Sequence[np.ndarray]):
         return block[0]
 
 
-class _Joined(Sequence[np.ndarray]):
+class Joined(Sequence[np.ndarray]):
     """The images of several stores, one after the other."""
 
     def __init__(self, parts: Sequence[Sequence[np.ndarray]]) -> None:

@@ -27,6 +27,7 @@ from medaug.bench.result import Figure, Options, Result
 from medaug.bench.steps_gan import Ours, acgan_pair, random_rows
 from medaug.bench.workbench import Bench
 from medaug.train import resident
+from medaug.train.device import compute
 from medaug.train.world import init_group
 
 Facts = dict[str, Any]
@@ -120,12 +121,11 @@ def graph(bench: Bench) -> Facts:
 
 
 def repeatable(bench: Bench) -> Facts:
-    """Largest difference of a weight between two trainings of one seed."""
+    """Largest difference of a weight between two trainings of one seed, and what a step takes."""
     found: Facts = {}
-    before = torch.backends.cudnn.allow_tf32
     try:
-        for tf32 in (True, False):
-            torch.backends.cudnn.allow_tf32 = tf32
+        for deterministic in (False, True):
+            compute(deterministic=deterministic)
             runs = []
             for _ in range(2):
                 gan = _gan(bench, preset="as_published", precision="fp32")
@@ -134,10 +134,13 @@ def repeatable(bench: Bench) -> Facts:
                 runs.append([weight.clone().cpu() for weight in gan.weights()])
             pairs = list(zip(*runs, strict=True))
             largest = max(float((a - b).abs().max()) for a, b in pairs)
-            found[f"tf32 {tf32}"] = {"bitwise": all(torch.equal(a, b) for a, b in pairs),
-                                     "largest": largest}  # fmt: skip
+            found[f"deterministic {deterministic}"] = {
+                "bitwise": all(torch.equal(a, b) for a, b in pairs),
+                "largest": largest,
+                "step": _measured(bench, gan),
+            }
     finally:
-        torch.backends.cudnn.allow_tf32 = before
+        compute(deterministic=False)
     return found
 
 

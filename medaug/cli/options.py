@@ -128,6 +128,6 @@ def _arm_types() -> Mapping[str, type[ArmSpec]]:
 
 def _choices() -> Mapping[str, Collection[str]]:
     from medaug.data.layouts import LAYOUTS
-    from medaug.spec.classifier import LINEAR, NETWORKS
+    from medaug.spec.classifier import CLASSIFIER_KINDS
 
-    return {"data.layout": LAYOUTS, "classifier.kind": [*LINEAR, *NETWORKS]}
+    return {"data.layout": LAYOUTS, "classifier.kind": CLASSIFIER_KINDS}

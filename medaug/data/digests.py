@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from medaug.data.files import BadFile, open_regular
-from medaug.storage.files import write_whole
+from medaug.storage.files import private_folder, write_whole
 
 FILE = "digests"
 _THREADS = 8
@@ -56,7 +56,7 @@ class Digests:
         if self._file is None or not self._new:
             return
         known = {**Digests(self._file)._known, **self._known}
-        self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_folder(self._file.parent)
         write_whole(self._file, "".join(f"{k} {d}\n" for k, d in known.items()).encode())
         self._new = 0
 

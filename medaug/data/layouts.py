@@ -15,19 +15,22 @@ from medaug.data.cohort import Cohort, Reject, Scan, absent, folder_of
 from medaug.data.copies import one_person
 from medaug.data.digests import Digests
 from medaug.data.files import BadFile, check_name
-from medaug.data.importers import IMPORTERS, Found, Options, import_folder
+from medaug.data.importers import OWN, Found, Options, import_folder
 from medaug.data.importers.base import count_reasons
 from medaug.data.importers.tree import HIDDEN
 from medaug.data.privacy import pseudonym
 from medaug.data.table import POOL, PUBLISHED, STUDY, TABLE, Row, ScanTable, check_rows
 from medaug.errors import UserError
 from medaug.spec.data import DataSpec
+from medaug.spec.plugins import IMPORTERS as GROUP
+from medaug.spec.plugins import Names
+from medaug.storage.files import private_folder
 
 Progress = Callable[[int, int, str], None]
 """(done, total, what): called after each unit of work."""
 
 PHANTOM = "phantom"
-LAYOUTS = (*IMPORTERS, PHANTOM)
+LAYOUTS = Names((*OWN, PHANTOM), GROUP)
 """What ``data.layout`` may be."""
 _WITH_CHANNELS = ("brats", "nnunet")
 
@@ -304,7 +307,7 @@ def _cache() -> Path:
     """Where generated cohorts live; the temporary folder when there is no writable home."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "medaug"
     try:
-        cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_folder(cache)
     except OSError:
         cache = Path(tempfile.gettempdir(), f"medaug-{os.getuid()}")
         cache.mkdir(exist_ok=True, mode=0o700)

@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from medaug.errors import EnvironmentFault, UserError
+from medaug.storage.files import private_folder
 
 KEY_ENV = "MEDAUG_SITE_KEY_FILE"
 KEY_BYTES = 32
@@ -115,7 +116,7 @@ def site_key(path: Path) -> bytes:
 
 def _make(path: Path) -> None:
     """Publish a new key under its name only when complete; of two makers, the first one wins."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    private_folder(path.parent)
     private = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
     fd = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:

@@ -17,7 +17,7 @@ from medaug.data.privacy import Pseudonymiser
 from medaug.data.splits import patient_labels
 from medaug.errors import UserError
 from medaug.spec.data import DataSpec
-from medaug.storage.files import write_whole
+from medaug.storage.files import private_folder, write_whole
 
 REJECTS = "rejects.jsonl"
 _NAMES_NOBODY = re.compile(r"_[A-Za-z0-9]{1,8}\.(nii|hdr)(\.gz)?")
@@ -127,7 +127,7 @@ class Tally:
             about = {"store": store.name, "shown_as": shown, "reason": reject.reason}
             lines.append(json.dumps(about | raw))
         if lines != before:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            private_folder(path.parent)
             write_whole(path, "".join(f"{line}\n" for line in lines).encode())
 
 

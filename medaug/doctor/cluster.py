@@ -8,6 +8,8 @@ from importlib import metadata
 from medaug.doctor.finding import Finding, Place, failed, passed, warned
 from medaug.doctor.limits import clock_skew, free_disk, open_files, shared_memory
 from medaug.errors import EnvironmentFault
+from medaug.spec import ResourceSpec
+from medaug.sweep.cluster.gpus import settled
 from medaug.sweep.cluster.nodes import Node, ask_nodes
 
 ANSWER_S = 60.0
@@ -26,8 +28,18 @@ def examine(place: Place) -> Iterator[Finding]:
     yield passed(
         "cluster", f"{name}: {len(nodes)} node{'s' * (len(nodes) != 1)}, {cpus:g} CPU, {gpus:g} GPU"
     )
+    yield idle_gpus(nodes, gpus)
     for node in nodes:
         yield from judge(node)
+
+
+def idle_gpus(nodes: list[Node], gpus: float) -> Finding:
+    """What a study gets that says nothing of GPUs."""
+    seen = [node.answer.gpus for node in nodes if node.resources.get("GPU") and node.answer]
+    _, line = settled(ResourceSpec(), gpus, usable=any(seen))
+    if gpus and not any(seen):
+        return warned("cluster gpus", line, "install torch's CUDA build on the nodes")
+    return passed("cluster gpus", line)
 
 
 def judge(node: Node) -> Iterator[Finding]:

@@ -1,12 +1,14 @@
 """Ways to make an image a vector: a frozen network from elsewhere, or principal components.
 
-Each encoder is one file and one line here. ``none`` (the image itself) and ``unet`` (study A's
-chain of ``segmenter`` and ``features``) need no encoder, so they are not among them.
+Each encoder is one file and one line here, or in a package of the user's own an entry point.
+``none`` (the image itself) and ``unet`` (study A's chain of ``segmenter`` and ``features``) need no
+encoder, so they are not among them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from medaug.encoders.base import Encoder, unsealed
 from medaug.encoders.efficientnet import EfficientNetLite0Encoder
@@ -15,20 +17,32 @@ from medaug.encoders.pixels_pca import PixelsPcaEncoder
 from medaug.encoders.transformers import TransformersEncoder
 from medaug.encoders.weights import WeightsEncoder
 from medaug.spec.encoder import ImageEncoderSpec
+from medaug.spec.plugins import ENCODERS as GROUP
+from medaug.spec.plugins import Extended, is_kind
 
-ENCODERS: Mapping[str, type[Encoder]] = {
+_OWN: Mapping[str, type[Encoder]] = {
     "efficientnet_lite0": EfficientNetLite0Encoder,
     "pixels_pca": PixelsPcaEncoder,
     "weights": WeightsEncoder,
     "transformers": TransformersEncoder,
 }
-"""Kind -> encoder."""
+
+
+def _encoder(kind: str, found: Any) -> type[Encoder]:
+    """Of another package."""
+    if not (isinstance(found, type) and issubclass(found, Encoder)):
+        raise TypeError("wants a subclass of medaug.encoders.Encoder")
+    is_kind(kind, found.Config, ImageEncoderSpec)
+    return found
+
+
+ENCODERS: Mapping[str, type[Encoder]] = Extended(_OWN, GROUP, _encoder)
+"""Kind -> encoder, those of installed packages included."""
 
 
 def encoder_of(spec: ImageEncoderSpec) -> Encoder:
     """The encoder of a configuration, not opened yet."""
-    kind: str = spec.kind  # type: ignore[attr-defined]
-    return ENCODERS[kind](spec)
+    return ENCODERS[spec.kind](spec)
 
 
 __all__ = ["ENCODERS", "Encoder", "encode_store", "encoder_of", "unsealed"]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from medaug.encoders.base import BLOCK, Encoder, unsealed
@@ -25,6 +26,7 @@ def encode_store(
     fold: int | None = None,
     rows: Store | None = None,
     shard_bytes: int = SHARD_BYTES,
+    change: Callable[[torch.Tensor, np.ndarray], torch.Tensor] | None = None,
 ) -> Iterator[Progress]:
     """Open ``encoder`` for ``slices`` and write a row for each, but not of sealed test patients;
     or for each of ``rows`` instead, to which nothing is fitted.
@@ -32,6 +34,7 @@ def encode_store(
     Rows are float32 (D, 1, 1): D channels of one place, so whatever takes a U-Net's block takes
     them. Columns, splits, resuming and ranks are as in :func:`medaug.train.extract.write_features`.
     ``provenance`` is the stage's; whose data the encoder has seen, and its name, are put in here.
+    ``change`` transforms images (N, C, S, S) of the given rows before they are encoded.
     The manifest's ``extra["encoder"]`` holds the configuration, the intensity that was chosen, the
     lineage, and whether it is fitted.
 
@@ -69,4 +72,5 @@ def encode_store(
         provenance=seen,
         extra={"encoder": about},
         shard_bytes=shard_bytes,
+        change=change,
     )

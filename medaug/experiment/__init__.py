@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from medaug.arms import ARMS
 from medaug.errors import UserError
 from medaug.experiment.classify import classify
 from medaug.experiment.extract import extract
@@ -90,6 +91,8 @@ def is_solved(config: TrialConfig) -> TypeGuard[ClassifyTrial]:
 def bundle_by(config: TrialConfig) -> Hashable | None:
     """Trials for which it gives the same are best run next to each other: they share rows. None:
     it is run by itself."""
+    if isinstance(config, GenerateTrial) and ARMS[config.maker.kind].instant:
+        return config.features, config.fold
     if not is_solved(config):
         return None
     spec = config.classifier

@@ -1,13 +1,19 @@
-"""Stage ``extract``: slices and a U-Net, or an encoder, -> features."""
+"""Stage ``extract``: slices or their views, and a U-Net or an encoder -> features."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import numpy as np
+import torch
+
+from medaug.arms.classical import ClassicalArm
 from medaug.encoders import encode_store, encoder_of, unsealed
 from medaug.experiment.names import output_name
+from medaug.experiment.rows import arm_of
 from medaug.experiment.segment import feature_spec, load_unet
 from medaug.spec import ExtractTrial
 from medaug.storage.artifacts import Artifacts
@@ -61,6 +67,7 @@ def features_of(
             provenance=provenance,
             fold=config.fold if encoder.fitted else None,
             rows=rows,
+            change=_view(config),
         )
         return
     assert config.unet is not None
@@ -75,3 +82,12 @@ def features_of(
         world,
         provenance=replace(provenance, fitted_on=tuple(about["fitted_on"])),
     )
+
+
+def _view(config: ExtractTrial) -> Callable[[torch.Tensor, np.ndarray], torch.Tensor] | None:
+    """What is done to the images first, if anything is."""
+    if config.maker is None:
+        return None
+    arm = arm_of(config.maker)
+    assert isinstance(arm, ClassicalArm)
+    return partial(arm.view, number=config.view)

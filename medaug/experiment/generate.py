@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,24 +15,17 @@ import torch
 from medaug.arms import ArmContext, GeneratedArm
 from medaug.arms.adversarial import GanArm
 from medaug.arms.base import Rows
+from medaug.audit.given import of_pictures
 from medaug.errors import UserError
 from medaug.experiment.names import generator_name, output_name
+from medaug.experiment.quality import collapse, extractor_of, quality_of, refuse_copies
 from medaug.experiment.rows import arm_context, arm_of
-from medaug.metrics.extractor import IMAGE_EXTRACTOR, image_features
-from medaug.metrics.generative import gap_gmp
-from medaug.metrics.quality import quality_report
 from medaug.spec import GenerateTrial
 from medaug.storage.artifacts import Artifacts
 from medaug.storage.results import GenerateResult, TrialResult
 from medaug.store import Provenance, Store, StoreWriter
 from medaug.train.checkpoint import Checkpoint, Progress
 from medaug.train.world import World
-
-QUALITY_ROWS = 2000
-"""At most so many generated rows are compared with real ones: enough for every measure."""
-FEWEST_QUALITY_ROWS = 16
-LEAST_DIVERSITY = 0.3
-"""Within-class spread of generated rows over that of real ones."""
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +88,12 @@ class _Work:
         images = self.arm.makes_images and self.config.encoder is not None
         return self.context.as_images() if images else self.context
 
+    @property
+    def fitted_on(self) -> list[str]:
+        """The patients that the arm has seen, as far as anybody knows."""
+        seen = self.arm.made_from in (None, "study_train")
+        return sorted(set(self.context.train.units.tolist())) if seen else []
+
     def rows(self) -> Rows:
         """What the arm makes, as rows of the store."""
         for x, label in self.arm.sample(self.own, self.config.n):
@@ -120,7 +118,9 @@ class _Work:
         _write_rows(self)
         rows = self.artifacts.open_store(output_name(self.config))
         synthetic = self.arm.synthetic
-        scores = _quality(rows, self.context) if synthetic else {}
+        scores = quality_of(rows, self.context, floor=self.arm.beside_gaussian) if synthetic else {}
+        if self.context.given is not None and not of_pictures(self.context.given):
+            refuse_copies(rows, self.config, self.context, self.features)
         if collapsed := collapse(scores):
             log.warning("%s: its rows have collapsed: %s", self.config.title, collapsed)
         result = GenerateResult(
@@ -142,7 +142,7 @@ def _write_rows(work: _Work) -> None:
         "arm": arm.config.canonical(),
         "classes": list(features.classes),
         "shape": list(work.own.train.schema.shape),
-        "fitted_on": sorted(set(work.context.train.units.tolist())),
+        "fitted_on": work.fitted_on,
         "parents": list(config.inputs),
     }
 
@@ -167,7 +167,7 @@ def _write_rows(work: _Work) -> None:
         provenance=provenance,
         classes=features.classes,
         splits=features.splits,
-        extra={"remarks": {}},
+        extra={"remarks": {}, **({"made_from": arm.made_from} if arm.made_from else {})},
     ) as writer:
         written, skip = 0, writer.rows_done
         for x, label in work.rows():
@@ -184,51 +184,3 @@ def _write_rows(work: _Work) -> None:
                 )
         writer.extra["remarks"] = arm.remarks
     artifacts.share_store(output_name(config))
-
-
-def _quality(rows: Store, context: ArmContext) -> dict[str, float]:
-    """Measures of the generated rows against the training rows and the validation patients', and
-    how many rows they were taken on."""
-    fake = rows.select(np.arange(min(len(rows), QUALITY_ROWS)))
-    if len(fake) < FEWEST_QUALITY_ROWS:  # a filter that lets nothing pass says enough itself
-        return {}
-    sides = (context.train, context.val, fake)
-    # Published protocols hold out rows that were trained on: at distance 0 from themselves.
-    with np.errstate(divide="ignore"):
-        report = quality_report(
-            *map(_pooled, sides),
-            train_label=context.train.labels,
-            heldout_label=context.val.labels,
-            fake_label=fake.labels,
-            train_patients=context.train.patients,
-            heldout_patients=context.val.patients,
-            seed=context.seed,
-        )
-    names = ("rows_train", "rows_heldout", "rows_fake")
-    report |= {name: float(len(side)) for name, side in zip(names, sides, strict=True)}
-    return {name: value for name, value in report.items() if math.isfinite(value)}
-
-
-def extractor_of(rows: Store) -> tuple[str, Callable[[torch.Tensor], np.ndarray]]:
-    """What measures of quality are taken on, by name: a U-Net's features are pooled, images go
-    through a fixed network."""
-    if rows.provenance.encoder is None:
-        return IMAGE_EXTRACTOR, image_features
-    return "gap+gmp", gap_gmp
-
-
-def collapse(scores: Mapping[str, float]) -> str | None:
-    """Why rows with these ``scores`` have collapsed; None where they have not."""
-    recall, diversity = scores.get("recall"), scores.get("diversity")
-    if diversity is not None and diversity < LEAST_DIVERSITY:
-        return f"diversity {diversity:.2f}, below {LEAST_DIVERSITY} of the real rows'"
-    if recall == 0:
-        return f"recall 0 (real rows of other patients: {scores.get('recall_null', 0):.2f})"
-    return None
-
-
-def _pooled(store: Store) -> np.ndarray:
-    """(n, d) float32, streamed."""
-    extract = extractor_of(store)[1]
-    batches = store.batches(World.single(), 64, seed=0, epoch=0, shuffle=False, drop_last=False)
-    return np.concatenate([extract(batch.x.float()) for batch in batches])

@@ -10,6 +10,10 @@ from medaug.store import Store
 
 PROVEN = "proven"
 VIOLATED = "violated as published"
+DECLARED = "declared"
+"""Rows that another tool has made, and what it was trained on is said, not seen."""
+UNKNOWN = "unknown"
+"""The same, and nobody says it."""
 
 
 def choosing_rows(features: Store, fold: int) -> Store:
@@ -51,10 +55,15 @@ def exposure_of(features: Store, fold: int, trained: Store, added: Store | None)
     )
 
 
-def lineage_of(exposure: Exposure) -> str:
-    """:data:`PROVEN`, unless a scored patient was trained on or seen by the generator."""
-    leaks = exposure.trained_on.patients + exposure.seen_by_generator.patients
-    return VIOLATED if leaks else PROVEN
+def lineage_of(exposure: Exposure, added: Store | None = None) -> str:
+    """:data:`PROVEN`, unless a scored patient was trained on or seen by the generator of the
+    ``added`` rows, or that was not trained here."""
+    if exposure.trained_on.patients + exposure.seen_by_generator.patients:
+        return VIOLATED
+    made_from = None if added is None else added.manifest["extra"].get("made_from")
+    if made_from is None:
+        return PROVEN
+    return UNKNOWN if made_from == UNKNOWN else DECLARED
 
 
 def _seen(features: Store, scored: Store, units: np.ndarray) -> Seen:

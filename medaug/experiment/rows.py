@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from medaug.arms import ARMS, ArmContext, ResampleArm
+from medaug.arms.classical import ClassicalArm
 from medaug.encoders import encoder_of
 from medaug.errors import MedaugError, UserError
 from medaug.experiment.lineage import choosing_rows, prove_lineage
@@ -37,14 +38,34 @@ def added_rows(
         arm = arm_of(config.maker)
         if arm.adds_held_back:
             return _held_back(config, features, n)
+        if config.views:
+            views = Store.concat(*_views(config, features, artifacts))
+            return views.select(view_rows(arm, context, n, len(config.views)))
         assert isinstance(arm, ResampleArm)
         return context.train.select(arm.rows(context, n))
     rows = artifacts.open_store(config.rows)
     if len(rows) < n:
-        raise TooFewRows(f"{n} rows wanted, but the generator's filter let only {len(rows)} pass")
+        raise TooFewRows(f"{n} rows wanted, but only {len(rows)} were made")
     if config.protocol == "honest":
         prove_lineage(rows, features, config.fold)
     return rows.select(np.arange(n))
+
+
+def _views(config: ClassifyTrial, features: Store, artifacts: Artifacts) -> list[Store]:
+    """The trial's training rows in each view."""
+    views = [artifacts.open_store(name).split("train", config.fold) for name in config.views]
+    if config.train_rows is None:
+        return views
+    train = features.split("train", config.fold)
+    chosen = first_rows(train, config.train_rows, config.fold, config.draw)
+    return [view.select(np.flatnonzero(chosen)) for view in views]
+
+
+def view_rows(arm: ClassicalArm, context: ArmContext, n: int, n_views: int) -> np.ndarray:
+    """Which of the training rows' views (all rows of the first, of the second, …) are added:
+    (n,) int64. Views repeat when each has been used."""
+    rows, rounds = arm.choose(context, n)
+    return rounds % n_views * len(context.train) + rows
 
 
 def _held_back(config: ClassifyTrial, features: Store, n: int) -> Store:
@@ -72,9 +93,11 @@ def arm_context(
         seed=config.seed,
         world=world,
     )
-    return (
-        context if isinstance(config, ClassifyTrial) else _with_images(context, config, artifacts)
-    )
+    if isinstance(config, ClassifyTrial):
+        return context
+    if config.given is not None:
+        context = replace(context, given=artifacts.open_store(config.given))
+    return _with_images(context, config, artifacts)
 
 
 def training_rows(config: GenerateTrial | ClassifyTrial, features: Store) -> Store:

@@ -7,14 +7,14 @@ held-out rows - is made once for all of them.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
 from medaug.arms import ArmContext, ResampleArm
 from medaug.experiment.lineage import choosing_rows, exposure_of, lineage_of, prove_lineage
-from medaug.experiment.rows import TooFewRows, arm_of, first_rows, held_back_rows
+from medaug.experiment.rows import TooFewRows, arm_of, first_rows, held_back_rows, view_rows
 from medaug.experiment.scores import scores_of
 from medaug.spec import ClassifyTrial, LinearSpec
 from medaug.storage.artifacts import Artifacts
@@ -60,6 +60,8 @@ class _Fold:
     features: Store
     fold: int
     pool: Pool
+    views: dict[tuple[str, ...], FlatRows] = field(default_factory=dict)
+    """Its training rows transformed, by the names of the stores."""
 
     @cached_property
     def train(self) -> Store:
@@ -112,7 +114,7 @@ class _Desk:
         self._fold: _Fold
         self._sets: dict[Hashable, _TrainingSet] = {}
         self._prepared: dict[Hashable, Prepared] = {}
-        self._fits: dict[Hashable, tuple[Exposure, int, int]] = {}
+        self._fits: dict[Hashable, tuple[Exposure, str, int, int]] = {}
         self._made_key: Hashable = None
         self._made: tuple[Store, FlatRows]
 
@@ -120,7 +122,7 @@ class _Desk:
         fold, real = self._rows_for(config)
         found = self.classifier(config)
         probability = found.probability(fold.flat_held_out.x).astype(float)
-        exposure, train_rows, train_patients = self._fitted_to(config, fold, real)
+        exposure, lineage, train_rows, train_patients = self._fitted_to(config, fold, real)
         return ClassifyResult(
             scores=scores_of(
                 fold.held_out.labels, probability, found.threshold, fold.held_out.classes
@@ -133,7 +135,7 @@ class _Desk:
             train_rows=train_rows,
             train_patients=train_patients,
             split=fold.features.manifest["splits"]["hash"],
-            lineage=lineage_of(exposure),
+            lineage=lineage,
             exposure=exposure,
         )
 
@@ -182,8 +184,12 @@ class _Desk:
             if len(rest) < n:
                 raise TooFewRows(f"{n} more real rows wanted, but only {len(rest)} are held back")
             return _part(fold.flat_train, rest[:n])
-        assert isinstance(arm, ResampleArm)
         context = ArmContext(real.store, fold.choosing, config.seed, self._world)
+        if config.views:
+            rows = view_rows(arm, context, n, len(config.views))
+            view, row = np.divmod(rows, len(real.rows))
+            return _part(self._views(config, fold), view * len(fold.train) + real.rows[row])
+        assert isinstance(arm, ResampleArm)
         return _part(real.flat, arm.rows(context, n))
 
     def _made_rows(self, config: ClassifyTrial, fold: _Fold) -> tuple[Store, FlatRows]:
@@ -196,16 +202,25 @@ class _Desk:
             self._made_key, self._made = key, (store, FlatRows.of(store, fold.pool))
         return self._made
 
+    def _views(self, config: ClassifyTrial, fold: _Fold) -> FlatRows:
+        """All training rows of the fold, view after view."""
+        if config.views not in fold.views:
+            stores = (self._artifacts.open_store(name) for name in config.views)
+            views = Store.concat(*(store.split("train", fold.fold) for store in stores))
+            fold.views[config.views] = FlatRows.of(views, fold.pool)
+        return fold.views[config.views]
+
     def _fitted_to(
         self, config: ClassifyTrial, fold: _Fold, real: _TrainingSet
-    ) -> tuple[Exposure, int, int]:
-        """Exposure, and how many real rows of how many patients the classifier is fitted to."""
+    ) -> tuple[Exposure, str, int, int]:
+        """Exposure and lineage, and how many real rows of how many patients it is fitted to."""
         key = (config.train_rows, config.draw, config.rows, config.real_rows, _refits(config))
         if key not in self._fits:
             added = self._made_rows(config, fold)[0] if config.rows and config.n_synthetic else None
             trained = _trained(config, fold, real)
             exposure = exposure_of(fold.features, fold.fold, trained, added)
-            self._fits[key] = exposure, len(trained), len(np.unique(trained.patients))
+            lineage = lineage_of(exposure, added)
+            self._fits[key] = exposure, lineage, len(trained), len(np.unique(trained.patients))
         return self._fits[key]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from medaug.experiment.solve import solved
 from medaug.spec import ClassifyTrial, ExtractTrial, LinearSpec, TrialConfig
 from medaug.storage.artifacts import Artifacts
 from medaug.storage.results import ClassifyResult, TrialResult
+from medaug.storage.temporary import temporary_folder
 from medaug.storage.trial_folder import TrialFolder
 from medaug.store import Store
 from medaug.train.checkpoint import Checkpoint, Ledger
@@ -119,8 +119,8 @@ def _rows_of(trial: Trained, world: World, other: Store | None) -> Iterator[Stor
     if other is not None:
         _check_alike(slices, other)
     rows = slices.split("test") if other is None else other
-    with tempfile.TemporaryDirectory(prefix=".unsealing-", dir=artifacts.storage) as private:
-        out = Path(private) / "features-test"
+    with temporary_folder(".unsealing-", artifacts.storage) as private:
+        out = private / "features-test"
         for _ in features_of(extract, slices, out, world, artifacts, rows=rows):
             pass
         yield Store.open(out)

@@ -12,6 +12,8 @@ from medaug.metrics.variance import Components
 from medaug.seeding import numpy_generator
 
 SIMULATED = 20_000
+DRAWS = (3, 4, 6)
+"""Each draw costs as much as the first."""
 
 
 def smallest_visible_gain(
@@ -58,6 +60,24 @@ def smallest_visible_gain(
     tail = float(np.mean(own[:, 0] - theirs[:, 0] > largest)) if rows > 1 else 1 - level
     shortfall = np.quantile(theirs.max(axis=1) - own[:, 0], power)
     return sizes.reach(max(tail, 1 / SIMULATED)) + float(shortfall) * math.sqrt(sizes.variance())
+
+
+def draws_that_pay(
+    patients: Sequence[int], *, n_seeds: int, rows: int, controls: int
+) -> tuple[int, float]:
+    """How many draws of a small training set to take, and the smallest gain that is then seen.
+
+    The fewest of :data:`DRAWS` with a smallest visible gain at most a tenth above that of the most.
+    ``patients``: those that are scored, by class; nothing has been measured yet.
+    """
+    gains = [
+        smallest_visible_gain(
+            assumed_components(patients, n_seeds=n_seeds, n_draws=n), rows=rows, controls=controls
+        )
+        for n in DRAWS
+    ]
+    best = next(i for i, gain in enumerate(gains) if gain <= 1.1 * gains[-1])
+    return DRAWS[best], gains[best]
 
 
 def assumed_components(

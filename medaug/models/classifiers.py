@@ -7,15 +7,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from medaug.models.layers import KERAS_EPS, KERAS_MOMENTUM, init_keras
 from medaug.models.resnet import ResNet
+from medaug.spec.plugins import CLASSIFIERS as GROUP
+from medaug.spec.plugins import Extended
 
 Shape = tuple[int, ...]
+Builder = Callable[[Shape, int, float], nn.Module]
+"""Of the shape of a row, the number of outputs and the dropout rate."""
 
 HIDDEN = 128
 
@@ -140,7 +145,7 @@ def mlp(shape: Shape, n_out: int = 2, dropout: float = 0.5) -> nn.Sequential:
     )
 
 
-CLASSIFIERS: dict[str, Callable[[Shape, int, float], nn.Module]] = {
+_OWN: Mapping[str, Builder] = {
     "feature_cnn": feature_cnn,
     "linear": linear,
     "resnet50": resnet50,
@@ -148,6 +153,18 @@ CLASSIFIERS: dict[str, Callable[[Shape, int, float], nn.Module]] = {
     "separable_cnn": separable_cnn,
     "mlp": mlp,
 }
+
+
+def _builder(kind: str, found: Any) -> Builder:
+    """Of another package."""
+    if not callable(found):
+        raise TypeError("wants a function of shape, n_out and dropout")
+    build: Builder = found
+    return build
+
+
+CLASSIFIERS: Mapping[str, Builder] = Extended(_OWN, GROUP, _builder)
+"""Kind -> function that builds it, those of installed packages included."""
 
 
 def _two_convolutions(channels_in: int, channels_out: int) -> list[nn.Module]:

@@ -9,6 +9,7 @@ from typing import Any
 from medaug.errors import IntegrityError, UserError
 from medaug.spec import StudySpec, build_study, signature
 from medaug.spec.arms import ARM_CONFIGS
+from medaug.storage.files import private_folder
 from medaug.storage.run_folder import refresh_names, study_data
 from medaug.storage.trial_folder import read_json, write_json
 
@@ -33,7 +34,7 @@ def free_folder(study: StudySpec) -> Path:
 def claim_folder(study: StudySpec) -> Path:
     """Write ``study`` into its :func:`free_folder`."""
     folder = free_folder(study)
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    private_folder(folder)
     write_json(folder / "study.json", study.canonical())
     return folder
 

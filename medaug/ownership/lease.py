@@ -26,6 +26,7 @@ import psutil
 from medaug.errors import IntegrityError, UserError
 from medaug.storage import storage_at
 from medaug.storage.faults import storage_faults
+from medaug.storage.files import private_folder
 
 STALE_S = 90.0
 RENEW_S = 15.0
@@ -102,7 +103,7 @@ class Lease:
             EnvironmentFault: the experiment's folder cannot be written.
         """
         with storage_faults(self._experiment):
-            self._experiment.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private_folder(self._experiment)
             self._number = self._take(self._newest())
             for number in self._slots.numbers():
                 if number < self._number:

@@ -15,6 +15,9 @@ Size = tuple[int | None, int]
 HeldBack = Mapping[int, int]
 """Real training rows -> the fewest that are left over, over folds and draws."""
 
+Given = Mapping[tuple[str, int, int, Size], str]
+"""Signature of an arm, fold, seed and size -> the store of what another tool has made for it."""
+
 
 def sizes_of(study: StudySpec) -> list[Size]:
     """Every size in every draw; there is one draw of all rows."""

@@ -18,8 +18,8 @@ from medaug.encoders import encoder_of
 from medaug.errors import UserError
 from medaug.experiment import output_name
 from medaug.models.unet import tap_shape
-from medaug.plan.linear import encode_trials, linear_encoders, linear_rows
-from medaug.plan.sizes import HeldBack, Size, sizes_of
+from medaug.plan.encoded import encode_trials, linear_encoders, linear_rows, view_trials
+from medaug.plan.sizes import Given, HeldBack, Size, sizes_of
 from medaug.plan.variants import (
     ArmVariant,
     Judge,
@@ -102,6 +102,7 @@ def plan_study(
     pretrain_slices: str | None = None,
     arms: Sequence[ArmVariant] | None = None,
     held_back: HeldBack | None = None,
+    given: Given | None = None,
 ) -> Plan:
     """All trials of ``study`` on the slice store named ``slices``.
 
@@ -110,6 +111,8 @@ def plan_study(
         arms: replace the grid's variants (what a search has chosen); controls join them.
         held_back: what :func:`medaug.plan.sizes.held_back` gave; without it the positive control
             is planned as if there were always real rows left over.
+        given: what :func:`medaug.given.bring_given` gave; without it the arms that read rows of
+            the user's are planned with stores that there are not.
 
     Raises:
         UserError: the plan holds no trial or more than ``sweep.max_trials``, an arm cannot make
@@ -132,15 +135,18 @@ def plan_study(
     beside = {
         name: encode_trials(study, slices, spec) for name, spec in linear_encoders(study).items()
     }
-    generate = _generate(study, slices, segment, features, variants, sizes)
+    views = view_trials(study, slices, variants)
+    shown = {signature: [*map(output_name, trials)] for signature, trials in views.items()}
+    makers = [v for v in variants if v.generates and v.spec.signature() not in shown]
+    generate = _generate(study, slices, segment, features, makers, sizes, given or {})
     classify = [
-        *_classify(study, features, generate, variants, judges, sizes, held_back),
+        *_classify(study, features, generate, shown, variants, judges, sizes, held_back),
         *linear_rows(study, beside, sizes),
     ]
     plan = Plan(
         pretrain,
         segment,
-        _distinct([*extract, *itertools.chain.from_iterable(beside.values())]),
+        _distinct([*extract, *itertools.chain.from_iterable([*beside.values(), *views.values()])]),
         _distinct(generate.values()),
         _told_linear(classify),
     )
@@ -274,14 +280,14 @@ def _generate(
     slices: str,
     segment: Sequence[SegmentTrial],
     features: Sequence[str],
-    variants: Sequence[ArmVariant],
+    makers: Sequence[ArmVariant],
     sizes: Sequence[Size],
+    given: Given,
 ) -> dict[_Place, GenerateTrial]:
     augment = (study.segmenter.augment if study.segmenter else None) or AugmentSpec()
     encoder = study.image_encoder
     name = encoder_of(encoder).name if encoder else None
     trials: dict[_Place, GenerateTrial] = {}
-    makers = [variant for variant in variants if variant.generates]
     folds = range(study.split.folds)
     for variant, fold, seed, size in itertools.product(makers, folds, study.sweep.seeds, sizes):
         with_images: dict[str, Any] = {}
@@ -293,12 +299,14 @@ def _generate(
             with_images = {"slices": slices, "unet": unet, "encoding": study.features}
         if with_images:
             with_images["augment"] = augment
-        trials[variant.name, variant.spec.signature(), fold, seed, size] = GenerateTrial(
+        signed = variant.spec.signature()
+        trials[variant.name, signed, fold, seed, size] = GenerateTrial(
             arm=variant.name,
-            maker=WrittenArm.of(variant.spec),
+            maker=WrittenArm.of(variant.spec, *size),
             point=variant.point,
             n=max(study.sweep.n_synthetic),
             features=features[fold],
+            given=given.get((signed, fold, seed, size), "given-") if arm.reads_given else None,
             train_rows=size[0],
             draw=size[1],
             generator_rows=study.split.generator_rows if variant.arm.synthetic else "train",
@@ -314,6 +322,7 @@ def _classify(
     study: StudySpec,
     features: Sequence[str],
     generate: Mapping[_Place, GenerateTrial],
+    views: Mapping[str, Sequence[str]],
     variants: Sequence[ArmVariant],
     judges: Sequence[Judge],
     sizes: Sequence[Size],
@@ -347,6 +356,7 @@ def _classify(
                     features=features[fold],
                     rows=output_name(maker) if maker else None,
                     maker=None if maker else WrittenArm.of(variant.spec),
+                    views=tuple(views.get(variant.spec.signature(), ())),
                     n_synthetic=n,
                     real_rows=variant.spec.real_rows,
                     train_rows=train_rows,

@@ -119,9 +119,25 @@ def row_of(found: Configuration, study: StudySpec, makers: Mapping[str, TrialRec
         high=math.nan,
         scores=scores,
         quality=_means(trial.scores for trial in made),
+        below_gaussian=_below_gaussian(made),
         device_hours=spent / 3600,
         trials=tuple(trial.config.key for trial in found.trials),
     )
+
+
+def _below_gaussian(makers: Sequence[TrialRecord]) -> bool:
+    """Whether TSTR is lower than the Gaussian's of the same fold: on average over the folds, by
+    more than the standard error of that."""
+    by_fold: dict[int, list[float]] = {}
+    for trial in makers:
+        if {"tstr", "tstr_gaussian"} <= trial.scores.keys():
+            lead = trial.scores["tstr"] - trial.scores["tstr_gaussian"]
+            by_fold.setdefault(trial.config.fold, []).append(lead)
+    if not by_fold:
+        return False
+    leads = [float(np.mean(each)) for each in by_fold.values()]
+    error = float(np.std(leads, ddof=1)) / math.sqrt(len(leads)) if len(leads) > 1 else 0.0
+    return float(np.mean(leads)) + error < 0
 
 
 def _real_rows(found: Configuration) -> int | None:

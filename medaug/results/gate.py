@@ -16,6 +16,9 @@ CONTROLS = ("duplicate", "classical")
 REWEIGHTING = ("class_weights", "logit_adjust")
 """Arm kinds that get for nothing what an arm gains by balancing the classes."""
 
+KNOWN_LINEAGES = {"proven", "declared", "unknown"}
+"""What may be ranked; rows of unknown lineage have a flag of their own."""
+
 Peer = tuple[Row, Configuration]
 
 
@@ -37,7 +40,7 @@ def gate(row: Row, found: Configuration, peers: Sequence[Peer], study: StudySpec
     reasons += _too_few(row, found, study)
     if len(set().union(*(theirs.splits for _, theirs in peers))) > 1:
         reasons.append("not the same split as the other rows")
-    if doubts := {result.lineage for result in mine} - {"proven"}:
+    if doubts := {result.lineage for result in mine} - KNOWN_LINEAGES:
         violated = doubts == {"violated as published"}
         reasons.append(f"lineage {'violated as published' if violated else 'not proven'}")
     complete = [

@@ -22,11 +22,13 @@ from medaug.metrics.exchange import ExchangeRate, exchange_rate
 from medaug.results.configuration import Configuration
 from medaug.results.gate import Peer, gate, unchecked
 from medaug.results.rows import (
+    BELOW_GAUSSIAN,
     CHANCE,
     COLLAPSE,
     MORE_REAL,
     POSITIVE,
     REFERENCE,
+    UNKNOWN,
     UNRANKABLE,
     WEAKER,
     Row,
@@ -56,6 +58,8 @@ def judge(peers: Sequence[Peer], board: Board, study: StudySpec) -> list[Row]:
                 row, worth=_worth(row, peers, board), over_none=_over_none(row, group, board)
             )
             row = _beside_linear(row, yardstick.get(row.train_rows), board)
+        if any(trial.classified.lineage == "unknown" for trial in found.done):
+            row = _of_unknown_lineage(row)
         if reasons:  # what cannot be compared shows its numbers, and concludes nothing
             row = replace(row, conclusion=None, worth=None)
         said = [*_flags(row, study), *(unchecked(row, group) if not reasons else [])]
@@ -207,6 +211,14 @@ def _beside_linear(row: Row, best: str | None, board: Board) -> Row:
     return replace(row, weaker_by=(best, contrast.estimate, low, high)) if low > 0 else row
 
 
+def _of_unknown_lineage(row: Row) -> Row:
+    """Nobody says what its generator has seen, so its gain may be that of the scored patients."""
+    gained = row.conclusion is not None and row.conclusion.end == "gain"
+    return replace(
+        row, unknown_lineage=True, worth=None, conclusion=None if gained else row.conclusion
+    )
+
+
 def _flags(row: Row, study: StudySpec) -> list[str]:
     """What the row's own numbers say against it."""
     if not row.replicates:
@@ -218,7 +230,8 @@ def _flags(row: Row, study: StudySpec) -> list[str]:
         flags.append(REFERENCE)
     if row.kind == MORE_REAL:
         flags.append(POSITIVE)
-    return flags
+    flags += [UNKNOWN] if row.unknown_lineage else []
+    return flags + ([BELOW_GAUSSIAN] if row.below_gaussian else [])
 
 
 def _ranked(rows: Sequence[Row]) -> list[Row]:

@@ -21,6 +21,8 @@ REFERENCE = "reference"
 POSITIVE = "positive control"
 WEAKER = "weaker than a linear model"
 LEAK = "near-copies across the split"
+UNKNOWN = "lineage unknown"
+BELOW_GAUSSIAN = "worse than a Gaussian"
 UNRANKABLE = "not rankable: "
 UNCHECKED = "not compared with "
 """Begins the flag of a synthetic row beside which cheap controls are missing."""
@@ -52,6 +54,11 @@ class Row:
     """Whether this is the plain linear model that every study is compared with."""
     control: bool = False
     """Whether the protocol added this arm, not the study."""
+    below_gaussian: bool = False
+    """Whether its network's rows teach a classifier less than those of a Gaussian fitted on the
+    same rows do."""
+    unknown_lineage: bool = False
+    """Whether nobody says what its generator has seen."""
     draws: int = 1
     """Draws of the training set that are planned."""
     real_rows: int | None = None

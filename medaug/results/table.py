@@ -18,6 +18,7 @@ from medaug.results import external
 from medaug.results.numbers import share, with_interval
 from medaug.results.published import TITLES, WARTS, JudgedRow, published
 from medaug.results.rows import (
+    BELOW_GAUSSIAN,
     CHANCE,
     COLLAPSE,
     LEAK,
@@ -25,6 +26,7 @@ from medaug.results.rows import (
     RECALL_FLOOR,
     REFERENCE,
     UNCHECKED,
+    UNKNOWN,
     UNRANKABLE,
     WEAKER,
     Leaderboard,
@@ -169,6 +171,11 @@ def _meanings(n_classes: int) -> dict[str, str]:
         " be expected to beat; it shows what this study can see.",
         CHANCE: f"'{CHANCE}': the interval reaches 1/{n_classes}.",
         COLLAPSE: f"'{COLLAPSE}': a recall is below {RECALL_FLOOR}.",
+        BELOW_GAUSSIAN: f"'{BELOW_GAUSSIAN}': a classifier that learns from the network's rows"
+        " alone knows less of real patients (TSTR) than one that learns from a Gaussian's, which"
+        " takes a second.",
+        UNKNOWN: f"'{UNKNOWN}': nobody says what its generator was trained on, perhaps on patients"
+        " who are scored; no gain is concluded of it.",
         LEAK: f"'{LEAK}': images that are scored have copies among other patients (leakage.json),"
         " so all scores may be too good.",
     }

@@ -4,11 +4,13 @@ without torch. An arm's code is in ``medaug.arms``, in the file named after its 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from medaug.spec.folder import FolderSpec
 from medaug.spec.gan import Beta, GanSpec, Weight, per_preset
+from medaug.spec.plugins import ARMS, KEYS, Extended, is_kind
 from medaug.spec.study import ArmSpec, AugmentSpec, Positive, PositiveFloat
 
 
@@ -45,6 +47,9 @@ class ClassicalSpec(ArmSpec):
     right flip, up-down flip and quarter turn of every image. ``five``: study D's rivals together;
     ``flip`` to ``contrast``: each alone. ``custom``: what ``augment`` says."""
     augment: AugmentSpec | None = None
+    views: Positive = 4
+    """Where a frozen encoder makes the features: how many transformed views of each image there
+    are, after which they repeat."""
 
     @model_validator(mode="after")
     def _custom_is_given(self) -> ClassicalSpec:
@@ -82,6 +87,8 @@ class SmoteSpec(PcaSpec):
 
 class GaussianSpec(PcaSpec):
     kind: Literal["gaussian"] = "gaussian"
+    covariance: Literal["class", "pooled"] = "class"
+    """Of each class, or one of all classes about their means: fewer numbers to estimate."""
 
 
 class FlowSpec(PcaSpec):
@@ -215,7 +222,13 @@ class DcganSpec(GanSpec):
     eval_every: Positive = 50
 
 
-ARM_CONFIGS: Mapping[str, type[ArmSpec]] = {
+def _keys_of(kind: str, found: Any) -> type[ArmSpec]:
+    """Of an arm in another package, or the keys by themselves."""
+    keys: type[ArmSpec] = is_kind(kind, getattr(found, "Config", found), ArmSpec)
+    return keys
+
+
+_OWN: Mapping[str, type[ArmSpec]] = {
     "none": NoneSpec,
     "duplicate": DuplicateSpec,
     "class_weights": ClassWeightsSpec,
@@ -232,5 +245,9 @@ ARM_CONFIGS: Mapping[str, type[ArmSpec]] = {
     "acgan_image": AcganImageSpec,
     "infogan": InfoganSpec,
     "dcgan": DcganSpec,
+    "folder": FolderSpec,
 }
-"""Kind -> configuration; ``medaug.arms.ARMS`` has the arm of each."""
+
+ARM_CONFIGS: Mapping[str, type[ArmSpec]] = Extended(_OWN, ARMS, _keys_of, f"{ARMS}.{KEYS}")
+"""Kind -> configuration, those of installed packages included; ``medaug.arms.ARMS`` has the arm of
+each."""

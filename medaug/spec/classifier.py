@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from medaug.errors import UserError
 from medaug.spec.base import Positive, PositiveFloat, Precision, Spec
+from medaug.spec.plugins import CLASSIFIERS, Names
 from medaug.spec.validation import KeyPath, Sources, validated, where
 
 Weighting = Literal["none", "class_weights", "logit_adjust"]
@@ -125,16 +126,12 @@ LINEAR: Mapping[str, type[LinearSpec]] = {
 }
 """Kind -> its configuration; every other kind is a :class:`NetworkSpec`."""
 
-NETWORKS = (
-    "feature_cnn",
-    "linear",
-    "resnet50",
-    "cnn12",
-    "separable_cnn",
-    "mlp",
-)
+_OWN = ("feature_cnn", "linear", "resnet50", "cnn12", "separable_cnn", "mlp")
+NETWORKS = Names(_OWN, CLASSIFIERS)
 """The kinds of :class:`NetworkSpec`: the keys of ``medaug.models.classifiers.CLASSIFIERS``, which
 loads torch."""
+CLASSIFIER_KINDS = Names((*LINEAR, *_OWN), CLASSIFIERS)
+"""What ``classifier.kind`` may be."""
 
 
 def build_classifier(

@@ -8,11 +8,19 @@ and ``segmenter``, which is trained inside each fold.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializeAsAny,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from medaug.spec.base import Positive, PositiveFloat, Spec
+from medaug.spec.plugins import ENCODERS, KEYS, Extended, is_kind
 
 Taps = Literal["blocks", "last"]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -25,19 +33,25 @@ IMAGENET_MEAN: PerChannel = (0.485, 0.456, 0.406)
 IMAGENET_STD: PerChannel = (0.229, 0.224, 0.225)
 
 
-class NoEncoderSpec(Spec):
+class AnyEncoderSpec(Spec):
+    """The base of all encoders' configurations; each kind has its own subclass."""
+
+    kind: str
+
+
+class NoEncoderSpec(AnyEncoderSpec):
     """The image itself."""
 
     kind: Literal["none"] = "none"
 
 
-class UnetEncoderSpec(Spec):
+class UnetEncoderSpec(AnyEncoderSpec):
     """A block of the fold's U-Net: see the keys ``segmenter`` and ``features`` of a study."""
 
     kind: Literal["unet"] = "unet"
 
 
-class ImageEncoderSpec(Spec):
+class ImageEncoderSpec(AnyEncoderSpec):
     """What the encoders of ``medaug.encoders`` have in common."""
 
     intensity: Literal["auto", "unit", "image"] | tuple[float, float] = "auto"
@@ -133,18 +147,39 @@ class TransformersSpec(ImageEncoderSpec):
         return self.model.startswith(("/", "./", "../", "~"))
 
 
-EncoderSpec = Annotated[
-    NoEncoderSpec
-    | UnetEncoderSpec
-    | EfficientNetLite0Spec
-    | PixelsPcaSpec
-    | WeightsSpec
-    | TransformersSpec,
-    Field(discriminator="kind"),
-]
-"""Any of them, told apart by ``kind``."""
-
-ENCODER_SPECS: Mapping[str, type[Spec]] = {
-    spec.model_fields["kind"].default: spec for spec in get_args(get_args(EncoderSpec)[0])
+_OWN: Mapping[str, type[AnyEncoderSpec]] = {
+    "none": NoEncoderSpec,
+    "unet": UnetEncoderSpec,
+    "efficientnet_lite0": EfficientNetLite0Spec,
+    "pixels_pca": PixelsPcaSpec,
+    "weights": WeightsSpec,
+    "transformers": TransformersSpec,
 }
-"""Kind -> its configuration."""
+
+
+def _keys_of(kind: str, found: Any) -> type[AnyEncoderSpec]:
+    """Of an encoder in another package, or the keys by themselves."""
+    keys: type[AnyEncoderSpec] = is_kind(kind, getattr(found, "Config", found), ImageEncoderSpec)
+    return keys
+
+
+ENCODER_SPECS: Mapping[str, type[AnyEncoderSpec]] = Extended(
+    _OWN, ENCODERS, _keys_of, f"{ENCODERS}.{KEYS}"
+)
+"""Kind -> its configuration, those of installed packages included."""
+
+
+def _of_its_kind(value: Any) -> Any:
+    """Of its own kind's type, which is told by the kind."""
+    if not isinstance(value, Mapping):
+        return value
+    kind = value.get("kind")
+    if kind not in ENCODER_SPECS:
+        raise ValueError(f"unknown kind '{kind}'; use one of {', '.join(sorted(ENCODER_SPECS))}")
+    return ENCODER_SPECS[str(kind)].model_validate(value)
+
+
+EncoderSpec = Annotated[SerializeAsAny[AnyEncoderSpec], BeforeValidator(_of_its_kind)]
+"""Any of them."""
+ImageEncoder = Annotated[SerializeAsAny[ImageEncoderSpec], BeforeValidator(_of_its_kind)]
+"""Any that makes an image a vector by itself."""

@@ -77,8 +77,14 @@ def build_study(
         given = {name: _written(name, value, sources) for name, value in data["arms"].items()}
         data["arms"] = {name: {"kind": str(value["kind"])} for name, value in given.items()}
     judges = _build_classifiers(data, sources)
-    if isinstance(encoder := data.get("encoder"), Mapping) and encoder.get("kind") in ENCODER_SPECS:
-        own = validated(ENCODER_SPECS[encoder["kind"]], encoder, ("encoder",), sources)
+    if isinstance(encoder := data.get("encoder"), Mapping) and "kind" in encoder:
+        kind = str(encoder["kind"])
+        if kind not in ENCODER_SPECS:
+            raise UserError(
+                f"{where(('encoder', 'kind'), sources)}: unknown encoder '{kind}'"
+                f"{nearest(kind, ENCODER_SPECS)}"
+            )
+        own = validated(ENCODER_SPECS[kind], encoder, ("encoder",), sources)
         data["encoder"] = own.canonical()
     study = validated(StudySpec, data, (), sources).model_copy(update=judges)
     if study.classifier != study.classifiers.get(study.classifier.kind, study.classifier):

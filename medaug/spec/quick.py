@@ -15,7 +15,7 @@ BASE, PHANTOMS, STEPS = 8, 12, 20
 
 def quick(study: StudySpec) -> StudySpec:
     """``study`` with few patients, folds, epochs and added rows, one seed and no axes, as
-    ``NAME-quick``. Every stage and every arm is still there; the scores mean nothing."""
+    ``NAME-quick``. Every stage and every arm is still there; the scores are not meaningful."""
     data, split = study.data, study.split
     return _with(
         study,

@@ -171,6 +171,12 @@ class ArmSpec(Spec):
             raise ValueError("arm none adds no rows: without real_rows it has none at all")
         return self
 
+    def maker(self, train_rows: int | None = None, draw: int = 0) -> dict[str, Any]:
+        """What decides the rows that the arm makes, beside a training set of ``train_rows`` (None:
+        all). Whether the classifier adds real ones is no business of that, so two arms that differ
+        in that only are the same maker."""
+        return self.canonical() | {"real_rows": True}
+
 
 class WrittenArm(ArmSpec):
     """An arm's configuration as its own class has written it down, whose keys it has beside its
@@ -179,10 +185,9 @@ class WrittenArm(ArmSpec):
     model_config = ConfigDict(extra="allow")
 
     @staticmethod
-    def of(spec: ArmSpec) -> WrittenArm:
-        """How ``spec`` makes rows. Whether the classifier adds real ones is no business of that,
-        so two arms that differ in that only are the same maker."""
-        return WrittenArm.model_validate(spec.canonical() | {"real_rows": True})
+    def of(spec: ArmSpec, train_rows: int | None = None, draw: int = 0) -> WrittenArm:
+        """How ``spec`` makes rows (:meth:`ArmSpec.maker`)."""
+        return WrittenArm.model_validate(spec.maker(train_rows, draw))
 
     def get(self, key: str) -> Any:
         """The value of an own key of its kind, or None."""
@@ -261,7 +266,9 @@ class ResourceSpec(Spec):
 
     ranks: Positive = 1
     cpus_per_rank: PositiveFloat = 1.0
-    gpus_per_rank: Annotated[float, Field(ge=0)] = 0.0
+    gpus_per_rank: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
+    """``auto``: one GPU a rank where the cluster has GPUs that torch can use, none otherwise. A
+    part of one (0.25) lets several trials share it."""
     strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
     hang_timeout_s: PositiveFloat = 120.0
     max_failures: Annotated[int, Field(ge=0)] = 2
@@ -274,11 +281,19 @@ class ResourceSpec(Spec):
     """Keep the weights of trained networks, for `medaug score` and `predict` on scans of others; a
     ResNet-50 takes 377 MB a trial. They are kept in any case where a test set is sealed or the
     table has a part ``external``; linear classifiers are solved again."""
+    deterministic: bool = False
+    """On GPUs only algorithms that give the same bits again, and whole float32 instead of TF32;
+    slower. On CPUs results are repeatable in any case."""
     max_concurrent: Positive | None = None
     replicates: Literal["separate", "fused"] = "separate"
     """``fused``: seeds and folds of one GAN configuration are trained in shared passes, up to 16 on
     one rank, with equal results up to rounding. Pays on GPUs, which one small network leaves idle;
     a CPU is filled better by separate trials side by side."""
+
+    @property
+    def gpus(self) -> float:
+        """GPUs of a rank; none as long as no cluster has settled ``auto``."""
+        return 0.0 if self.gpus_per_rank == "auto" else self.gpus_per_rank
 
     @model_validator(mode="after")
     def _replicates_share_a_rank(self) -> ResourceSpec:
@@ -288,6 +303,8 @@ class ResourceSpec(Spec):
 
     @model_validator(mode="after")
     def _one_gpu_per_rank(self) -> ResourceSpec:
+        if self.gpus_per_rank == "auto":
+            return self
         if self.ranks > 1 and 0 < self.gpus_per_rank < 1:
             raise ValueError("NCCL refuses two ranks on one GPU: gpus_per_rank must be 1")
         if self.gpus_per_rank > 1:

@@ -10,12 +10,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, TypeAdapter
 
 from medaug.spec.base import Spec, signature
 from medaug.spec.classifier import LINEAR, ClassifierSpec, NetworkSpec
-from medaug.spec.encoder import (
-    EfficientNetLite0Spec,
-    PixelsPcaSpec,
-    TransformersSpec,
-    WeightsSpec,
-)
+from medaug.spec.encoder import ImageEncoder as Encoder
 from medaug.spec.study import (
     AugmentSpec,
     FeatureSpec,
@@ -25,10 +20,6 @@ from medaug.spec.study import (
 
 Stage = Literal["segment", "extract", "generate", "classify"]
 T = TypeVar("T", bound="TrialConfig")
-Encoder = Annotated[
-    EfficientNetLite0Spec | PixelsPcaSpec | WeightsSpec | TransformersSpec,
-    Field(discriminator="kind"),
-]
 
 
 def _classifier(value: Any) -> Any:
@@ -118,6 +109,10 @@ class ExtractTrial(TrialConfig):
     encoder: Encoder | None = None
     encoder_name: str | None = None
     """Hash of all that decides the encoder's numbers, its weights included."""
+    maker: WrittenArm | None = None
+    """The classical arm that transforms each image before it is encoded."""
+    view: int = 0
+    """Which of its views."""
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -125,7 +120,8 @@ class ExtractTrial(TrialConfig):
 
     @property
     def title(self) -> str:
-        return self.stage if self.encoder is None else f"{self.stage} {self.encoder.kind}"
+        parts = [self.stage, *([self.encoder.kind] if self.encoder else [])]
+        return " ".join([*parts, *([f"{self.maker.kind} view {self.view}"] if self.maker else [])])
 
 
 class GenerateTrial(TrialConfig):
@@ -142,6 +138,8 @@ class GenerateTrial(TrialConfig):
     """Values of the arm's grid axes."""
     n: int
     features: str
+    given: str | None = None
+    """The store of what another tool has made, where the arm reads such."""
     train_rows: int | None = None
     draw: int = 0
     """Which patients a training set of ``train_rows`` holds."""
@@ -159,7 +157,7 @@ class GenerateTrial(TrialConfig):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        return _named(self.features, self.slices, self.unet)
+        return _named(self.features, self.slices, self.unet, self.given)
 
     @property
     def title(self) -> str:
@@ -192,6 +190,8 @@ class ClassifyTrial(TrialConfig):
     """The store of the arm's rows; None where it uses training rows again, or adds none."""
     maker: WrittenArm | None = None
     """How the arm chooses rows, where there is no store of them."""
+    views: tuple[str, ...] = ()
+    """Stores of the training rows transformed, among which the arm chooses."""
     n_synthetic: int
     """How many rows are added."""
     real_rows: bool = True
@@ -203,7 +203,7 @@ class ClassifyTrial(TrialConfig):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        return _named(self.features, self.rows)
+        return _named(self.features, self.rows, *self.views)
 
     @property
     def configuration(self) -> tuple[Any, ...]:

@@ -22,6 +22,7 @@ from medaug.spec import TrialConfig, signature
 from medaug.spec.trial import parse_trial
 from medaug.storage import storage_at
 from medaug.storage.faults import storage_faults
+from medaug.storage.files import private_folder
 from medaug.storage.json_files import read_json, write_json
 from medaug.storage.reading import read_first_line, read_regular
 from medaug.storage.results import TrialResult, parse_result
@@ -70,7 +71,7 @@ class BundleFolder(TrialFolder):
         """
         values = [trial.model_dump(mode="json") for trial in trials]
         with storage_faults(self.path):
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private_folder(self.path)
             self.reopen()
             write_json(self.path / TRIALS, {"trials": values}, durable=False)
 

@@ -24,8 +24,14 @@ _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
 def private_folder(path: Path) -> None:
-    """Make ``path`` and its parents; only the owner may read what is new."""
-    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """Make ``path`` and its parents; only the owner may read what is new, whatever the umask.
+
+    (``mkdir(parents=True)`` gives its mode to the last folder only.)
+    """
+    if not path.is_dir():
+        if path.parent != path:
+            private_folder(path.parent)
+        path.mkdir(exist_ok=True, mode=0o700)
 
 
 def temporary_name(final: Path) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 from medaug.errors import EnvironmentFault
 from medaug.storage import storage_at
 from medaug.storage.faults import free_bytes, megabytes
-from medaug.storage.files import write_new
+from medaug.storage.files import private_folder, write_new
 
 PROBE_BYTES = 4096
 
@@ -30,7 +30,7 @@ def check_storage(path: Path, need_bytes: int = 0) -> None:
         EnvironmentFault: it cannot or has not, with both numbers.
     """
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(path)
         write_probe(path)
         have_bytes = free_bytes(path)
     except OSError as fault:

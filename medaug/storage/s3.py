@@ -15,7 +15,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from medaug.storage import s3_client as client
-from medaug.storage.files import append_line, remove_abandoned, write_pieces, write_whole
+from medaug.storage.files import (
+    append_line,
+    private_folder,
+    remove_abandoned,
+    write_pieces,
+    write_whole,
+)
 from medaug.storage.interface import Storage
 from medaug.storage.locks import one_at_a_time
 from medaug.storage.uri import address
@@ -120,7 +126,7 @@ class S3Storage(Storage):
     ) -> bool:
         if (folder / last).exists() or not is_remote(folder):
             return (folder / last).exists()
-        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(folder.parent)
         with one_at_a_time(folder.parent / f".{folder.name}{_LOCK}"):
             if (folder / last).exists():
                 return True
@@ -138,13 +144,13 @@ class S3Storage(Storage):
     def fetch_new(self, folder: Path, pattern: str) -> None:
         if not is_remote(folder):
             return
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(folder)
         there = client.listing(folder)
         _get((folder / e.name, e) for e in there if fnmatch.fnmatchcase(e.name, pattern))
 
     def refresh(self, paths: Collection[Path]) -> None:
         for parent in {path.parent for path in paths}:
-            parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private_folder(parent)
         client.at_once([functools.partial(_renew, path) for path in paths])
 
     def mirror(

@@ -24,6 +24,7 @@ from medaug.spec.legacy import is_old_trial, upgraded_trial
 from medaug.spec.trial import parse_trial
 from medaug.storage import storage_at
 from medaug.storage.faults import storage_faults
+from medaug.storage.files import private_folder
 from medaug.storage.json_files import append_json, read_json, read_rows, write_json
 from medaug.storage.manifest import MANIFEST
 from medaug.storage.reading import read_regular
@@ -55,7 +56,7 @@ class TrialFolder:
         """Make the folder and write ``config.json`` (labels and ranks may change on resume)."""
         assert config.key == self.key
         with storage_faults(self.path):
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private_folder(self.path)
             value = config.model_dump(mode="json")
             write_json(self.path / "config.json", value, durable=False)  # rewritten by every run
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from medaug.errors import EnvironmentFault, Interrupted, MedaugError, TrialsFailed
 from medaug.spec import TrialConfig
+from medaug.storage.files import private_folder
 from medaug.sweep.events import Outcome
 from medaug.sweep.trial.bundle import Bundle
 
@@ -64,7 +65,7 @@ class LogListener:
 @contextmanager
 def run_log(folder: Path) -> Iterator[None]:
     """Append all that medaug logs, from level DEBUG on, to ``folder``'s ``medaug.log`` (0600)."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_folder(folder)
     os.close(os.open(folder / NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
     handler = logging.FileHandler(folder / NAME, encoding="utf-8")
     handler.setFormatter(logging.Formatter(FORMAT))

@@ -68,7 +68,10 @@ class Sweep:
     ) -> None:
         self._experiment = experiment.absolute()
         self._storage = storage.absolute()
-        self._resources = resources
+        self.resources = resources
+        """With GPUs as the cluster has them, once it is there."""
+        self.gpus = ""
+        """Which of them are used, in a line, once it is there."""
         self.seals = RunSeals(self._experiment)
         self._listeners = Listeners([self.seals, *listeners])
         self._wait = wait
@@ -104,10 +107,9 @@ class Sweep:
         Raises:
             EnvironmentFault: there is no cluster, or it is too small (without ``wait``).
         """
-        self._cluster.start()
-        self._signals.own()
+        self._bring_up()
         if not self._wait:
-            self._cluster.require(self._resources.ranks, self._resources)
+            self._cluster.require(self.resources.ranks, self.resources)
 
     def run(
         self,
@@ -156,7 +158,7 @@ class Sweep:
 
     def slots(self, ranks: int) -> int:
         """Trials of ``ranks`` ranks that run at once; the cluster has to be there: after a run."""
-        return self._cluster.slots(ranks, self._resources)
+        return self._cluster.slots(ranks, self.resources)
 
     def memory_bytes(self) -> list[int]:
         """What the workers of each node may use; the cluster has to be there: after a run."""
@@ -166,11 +168,10 @@ class Sweep:
         self, configs: Collection[TrialConfig], bundle_by: BundleBy
     ) -> dict[str, TrialConfig | Bundle]:
         """Have a cluster that can hold the trials, and claim their folders."""
-        self._cluster.start()
-        self._signals.own()
+        self._bring_up()
         ranks = max(config.ranks for config in configs)
         if not self._wait:
-            self._cluster.require(ranks, self._resources)
+            self._cluster.require(ranks, self.resources)
         units = pack(configs, bundle_by, self.slots(ranks))
         for unit in units:
             if isinstance(unit, Bundle):
@@ -180,6 +181,13 @@ class Sweep:
                 folder.claim(unit)
                 folder.reopen()
         return {unit.key: unit for unit in units}
+
+    def _bring_up(self) -> None:
+        self._cluster.start()
+        self._signals.own()
+        if not self.gpus:
+            self.resources, self.gpus = self._cluster.settle(self.resources)
+            log.info("%s", self.gpus)
 
     def _run(
         self,
@@ -195,7 +203,7 @@ class Sweep:
         wave = Wave(
             self._experiment,
             self._storage,
-            self._resources,
+            self.resources,
             _name_of(work),
             _name_of(bundle_work),
             self._lease.number,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from medaug.results.numbers import with_interval
 from medaug.results.records import TrialRecord, read_trial
 from medaug.results.rows import Leaderboard, Row
+from medaug.storage.temporary import temporary_folder
 from medaug.tracking.mirror import Mirror, read_sent
 
 if TYPE_CHECKING:
@@ -79,6 +79,8 @@ def is_portable(kind: str) -> bool:
     """Whether arms of this kind make rows where no training data are."""
     from medaug.arms import ARMS, GeneratedArm
 
+    if kind not in ARMS:  # of a package that is not installed any more
+        return False
     arm = ARMS[kind]
     return issubclass(arm, GeneratedArm) and arm.portable
 
@@ -103,9 +105,8 @@ def _upload(client: MlflowClient, run_id: str, folder: Path) -> None:
     import pandas as pd
     from mlflow import pyfunc
 
-    with tempfile.TemporaryDirectory(prefix="medaug-") as name:
+    with temporary_folder("medaug-model-") as private:
         # From copies here, because MLflow writes into the model where its parts came from.
-        private = Path(name)
         shutil.copytree(folder, private / "generator")
         shutil.copyfile(CODE, private / CODE.name)  # not its mode: it may be open to all
         about = json.loads((folder / "about.json").read_text())

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from medaug.errors import UserError
 from medaug.spec import StudySpec
+from medaug.storage.files import private_folder
 
 PREFIX = "medaug/"
 """Of our experiments' names: servers are shared."""
@@ -50,7 +51,7 @@ def database_uri(storage: Path) -> str:
 
 def private_database(storage: Path) -> None:
     """Make the database's file and the folder of artifacts, if new for the owner only."""
-    artifact_folder(storage).mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_folder(artifact_folder(storage))
     database(storage).touch(mode=0o600)
 
 

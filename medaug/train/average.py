@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,13 +20,18 @@ def follow(averages: Sequence[nn.Module], networks: Sequence[nn.Module], decay: 
     moving: list[tuple[Tensor, Tensor]] = []
     counts: list[tuple[Tensor, Tensor]] = []  # how many batches batch norm has seen
     for average, network in zip(averages, networks, strict=bool(averages)):
-        source = network.state_dict()
-        for name, tensor in average.state_dict().items():
-            (moving if tensor.is_floating_point() else counts).append((tensor, source[name]))
+        # Not state_dict: building one takes a third of a small network's step.
+        for pair in zip(_tensors(average), _tensors(network), strict=True):
+            (moving if pair[0].is_floating_point() else counts).append(pair)
     if moving:
         lerp_([target for target, _ in moving], [source for _, source in moving], 1 - decay)
     if counts:
         copy_([target for target, _ in counts], [source for _, source in counts])
+
+
+def _tensors(network: nn.Module) -> Iterator[Tensor]:
+    yield from network.parameters()
+    yield from network.buffers()
 
 
 @torch.no_grad()

@@ -27,7 +27,7 @@ import torch
 from medaug.errors import IntegrityError, UserError
 from medaug.storage import storage_at
 from medaug.storage.faults import DISK_FULL, storage_fault
-from medaug.storage.files import sync_folder, write_new
+from medaug.storage.files import private_folder, sync_folder, write_new
 from medaug.storage.locks import one_at_a_time
 from medaug.storage.manifest import MANIFEST, check_file, file_entry, read_manifest, sealed
 
@@ -157,7 +157,7 @@ class Ledger:
             yield from reversed(self._committed())
             return
         whole = storage.whole_folders(self.directory, MANIFEST)
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(self.directory)
         with one_at_a_time(self.directory / ".ledger.lock"):
             for path in self._committed():
                 if path.name not in whole:
@@ -190,7 +190,7 @@ class Ledger:
         final: Path,
         before_rename: Callable[[], None],
     ) -> None:
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(self.directory)
         self._clean()
         temporary = self.directory / f".tmp_{final.name}_{uuid.uuid4().hex[:8]}"
         temporary.mkdir(mode=0o700)

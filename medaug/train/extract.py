@@ -93,10 +93,12 @@ def write_features(
     provenance: Provenance,
     extra: dict[str, Any] | None = None,
     shard_bytes: int = SHARD_BYTES,
+    change: Callable[[torch.Tensor, np.ndarray], torch.Tensor] | None = None,
 ) -> Iterator[Progress]:
     """Write the feature store ``out``, row for row of ``slices``; :data:`REPORTS` times a Progress.
 
-    ``encode`` takes raw images (N, C, S, S) of at most ``batch_size`` rows to (N, *schema.shape).
+    ``encode`` takes raw images (N, C, S, S) of at most ``batch_size`` rows to (N, *schema.shape);
+    ``change`` is given them first, with the numbers of their rows (N,).
     Each rank streams its contiguous part of the rows, so memory does not grow with the cohort.
     Killed anywhere, the next call with as many ranks goes on after each rank's last whole shard,
     and the store is the same to the byte. Labels, patients, volumes, slice numbers, tumour sizes,
@@ -132,7 +134,8 @@ def write_features(
                 start = i * batch_size
                 rows = mine[start : start + batch_size]
                 if start + len(rows) > done:
-                    features = encode(slices.read(rows).x)
+                    x = slices.read(rows).x
+                    features = encode(x if change is None else change(x.float(), rows))
                     skip = max(0, done - start)
                     _write(features[skip:], slices, rows[skip:], writer)
     storage.publish_new(out, part, content_named=True)

@@ -27,7 +27,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from medaug.storage.files import write_whole
+from medaug.storage.files import private_folder, write_whole
+from medaug.train.device import has_bfloat16
 from medaug.train.world import World
 
 log = logging.getLogger(__name__)
@@ -76,7 +77,11 @@ def _choose(
         return given  # type: ignore[return-value]
     speed = _speed(networks, one_pass, world.device)
     if asked == "bf16":
-        if speed < 1:
+        if world.device.type == "cuda" and not has_bfloat16(world.device):
+            log.warning(
+                "precision: %s only emulates bf16; use auto or fp32", _device_name(world.device)
+            )
+        elif speed < 1:
             log.warning(
                 "precision: bf16 is %.2g times as slow as fp32 here; use auto or fp32", 1 / speed
             )
@@ -84,7 +89,10 @@ def _choose(
     # Ranks on nodes of two kinds: all take bfloat16, or none does.
     votes = world.reduce_sum(torch.tensor([float(speed >= WORTH)], device=world.device))
     chosen: Settled = "bf16" if int(votes) == world.size else "fp32"
-    log.info("precision: %s (bf16 is %.2g times as fast here)", chosen, speed)
+    if world.device.type == "cuda" and not has_bfloat16(world.device):
+        log.info("precision: %s (%s has no bf16)", chosen, _device_name(world.device))
+    else:
+        log.info("precision: %s (bf16 is %.2g times as fast here)", chosen, speed)
     return chosen
 
 
@@ -99,7 +107,7 @@ def _speed(networks: Mapping[str, nn.Module], one_pass: OnePass, device: torch.d
             _known[key] = _measured(networks, one_pass, device)
             body = {"speed": round(_known[key], 4), "device": _device_name(device)}
             with contextlib.suppress(OSError):  # then the next process looks again
-                kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                private_folder(kept.parent)
                 write_whole(kept, json.dumps(body).encode())
     return _known[key]
 
@@ -107,15 +115,14 @@ def _speed(networks: Mapping[str, nn.Module], one_pass: OnePass, device: torch.d
 def hopeless(device: torch.device) -> bool:
     """Whether bfloat16 is so slow here that a network need not be tried: a moment's measurement."""
     if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) < (8, 0)
+        return not has_bfloat16(device)
     with torch.random.fork_rng([]):
         return _ratio(_product(device), device, 0.2) < 1 / HOPELESS
 
 
 def _measured(networks: Mapping[str, nn.Module], one_pass: OnePass, device: torch.device) -> float:
     on_gpu = device.type == "cuda"
-    # Before compute capability 8.0 bfloat16 is emulated.
-    if on_gpu and torch.cuda.get_device_capability(device) < (8, 0):
+    if on_gpu and not has_bfloat16(device):
         return 1 / HOPELESS
     with torch.random.fork_rng([device] if on_gpu else []):  # it leaves no trace in the training
         if not on_gpu and (speed := _ratio(_product(device), device, 0.2)) < 1 / HOPELESS:

@@ -20,6 +20,8 @@ from torch.nn.parallel import DistributedDataParallel
 from medaug.errors import UserError
 from medaug.train.pace import PACE
 
+NCCL_GRACE_S = 30.0
+
 
 @dataclass(frozen=True)
 class World:
@@ -123,7 +125,8 @@ def init_group(
             store=store,
             rank=rank,
             world_size=size,
-            timeout=timedelta(seconds=timeout_s),
+            # NCCL's watchdog ends the process without a word: whoever watches the ranks is first.
+            timeout=timedelta(seconds=timeout_s + (NCCL_GRACE_S if device.type == "cuda" else 0)),
         )
     assert (dist.get_rank(), dist.get_world_size()) == (rank, size)
     return World(rank, size, local_rank, device)

@@ -96,6 +96,50 @@ def test_pca_is_that_of_scikit_learn(ctx: ArmContext) -> None:
         PcaSpace.fit(ctx.train.select([0]), 2, 0, torch.device("cpu"))
 
 
+def test_a_pooled_gaussian_shares_the_covariance_about_the_class_means() -> None:
+    from sklearn.covariance import LedoitWolf
+
+    random = np.random.default_rng(0)
+    labels = (np.arange(90) % 3 == 0).astype(int)
+    x = random.normal(size=(90, 3)) * [3.0, 1.0, 0.3] + labels[:, None] * [4.0, 0, -2]
+    ctx = memory_context(torch.from_numpy(x), labels)
+    arm = make("gaussian", components=3, covariance="pooled")
+    list(arm.fit(ctx))
+    centred = np.concatenate([x[labels == k] - x[labels == k].mean(0) for k in (0, 1)])
+    want = LedoitWolf(assume_centered=True).fit(centred).covariance_
+    basis = arm.space.components.double().numpy()
+    for label in (0, 1):
+        factor = arm.factor[label].double().numpy()
+        assert np.allclose(basis.T @ factor @ factor.T @ basis, want, atol=1e-4)
+        mean = arm.space.decode(arm.mean[label : label + 1])[0].double().numpy()
+        assert np.allclose(mean, x[labels == label].mean(0), atol=1e-4)
+
+    alone = memory_context(torch.from_numpy(x[:61]), np.arange(61) // 60)
+    with pytest.raises(UserError, match="class b has one training row; it needs two, or covar"):
+        list(make("gaussian", components=3).fit(alone))
+    list(make("gaussian", components=3, covariance="pooled").fit(alone))
+
+
+def test_the_cheap_floors_make_images_from_pixels(make_store) -> None:
+    """Without features a row is an image, and components are those of pixels."""
+    images = make_store(80, (1, 16, 16))
+    ctx = ArmContext(images, make_store(40, (1, 16, 16), seed=1), seed=3, world=World.single())
+    for kind, keys in (
+        ("gaussian", {}),
+        ("gaussian", {"covariance": "pooled"}),
+        ("flow", {"epochs": 20, "steps_per_epoch": 50, "hidden": 64}),
+    ):
+        arm = make(kind, components=12, **keys)
+        list(arm.fit(ctx))
+        x, labels = drawn(arm, ctx, 400)
+        assert x.shape == (400, 1, 16, 16)
+        for label in (0, 1):
+            real = images.read(np.flatnonzero(images.labels == label)).x.numpy().mean(0)
+            distance = np.abs(x[labels == label].mean(0) - real).mean()
+            other = images.read(np.flatnonzero(images.labels != label)).x.numpy().mean(0)
+            assert distance < np.abs(x[labels == label].mean(0) - other).mean(), (kind, keys)
+
+
 def test_gaussian_has_the_means_and_covariances_of_its_classes() -> None:
     random = np.random.default_rng(0)
     labels = np.arange(800) % 2

@@ -24,7 +24,7 @@ from tests.cluster import kuberay
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "docker/compose.yaml"
 KUBERAY = ROOT / "cluster/kuberay"
-SCRIPTS = ["cluster/slurm/medaug.sbatch", "docker/make-secrets.sh"]
+SCRIPTS = ["cluster/slurm/medaug.sbatch", "cluster/kuberay/job.sh", "docker/make-secrets.sh"]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 IMAGE = f"medaug:{PROJECT['version']}"
 
@@ -111,12 +111,21 @@ def test_pods_are_closed(name: str) -> None:
         pod = group["template"]["spec"]
         assert pod["automountServiceAccountToken"] is False
         assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         for container in pod["containers"]:
             assert container["image"] == IMAGE
             assert container["securityContext"] == {
                 "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
                 "capabilities": {"drop": ["ALL"]},
             }
+            writable = {mount["mountPath"] for mount in container["volumeMounts"]}
+            assert writable >= {"/storage", "/dev/shm", "/tmp", "/home/medaug"}
+            assert {mount["name"] for mount in container["volumeMounts"]} == {
+                volume["name"] for volume in pod["volumes"]
+            }
+        for volume in pod["volumes"]:
+            assert "emptyDir" not in volume or "sizeLimit" in volume["emptyDir"]
             assert container["resources"]["limits"] == container["resources"]["requests"]
     worker = groups(name)[1]["template"]["spec"]["containers"][0]
     assert worker["resources"]["requests"]["nvidia.com/gpu"] == "1"
@@ -129,6 +138,9 @@ def test_a_lost_job_is_tried_again_and_stopped_gently() -> None:
     study = re.search(r"/opt/medaug/(\S+\.yaml)", spec["entrypoint"])
     assert study is not None
     assert (ROOT / study[1]).is_file()
+    assert spec["entrypoint"].startswith("exec bash /opt/medaug/job.sh ")
+    assert "WORKDIR /opt/medaug\n" in (image := (ROOT / "docker/Dockerfile").read_text())
+    assert "COPY cluster/kuberay/job.sh ./\n" in image
 
 
 def test_network_is_denied_by_default() -> None:
@@ -149,18 +161,43 @@ def test_compose_is_closed() -> None:
         assert "healthcheck" in service, name
         assert re.search(r":v?\d+\.\d+\.\d+$|:\d+\.\d+-\w+$", service["image"]), "an image floats"
         assert service.get("privileged") is None, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert "cap_add" not in service, name
+        assert service["read_only"] is True, name
+        assert any(folder.startswith("/tmp:") for folder in service["tmpfs"]), name
+        assert re.search(r"\d+g\}?$", service["mem_limit"]), name
+        assert service["pids_limit"] > 0, name
         for key, value in service["environment"].items():
             if re.search(r"PASSWORD|SECRET|ACCESS_KEY|STORE_URI", key):
                 assert ":?" in value, key
     for name in ("head", "worker", "mlflow", "bucket"):
         assert services[name]["image"] == IMAGE
-        assert services[name]["cap_drop"] == ["ALL"]
+    assert services["postgres"]["user"] == "999:999"
     for name in ("head", "worker"):
         assert services[name]["environment"]["RAY_AUTH_MODE"] == "token"
     assert compose["networks"]["tracking"] == {"internal": True}
     assert services["postgres"]["networks"] == services["s3"]["networks"] == ["tracking"]
     assert "--app-name basic-auth" in services["mlflow"]["command"]
     assert "--allowed-hosts" in services["mlflow"]["command"]
+
+
+def test_every_image_has_a_digest_or_a_reason() -> None:
+    images = {"docker/compose.yaml": r"image: (\w\S+)", "docker/Dockerfile": r"FROM (\S+)"}
+    for file, pattern in images.items():
+        text = (ROOT / file).read_text()
+        for image in set(re.findall(pattern, text)) - {IMAGE}:
+            assert "@sha256:" in image or "no digest" in text, image
+            assert not image.endswith(":latest")
+            assert ":" in image
+
+
+def test_nobody_in_the_image_is_root() -> None:
+    lines = (ROOT / "docker/Dockerfile").read_text().splitlines()
+    users = [line for line in lines if line.startswith("USER ")]
+    assert users == ["USER $UID"]
+    assert "ARG UID=1000" in lines
+    commands = [line for line in lines if line.startswith(("RUN", "COPY"))]
+    assert all(lines.index(line) < lines.index("USER $UID") for line in commands)
 
 
 def test_every_ray_start_has_a_token() -> None:

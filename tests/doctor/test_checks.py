@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from medaug.cli import main
 from medaug.doctor import limits, machine, storage, tracking
-from medaug.doctor.cluster import judge
+from medaug.doctor.cluster import idle_gpus, judge
 from medaug.doctor.examine import examine
 from medaug.doctor.finding import Finding, Place
 from medaug.sweep.cluster.nodes import Answer, Node
@@ -178,6 +178,21 @@ def test_a_node_with_a_trap(changes: dict[str, object], check: str, status: str,
     assert found.status == status
     assert says in found.what
     assert found.fix
+
+
+@pytest.mark.parametrize(
+    ("gpus", "seen", "status", "says"),
+    [
+        (0, 0, "pass", "ranks compute on CPUs"),
+        (8, 8, "pass", "one GPU for each rank, of 8 GPUs"),
+        (8, 0, "warn", "8 GPUs stand idle"),
+    ],
+)
+def test_gpus_that_stand_idle(gpus: int, seen: int, status: str, says: str) -> None:
+    there = node(resources={"GPU": float(gpus)}, gpus=seen)
+    found = idle_gpus([there], gpus)
+    assert found.status == status
+    assert says in found.what
 
 
 def test_what_hangs_is_ended_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from medaug.experiment import run_trial
-from medaug.experiment.generate import collapse
+from medaug.experiment.quality import collapse
 from tests.experiment.test_together import ACGAN, ALONE, storage, trial
 
 __all__ = ["storage"]

@@ -12,7 +12,7 @@ from sklearn.metrics import balanced_accuracy_score
 from medaug.experiment import bundle_by, is_solved, run_bundle, run_trial
 from medaug.experiment.rows import held_back_rows, training_rows
 from medaug.plan.trials import Plan, plan_study
-from medaug.spec import ClassifyTrial, StudySpec
+from medaug.spec import ClassifyTrial, StudySpec, WrittenArm
 from medaug.storage.artifacts import Artifacts
 from medaug.storage.results import ClassifyResult, DivergedResult
 from medaug.train.world import World
@@ -108,7 +108,10 @@ def test_trials_that_share_rows_are_put_together(made: tuple[StudySpec, Plan]) -
     groups = [bundle_by(trial) for trial in plan.classify]
     changes = sum(a != b for a, b in itertools.pairwise(groups))
     assert changes < 12  # two folds of the study's own features, and the linear models'
-    assert bundle_by(plan.generate[0]) is None
+    instant = plan.generate[0]
+    trained = instant.model_copy(update={"maker": WrittenArm(kind="flow")})
+    assert bundle_by(instant) is not None
+    assert bundle_by(trained) is None
 
 
 def test_images_that_are_generated_are_encoded(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def plan_of(study: StudySpec, *stores: Any) -> Plan:
 def small_of(study: StudySpec, rows: int = 100, slots: int = 2, kind: Kind = KIND) -> Miniature:
     plan = plan_of(study, SLICES, PRETRAIN)
     return Miniature(
-        study=study, rows=rows, n_synthetic=150, trial_s=0.5, slots=slots, vram_there=0,
+        study=study, rows=rows, n_synthetic=150, trial_s=0.5, slots=slots, vram_there=0, gpus="",
         kinds={kind_of(trial): kind for _, trials in plan.waves() for trial in trials},
         wave_s={title: 4.0 for title, _ in plan.waves()},
         warming_s={title: 0.0 for title, _ in plan.waves()}, start_s=0.0, start_cpu_s=0.0,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from medaug.metrics.power import assumed_components, draws_that_pay, smallest_visible_gain
 from medaug.plan.power import Power, power_of
 from medaug.plan.trials import plan_study
 from medaug.spec import StudySpec
@@ -49,3 +50,16 @@ def test_the_assumption_is_of_the_right_size(tmp_path: Path, each: int) -> None:
     """Between a tenth and a third for sixty patients; .02 to .08 for six hundred."""
     low, high = {30: (0.1, 0.33), 300: (0.02, 0.09)}[each]
     assert low < power(study(tmp_path), each).gain < high
+
+
+def test_draws_are_taken_as_long_as_they_pay() -> None:
+    few, many = (
+        draws_that_pay(patients, n_seeds=3, rows=6, controls=5)
+        for patients in ([18, 51], [969, 1308])
+    )
+    assert few[0] <= many[0]  # where patients are few, it is they who limit what is seen
+    assert few[1] > many[1]
+    promised = smallest_visible_gain(
+        assumed_components([18, 51], n_seeds=3, n_draws=few[0]), rows=6, controls=5
+    )
+    assert few[1] == promised

@@ -13,11 +13,24 @@ import numpy as np
 import pytest
 
 from medaug.errors import UserError
+from medaug.plan.trials import plan_study
 from medaug.results.leaderboard import leaderboard_of
 from medaug.results.published import published
-from medaug.results.rows import CHANCE, COLLAPSE, NO_GAIN, REFERENCE, Leaderboard, Row
+from medaug.results.records import read_study
+from medaug.results.report.answer import answer
+from medaug.results.rows import (
+    BELOW_GAUSSIAN,
+    CHANCE,
+    COLLAPSE,
+    NO_GAIN,
+    REFERENCE,
+    UNKNOWN,
+    Leaderboard,
+    Row,
+)
+from medaug.results.table import render
 from medaug.spec import ClassifyTrial
-from tests.tracking.made_runs import config_in, made_scores, start, study, write_trial
+from tests.tracking.made_runs import SLICES, config_in, made_scores, start, study, write_trial
 
 Result = dict[str, Any]
 
@@ -148,9 +161,55 @@ def test_rows_that_trained_longer_are_not_ranked(planted: Path, tmp_path: Path) 
     assert row_of(board, "acgan +100").rank is not None
 
 
+def test_a_gain_of_unknown_lineage_is_ranked_and_not_concluded(
+    planted: Path, tmp_path: Path
+) -> None:
+    def of_lineage(what: str) -> Leaderboard:
+        def told(config: ClassifyTrial, result: Result) -> Result:
+            return result | {"lineage": what} if config.arm == "acgan" else result
+
+        return edited(planted, tmp_path / what, told)
+
+    board = of_lineage("unknown")
+    row = row_of(board, "acgan +300")
+    assert (row.rank, row.ending, row.worth) == (1, "", None)
+    assert row.gain_low > 0
+    assert UNKNOWN in row.flags
+    assert UNKNOWN in render(board)
+    assert "no gain is concluded of it" in render(board).replace("\n", " ")
+    assert answer(board).headline != "A gain from synthetic data is shown on these patients."
+    assert UNKNOWN not in row_of(board, "gaussian +300").flags
+
+    row = row_of(of_lineage("declared"), "acgan +300")
+    assert (row.rank, row.ending) == (1, "gain")
+    assert UNKNOWN not in row.flags
+
+
+def test_a_network_below_the_gaussian_is_told(planted: Path, tmp_path: Path) -> None:
+    """The mean lead over the folds counts, by more than its standard error."""
+
+    def board_of(name: str, leads: list[float], kind: str = "acgan") -> Leaderboard:
+        copy = tmp_path / name
+        shutil.copytree(planted, copy)
+        for trial in plan_study(read_study(copy), SLICES).generate:
+            if trial.arm == kind:
+                scores = {"tstr": 0.7 + leads[trial.fold], "tstr_gaussian": 0.7}
+                made = {"stage": "generate", "output": "r", "generator": "g", "n": 300}
+                write_trial(copy, trial, made | {"scores": scores})
+        return leaderboard_of(copy)
+
+    assert BELOW_GAUSSIAN in row_of(board_of("below", [-0.1, -0.2, -0.1]), "acgan +100").flags
+    below = row_of(board_of("again", [-0.1, -0.2, -0.1]), "acgan +300")
+    assert (below.rank, below.ending) == (1, "gain"), "it says more of the generator than of rows"
+    assert below.quality["tstr_gaussian"] == pytest.approx(0.7)
+    assert BELOW_GAUSSIAN in render(board_of("said", [-0.1, -0.2, -0.1]))
+    for name, leads in (("above", [0.1, 0.2, 0.0]), ("unsure", [-0.1, 0.08, -0.02])):
+        assert BELOW_GAUSSIAN not in row_of(board_of(name, leads), "acgan +300").flags
+
+
 def test_unproven_lineage_and_another_split_are_not_ranked(planted: Path, tmp_path: Path) -> None:
     def unproven(config: ClassifyTrial, result: Result) -> Result:
-        return result | {"lineage": "unknown"} if config.arm == "acgan" else result
+        return result | {"lineage": "hearsay"} if config.arm == "acgan" else result
 
     board = edited(planted, tmp_path / "lineage", unproven)
     assert "lineage not proven" in reasons(row_of(board, "acgan +300"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from medaug.data.importers.base import Found, Importer, Look, Options, account
 from medaug.data.importers.bids import Bids
@@ -17,10 +18,12 @@ from medaug.data.importers.published import CtIch, HeadCt, ImageList
 from medaug.data.importers.table import OwnTable
 from medaug.data.importers.tree import Tree
 from medaug.errors import UserError
+from medaug.spec.plugins import IMPORTERS as GROUP
+from medaug.spec.plugins import Extended
 
 __all__ = ["IMPORTERS", "Found", "Importer", "Look", "Options", "Tree", "account", "recognise"]
 
-IMPORTERS: Mapping[str, Importer] = {
+OWN: Mapping[str, Importer] = {
     "bids": Bids(),
     "brats": Brats(),
     "class_folders": ClassFolders(),
@@ -34,6 +37,18 @@ IMPORTERS: Mapping[str, Importer] = {
     "nnunet": NnUnet(),
     "table": OwnTable(),
 }
+
+
+def _importer(name: str, found: Any) -> Importer:
+    """Of another package: an importer, or the class of one."""
+    importer = found() if isinstance(found, type) else found
+    if not isinstance(importer, Importer) or importer.name != name:
+        raise TypeError(f"wants an importer (looks_like, rows) whose name is '{name}'")
+    return importer
+
+
+IMPORTERS: Mapping[str, Importer] = Extended(OWN, GROUP, _importer)
+"""By name, those of installed packages included."""
 
 
 def recognise(tree: Tree) -> tuple[Importer, Look]:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from medaug.data.address import split_address
 from medaug.data.canonical import tidy
@@ -95,6 +95,7 @@ class Found:
             self.lines_left[table] = f"{n} {what}"
 
 
+@runtime_checkable
 class Importer(Protocol):
     """One kind of folder."""
 

@@ -133,7 +133,7 @@ def estimate(
         stages=tuple(stages),
         slots=small.slots,
         ranks=study.resources.ranks,
-        gpus_per_rank=study.resources.gpus_per_rank,
+        gpus_per_rank=study.resources.gpus,
         outside_s=outside_s,
     )
 

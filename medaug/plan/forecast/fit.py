@@ -61,7 +61,7 @@ def check_fit(
             f"plan: stage {heaviest.stage} needs {size(heaviest.ram_bytes)} of memory per rank, "
             f"and {ranks_per_node} ranks share a node with {size(memory)}; {advice}"
         )
-    per_rank = vram_there * min(1.0, study.resources.gpus_per_rank)
+    per_rank = vram_there * min(1.0, study.resources.gpus)
     heaviest = max(cost.stages, key=lambda stage: stage.vram_bytes)
     if per_rank and heaviest.vram_bytes > per_rank:
         raise EnvironmentFault(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
 from medaug.data.cohort import Cohort
 from medaug.data.layouts import read_cohort
@@ -25,6 +23,7 @@ from medaug.plan.trials import Plan, plan_study
 from medaug.plan.variants import ArmVariant, expand_arms
 from medaug.spec import StudySpec
 from medaug.storage import storage_at
+from medaug.storage.temporary import temporary_folder
 from medaug.sweep.display import Display
 from medaug.sweep.tune.space import draw
 from medaug.units import duration, size
@@ -73,8 +72,7 @@ def forecast(
     with ExitStack() as stack:
         display.note("rehearsing the study in miniature")
         if address is None:
-            temporary = tempfile.TemporaryDirectory(prefix="medaug-")
-            storage = Path(stack.enter_context(temporary))
+            storage = stack.enter_context(temporary_folder("medaug-plan-"))
         elif not storage_at(storage).nodes_see_files:
             raise UserError(
                 "plan: a rehearsal on a cluster wants a folder that its nodes see, not a bucket; "
@@ -83,6 +81,7 @@ def forecast(
         else:
             display.note(f"in {storage}/.plan-…, which is removed at the end")
         small = rehearse(study, arms, patients, masks, storage, display, address=address)
+    study = study.model_copy(update={"resources": small.study.resources})  # GPUs as there are
     drawn = len(plan) - len(plan.classify)
     outside_s = loading_s + small.finish_s + small.figures_s * drawn
     outside_s += small.scan_s * rows / small.rows
@@ -91,7 +90,7 @@ def forecast(
         outside_s += _reading_s(cohort, study) * pretrain_scans / max(1, len(cohort.scans))
     cost = estimate(plan, small, study, rows, masks, outside_s, pretrain_rows)
     check_fit(study, cost, small.nodes, small.vram_there, study.storage)
-    notes = []
+    notes = [small.gpus]
     if study.data.slice_policy == "tumour_only":
         notes.append("slices with tumour are not counted before they are read: all slices are")
     if study.sweep.asha is not None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +22,10 @@ from medaug.plan.variants import ArmVariant
 from medaug.results.leaderboard import leaderboard_of
 from medaug.results.report.document import write_report
 from medaug.spec import ClassifyTrial, StudySpec, TrackingSpec, TrialConfig
+from medaug.spec.arms import ClassicalSpec
 from medaug.storage.artifacts import Artifacts
+from medaug.storage.files import private_folder
+from medaug.storage.temporary import temporary_folder
 from medaug.storage.trial_folder import TrialFolder, write_json
 from medaug.sweep.display import Display
 from medaug.sweep.runner import Sweep
@@ -70,6 +71,8 @@ class Miniature:
     """Trials that run at once."""
     vram_there: int
     """Bytes of one GPU; 0 without."""
+    gpus: str
+    """Which are used, and which stand idle."""
     nodes: tuple[int, ...]
     """Bytes of memory that the ranks of each node may use."""
     scan_s: float
@@ -127,6 +130,7 @@ def rehearse(
                     waves[title] = wall_s, list(zip(chosen, seconds, strict=True))
                 slots = sweep.slots(study.resources.ranks)
                 nodes = tuple(sweep.memory_bytes())
+                small = small.model_copy(update={"resources": sweep.resources})
                 scan_s = _scan(folder, artifacts)
                 ended = time.monotonic()
                 board = leaderboard_of(folder)
@@ -136,6 +140,7 @@ def rehearse(
         made = sum(len(trials) for title, (_, trials) in waves.items() if title != "classify")
         about = {
             **{"rows": rows_of(shown), "slots": slots, "nodes": nodes, "scan_s": scan_s},
+            "gpus": sweep.gpus,
             **{"figures_s": figures_s / max(1, made), "finish_s": finish_s},
         }
         return _measured(small, folder, artifacts, waves, about)
@@ -176,7 +181,10 @@ def shrunk(arms: Sequence[ArmVariant]) -> list[ArmVariant]:
             update["epochs"] = min(epochs, EPOCHS["generate"])
         if (every := getattr(arm.spec, "eval_every", None)) is not None:
             update["eval_every"] = min(every, 3)
-        small.append(ArmVariant(arm.name, arm.spec.model_copy(update=update), arm.point))
+        spec = arm.spec.model_copy(update=update)
+        if arm.arm.reads_given:  # nothing is read beforehand: images that are encoded take as long
+            spec = ClassicalSpec(real_rows=spec.real_rows)
+        small.append(ArmVariant(arm.name, spec, arm.point))
     return small
 
 
@@ -225,12 +233,9 @@ def _few(trials: Sequence[TrialConfig]) -> list[TrialConfig]:
 
 @contextmanager
 def _workplace(storage: Path) -> Iterator[Path]:
-    storage.mkdir(parents=True, exist_ok=True, mode=0o700)
-    place = Path(tempfile.mkdtemp(prefix=".plan-", dir=storage))
-    try:
+    private_folder(storage)
+    with temporary_folder(".plan-", storage) as place:
         yield place
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
 
 
 def _scan(folder: Path, artifacts: Artifacts) -> float:

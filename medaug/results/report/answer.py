@@ -68,7 +68,7 @@ def _of_candidates(candidates: Sequence[Row], board: Leaderboard) -> tuple[str, 
 
 
 def _demonstrated(row: Row) -> bool:
-    return row.gain_low > 0 and _above_floor(row)
+    return row.gain_low > 0 and _above_floor(row) and not row.unknown_lineage
 
 
 def _above_floor(row: Row) -> bool:

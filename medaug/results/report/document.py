@@ -38,6 +38,7 @@ QUALITY = {
     "diversity": "diversity",
     "c2st": "C2ST accuracy",
     "tstr": "TSTR",
+    "tstr_gaussian": "TSTR of a Gaussian",
     "near_copy_rate": "near copies",
     "membership_auc": "membership attack (AUC)",
     "kept": "kept by the filter",

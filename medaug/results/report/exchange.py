@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -35,7 +37,7 @@ def worth(board: Leaderboard) -> Figure | None:
     for row in board.rows:
         if row.worth is not None and row.worth.most > 0:
             sizes.setdefault(row.train_rows, []).append(row)
-    sizes = dict(sorted(sizes.items(), key=lambda item: item[0] or 0)[:MOST_PANELS])
+    sizes = dict(sorted(sizes.items(), key=lambda item: item[0] or math.inf)[:MOST_PANELS])
     if not sizes:
         return None
     figure, axes = panels(len(sizes), height=3.4, width=max(6.4, 3.2 * len(sizes)))

@@ -65,7 +65,7 @@ def question(study: StudySpec) -> str:
         f" {len(sweep.seeds)} seeds and {study.split.folds} folds."
     )
     if sweep.train_rows:
-        sizes = ", ".join(f"{n:,}" for n in sweep.train_rows)
+        sizes = ", ".join("all" if n == "all" else f"{n:,}" for n in sweep.train_rows)
         text += f" The number of real training rows is varied too: {sizes}."
     if study.paper:
         text += f" It rebuilds study {study.paper} ({TITLES[study.paper]})."
@@ -152,8 +152,14 @@ def lineage(run: Evidence) -> str:
         f"Lineage is proven for {proven} of {len(done)} finished classifiers: every store carries"
         " the patients that any model behind it was fitted on, and none of those is scored."
     )
-    if proven < len(done):
-        text += " Behind the others stands a model that has seen scored patients."
+    told = {
+        "declared": "have rows of another tool, whose lineage is declared by the study",
+        "unknown": "have rows of which nobody says what made them",
+        "violated as published": "stand on a model that has seen scored patients",
+    }
+    for kind, what in told.items():
+        if n := sum(trial.classified.lineage == kind for trial in done):
+            text += f" {n} {what}."
     return text
 
 

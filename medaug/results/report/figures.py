@@ -78,14 +78,15 @@ def response(board: Leaderboard, axis_of: str) -> Figure | None:
     The arm 'none' is the grey band behind. None where the axis has a single value.
     """
     rows = [row for row in board.rows if math.isfinite(row.mean)]
-    added = [row for row in rows if row.kind != "none"]
-    values = sorted({int(getattr(row, axis_of) or 0) for row in added})
+    if axis_of == "n_synthetic":  # with several training-set sizes: the curve of the largest
+        sizes = [math.inf if row.train_rows is None else row.train_rows for row in rows]
+        largest = max(sizes, default=0)
+        rows = [row for row, size in zip(rows, sizes, strict=True) if size == largest]
+    added = [row for row in rows if row.n_synthetic]
+    values = sorted({_at(row, axis_of) for row in added})
     arms = list(dict.fromkeys(row.arm for row in sorted(added, key=lambda row: row.synthetic)))
     if len(values) < 2:
         return None
-    if axis_of == "n_synthetic":  # with several training-set sizes: the curve of the largest
-        largest = max((row.train_rows or 0 for row in rows), default=0)
-        rows = [row for row in rows if (row.train_rows or 0) == largest]
     columns = 2 if len(arms) in (2, 4) else min(3, len(arms))
     figure, axes = panels(columns, math.ceil(len(arms) / columns), height=2.3, share_y=True)
     unaugmented = [row for row in rows if row.kind == "none"]
@@ -168,10 +169,17 @@ def _backdrop(
                 ha="left", va="bottom", xytext=(2, 1), textcoords="offset points",
             )  # fmt: skip
         return
-    rows = sorted(rows, key=lambda row: row.train_rows or 0)
-    x = [row.train_rows or 0 for row in rows]
+    rows = sorted(rows, key=lambda row: _at(row, axis_of))
+    x = [_at(row, axis_of) for row in rows]
     axis.fill_between(x, [r.low for r in rows], [r.high for r in rows], color=LIGHT, lw=0)
     axis.plot(x, [row.mean for row in rows], color=GREY, lw=1.2, label="none")
+
+
+def _at(row: Row, axis_of: str) -> int:
+    """Where the row stands on the axis; all real rows are as many as there were."""
+    if axis_of == "n_synthetic":
+        return row.n_synthetic
+    return row.train_rows or row.real_rows or 0
 
 
 def _arm_lines(axis: Axes, rows: Sequence[Row], axis_of: str) -> None:
@@ -182,8 +190,8 @@ def _arm_lines(axis: Axes, rows: Sequence[Row], axis_of: str) -> None:
         parts += [f"+{row.n_synthetic}"] if axis_of == "train_rows" else []
         lines.setdefault(" ".join(parts), []).append(row)
     for place, (name, line) in enumerate(sorted(lines.items())):
-        line.sort(key=lambda row: getattr(row, axis_of))
-        x = [getattr(row, axis_of) for row in line]
+        line.sort(key=lambda row: _at(row, axis_of))
+        x = [_at(row, axis_of) for row in line]
         colour = CYCLE[place % len(CYCLE)]
         if len(lines) <= MOST_BANDS:
             low, high = [row.low for row in line], [row.high for row in line]

@@ -27,9 +27,25 @@ _ENVIRONMENT = {
 }
 
 
+LOOPBACK = "127.0.0.1"
+
+_ALONE = {
+    # Metrics are served to whoever asks, without the token.
+    "RAY_enable_metrics_collection": "0",
+    "AUTOSCALER_METRIC_PORT": "-1",  # these two have no switch; without a port they are not served
+    "DASHBOARD_METRIC_PORT": "-1",
+}
+_ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Ray's own way to say that this machine is no part of a larger cluster, the default on Windows and
+macOS: only then 127.0.0.1 stays the node's address, and all that it starts listens there."""
+
+
 @contextlib.contextmanager
-def for_ray() -> Iterator[None]:
+def for_ray(*, alone: bool = False) -> Iterator[None]:
     """Settings of Ray and Tune, and what they have to say goes to the log.
+
+    ``alone``: for a cluster of this machine that nobody else may reach. Ray reads that when it is
+    imported; where somebody has imported it before, it listens on all interfaces, says the log.
 
     Ray lets a process whose connection to the node's raylet breaks end itself with exit code 1, and
     no word, if its parent process is gone or is process 1 (a container's init): it takes the parent
@@ -37,6 +53,15 @@ def for_ray() -> Iterator[None]:
     sweep can end with what it has to say.
     """
     settings = {**_ENVIRONMENT, "RAY_RAYLET_PID": str(os.getpid())}
+    if alone:
+        settings |= _ALONE
+        if _may_stay_on_loopback():
+            settings |= _ON_LOOPBACK
+        else:
+            log.warning(
+                "Ray was imported here before medaug did it: what it starts listens on all "
+                "interfaces (its token holds)"
+            )
     with contextlib.ExitStack() as stack:
         stack.enter_context(environment(settings, "RAY_AUTH_MODE"))  # Ray sets that itself
         import ray  # noqa: F401  # it sets its loggers' levels
@@ -46,6 +71,15 @@ def for_ray() -> Iterator[None]:
         # The raylet's page about each worker that died has no switch of its own.
         stack.enter_context(contextlib.redirect_stdout(_WithoutRay(sys.stdout)))
         yield
+
+
+def _may_stay_on_loopback() -> bool:
+    """Whether Ray is yet to be imported, or was imported so."""
+    if "ray" not in sys.modules:
+        return True
+    import ray
+
+    return ray.util.get_node_ip_address() == LOOPBACK
 
 
 @contextlib.contextmanager

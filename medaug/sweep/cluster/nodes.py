@@ -20,6 +20,7 @@ from typing import Any
 
 from medaug.errors import EnvironmentFault
 from medaug.storage import storage_at
+from medaug.storage.files import private_folder
 from medaug.sweep.cluster.start import Cluster
 
 VERSIONS = ("medaug", "torch", "ray", "mlflow")
@@ -169,7 +170,7 @@ def _probe_folder(storage: Path) -> Iterator[Path]:
     made = not storage.exists()
     folder = storage / f".doctor-{uuid.uuid4().hex}"
     try:
-        folder.mkdir(parents=True, mode=0o700)
+        private_folder(folder)
         storage_at(folder).put(folder / "driver", secrets.token_bytes(PROBE_BYTES))
     except EnvironmentFault:
         raise

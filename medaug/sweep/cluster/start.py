@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import secrets
-import shutil
 import socket
 import sys
 import tempfile
@@ -20,8 +19,10 @@ import psutil
 
 from medaug.errors import EnvironmentFault, UserError
 from medaug.spec import ResourceSpec
+from medaug.storage.temporary import temporary_folder
 from medaug.sweep.cluster.auth import read_token
-from medaug.sweep.cluster.environment import environment, for_ray
+from medaug.sweep.cluster.environment import LOOPBACK, environment, for_ray
+from medaug.sweep.cluster.gpus import count, settled, torch_sees_gpus
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,9 @@ class Cluster:
         with contextlib.ExitStack() as around:
             if self._address:
                 around.enter_context(_sent_token())  # before Ray is imported
-            around.enter_context(for_ray())
+            alone = self._address is None or _only_on_loopback(self._address)
+            alone = alone and not _is_there()
+            around.enter_context(for_ray(alone=alone))
             import ray
 
             if not ray.is_initialized():
@@ -82,6 +85,15 @@ class Cluster:
             self._around.push(around.pop_all())
         self._up = True
         self._seen = time.monotonic()
+
+    def settle(self, resources: ResourceSpec) -> tuple[ResourceSpec, str]:
+        """``resources`` with GPUs as this cluster has them, and a line that says which."""
+        import ray
+
+        nodes = ray.nodes()
+        gpus = count(nodes)
+        ask = gpus > 0 and resources.gpus_per_rank == "auto"
+        return settled(resources, gpus, usable=not ask or torch_sees_gpus(nodes))
 
     def require(self, ranks: int, resources: ResourceSpec) -> None:
         """Check that one trial of ``ranks`` ranks fits into the cluster when it is empty.
@@ -95,7 +107,7 @@ class Cluster:
         if room < ranks:
             raise EnvironmentFault(
                 f"resources: a trial wants {ranks} ranks of {resources.cpus_per_rank:g} CPU and "
-                f"{resources.gpus_per_rank:g} GPU ({resources.strategy}), but the cluster has room "
+                f"{resources.gpus:g} GPU ({resources.strategy}), but the cluster has room "
                 f"for {room} ({_total(nodes, 'CPU'):g} CPU and {_total(nodes, 'GPU'):g} GPU on "
                 f"{len(nodes)} node{'s' * (len(nodes) != 1)}); lower resources.ranks, or use a "
                 "larger cluster (--address), or wait for it to grow (--wait)"
@@ -150,19 +162,20 @@ class Cluster:
         while True:
             began = time.monotonic()
             before = set(psutil.Process().children())
-            folder = tempfile.mkdtemp(prefix="medaug-", dir=_short_folder())
-            try:
-                self._init(folder)
-            except Exception as error:  # a bare one of Ray's own
-                left = set(psutil.Process().children()) - before
-                _kill([*left, *_descendants(left)])
-                shutil.rmtree(folder, ignore_errors=True)
-                now = time.monotonic()
-                if now - began < SLOW_S or now > deadline:
-                    raise _no_start(error, now - began) from None
-                log.warning("Ray is slow to start on this busy machine; trying again")
-                continue
-            around.callback(shutil.rmtree, folder, ignore_errors=True)
+            with contextlib.ExitStack() as attempt:
+                # Ray opens its own folder to everybody (0777): the one around it is closed.
+                private = attempt.enter_context(temporary_folder("medaug-", _short_folder()))
+                try:
+                    self._init(str(private / "r"))
+                except Exception as error:  # a bare one of Ray's own
+                    left = set(psutil.Process().children()) - before
+                    _kill([*left, *_descendants(left)])
+                    now = time.monotonic()
+                    if now - began < SLOW_S or now > deadline:
+                        raise _no_start(error, now - began) from None
+                    log.warning("Ray is slow to start on this busy machine; trying again")
+                    continue
+                around.push(attempt.pop_all())
             started = set(psutil.Process().children()) - before
             self._family = [child for child in started if _name(child) in ESSENTIAL]
             self._others = [child for child in started if child not in self._family]
@@ -177,7 +190,7 @@ class Cluster:
             ray.init(
                 address="local",  # not the one that RAY_ADDRESS may name
                 num_cpus=self._cpus,
-                _node_ip_address="127.0.0.1",  # stays when a laptop changes networks
+                _node_ip_address=LOOPBACK,  # stays when a laptop changes networks
                 include_dashboard=False,
                 object_store_memory=OBJECT_STORE_BYTES,
                 _temp_dir=folder,
@@ -240,7 +253,7 @@ def _sent_token() -> Iterator[None]:
 
 def capacity(nodes: Iterable[Mapping[str, float]], resources: ResourceSpec) -> int:
     """How many ranks of one trial fit on ``nodes`` (their total resources) under its strategy."""
-    rank = {"CPU": resources.cpus_per_rank, "GPU": resources.gpus_per_rank}
+    rank = {"CPU": resources.cpus_per_rank, "GPU": resources.gpus}
     wanted = {name: amount for name, amount in rank.items() if amount}
     room = [
         int(min(node.get(name, 0.0) / amount + 1e-9 for name, amount in wanted.items()))
@@ -322,6 +335,20 @@ def _short_folder() -> str:
     """A Unix socket's path has at most 107 bytes, and Ray's own part takes up to 70 of them."""
     folder = tempfile.gettempdir()
     return folder if len(os.fsencode(folder)) <= 20 else "/tmp"
+
+
+def _is_there() -> bool:
+    """Whether this process has Ray already."""
+    return "ray" in sys.modules and sys.modules["ray"].is_initialized()
+
+
+def _only_on_loopback(address: str) -> bool:
+    """Whether this is an embedded cluster of another process of this machine.
+
+    One that others may join listens on all interfaces, and so on 127.0.0.2, too.
+    """
+    host, _, port = address.rpartition(":")
+    return host == LOOPBACK and _listening(address) and not _listening(f"127.0.0.2:{port}")
 
 
 def _listening(address: str) -> bool:

@@ -52,6 +52,8 @@ def run_bundle(
 COMMIT_EVERY_S = 2.0
 LARGEST = 250
 """Trials in a bundle, at most: what a rank that dies for good takes with it."""
+MOST_NAMES = 3
+"""Arms that a bundle's title names."""
 PER_SLOT = 4
 """Bundles for each place of the cluster, so that none stands idle for long at the end."""
 
@@ -69,10 +71,10 @@ class Bundle:
 
     @property
     def title(self) -> str:
-        """For people: what its trials' titles begin with alike, and how many they are."""
-        alike = [trial.title.split() for trial in self.trials]
-        words = [same[0] for same in zip(*alike, strict=False) if len(set(same)) == 1]
-        return f"{' '.join(words) or self.trials[0].stage} ({len(self.trials)} trials)"
+        """For people: whose trials they are, and how many."""
+        names = [*dict.fromkeys(trial.title.split()[0] for trial in self.trials)]
+        shown = ", ".join(names[:MOST_NAMES]) + (", …" if len(names) > MOST_NAMES else "")
+        return f"{shown} ({len(self.trials)} trials)"
 
     @property
     def ranks(self) -> int:

@@ -55,6 +55,7 @@ _NO_GPU = re.compile(
     r"|No HIP GPUs|forward compatibility was attempted|system not yet initialized",
     re.IGNORECASE,
 )
+_NO_DETERMINISM = re.compile(r"(\S+) does not have a deterministic implementation")
 _DEVICE = re.compile(
     r"\bCUDA\b|\bcu(DNN|BLAS|SOLVER|FFT|SPARSE|RAND|TENSOR)|\bHIP\b|\b(roc|hip)BLAS|MIOpen"
     r"|device-side assert|illegal memory access|ECC error|NVML|\bXid\b|unspecified launch failure"
@@ -104,6 +105,9 @@ def triage(error: BaseException) -> Failure:
     name = type(error).__name__
     what = lines[0][:500] if lines else name
     kind = _kind(error, name, str(error))
+    if found := _NO_DETERMINISM.search(str(error)):
+        kind = "configuration"
+        what = f"resources.deterministic is true, and {found[1]} cannot be: set it to false"
     if kind == "error":
         what = f"{name}: {what}"
     return Failure(kind, what, "".join(traceback.format_exception(error)))

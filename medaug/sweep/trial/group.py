@@ -72,18 +72,22 @@ class RankGroup:
         self._ranks: list[Any] = [
             actor.options(
                 num_cpus=resources.cpus_per_rank,
-                num_gpus=resources.gpus_per_rank,
+                num_gpus=resources.gpus,
                 scheduling_strategy=PlacementGroupSchedulingStrategy(
                     group, placement_group_bundle_index=index
                 ),
-            ).remote(resources.cpus_per_rank, resources.checkpoint_every_s)
+            ).remote(
+                resources.cpus_per_rank,
+                resources.checkpoint_every_s,
+                deterministic=resources.deterministic,
+            )
             for index in range(size)
         ]
         self.places: list[Place] = self._start([rank.place.remote() for rank in self._ranks])
         nodes = sum(node["Alive"] for node in ray.nodes())
         self._device = devices_of(self.places, nodes)
         first = self.places[0]
-        gpu, timeout_s = resources.gpus_per_rank > 0, resources.hang_timeout_s
+        gpu, timeout_s = resources.gpus > 0, resources.hang_timeout_s
         self._start(
             [
                 rank.join.remote(index, size, first.host, first.port, timeout_s, gpu)

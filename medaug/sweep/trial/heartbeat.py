@@ -15,9 +15,11 @@ from medaug.sweep.trial.failures import Failure, GroupFailed
 class Watch:
     """Tells a rank that hangs from one that is busy for long.
 
-    A busy rank uses CPU time in its working thread, also while a GPU computes for it; one that
-    waits for a lost peer, a stopped process or a dead disk uses none. Ranks that wait in a
-    collective are woken by its own timeout, which is the same ``hang_timeout_s``.
+    A busy rank uses CPU time in its working thread, also while a GPU computes for it: it launches
+    the kernels to come. One that waits for a lost peer, a stopped process, a dead disk or a GPU
+    that hangs uses none: waits for a GPU sleep (:func:`medaug.train.device.let_waits_sleep`). Ranks
+    that wait in a collective are woken by its own timeout, which is the same ``hang_timeout_s`` for
+    gloo; NCCL's ends the process without a reason and comes later.
     """
 
     def __init__(self, ranks: list[Any], timeout_s: float) -> None:

@@ -78,12 +78,18 @@ class Rank:
     and exceptions of any library need not survive pickling.
     """
 
-    def __init__(self, cpus: float, checkpoint_every_s: float) -> None:
+    def __init__(
+        self, cpus: float, checkpoint_every_s: float, *, deterministic: bool = False
+    ) -> None:
         threads = max(1, int(cpus))
         os.environ["OMP_NUM_THREADS"] = str(threads)  # before anything loads OpenMP
         import torch
 
+        from medaug.train.device import compute, let_waits_sleep
+
         torch.set_num_threads(threads)
+        compute(deterministic=deterministic)
+        let_waits_sleep()
         keep_freed_memory()
         self._world: World | None = None
         self._epochs: Iterator[Progress] | None = None

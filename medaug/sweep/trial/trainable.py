@@ -46,8 +46,8 @@ def room_for(trial: dict[str, Any], resources: ResourceSpec) -> tune.PlacementGr
     """A share of the cluster for each rank. The trial's own actor only waits, so it takes nothing,
     and as many one-CPU trials run at once as there are CPUs."""
     rank = {"CPU": resources.cpus_per_rank}
-    if resources.gpus_per_rank:
-        rank["GPU"] = resources.gpus_per_rank
+    if resources.gpus:
+        rank["GPU"] = resources.gpus
     return tune.PlacementGroupFactory([{}] + [rank] * trial["ranks"], strategy=resources.strategy)
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
-import tempfile
 import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,6 +13,7 @@ from ray.tune.search import Searcher
 
 from medaug.errors import EnvironmentFault
 from medaug.spec import AshaSpec, TrialConfig
+from medaug.storage.temporary import temporary_folder
 from medaug.storage.trial_folder import TrialFolder
 from medaug.sweep.events import Listeners, Outcome
 from medaug.sweep.trial.bundle import Bundle
@@ -73,13 +72,11 @@ class TuneRun:
         return self._record.settle()
 
     def _fit(self) -> None:
-        private = Path(tempfile.mkdtemp(prefix="medaug-tune-"))  # Tune insists on writing
         try:
-            self._tuner(private).fit()
+            with temporary_folder("medaug-tune-") as private:  # Tune insists on writing
+                self._tuner(private).fit()
         except BaseException as error:
             self._error = error
-        finally:
-            shutil.rmtree(private, ignore_errors=True)
 
     def _tuner(self, private: Path) -> tune.Tuner:
         resources = self._wave.resources

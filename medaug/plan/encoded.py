@@ -1,4 +1,5 @@
-"""The plain linear models that every study is compared with, whatever its own classifier."""
+"""What encoders make of a study: its features, its transformed views, and the plain linear models
+that every study is compared with, whatever its own classifier."""
 
 from __future__ import annotations
 
@@ -8,7 +9,9 @@ from medaug.encoders import encoder_of
 from medaug.errors import UserError
 from medaug.experiment import output_name
 from medaug.plan.sizes import Size
+from medaug.plan.variants import ArmVariant
 from medaug.spec import ClassifyTrial, ExtractTrial, ProbeSpec, StudySpec, WrittenArm
+from medaug.spec.arms import ClassicalSpec
 from medaug.spec.encoder import EfficientNetLite0Spec, ImageEncoderSpec, PixelsPcaSpec
 
 NONE = WrittenArm(kind="none")
@@ -25,13 +28,31 @@ def encode_trials(study: StudySpec, slices: str, spec: ImageEncoderSpec) -> list
     return [
         ExtractTrial(
             slices=slices,
-            encoder=spec,  # type: ignore[arg-type]  # one of those that a trial knows
+            encoder=spec,
             encoder_name=name,
             fold=fold if encoder.fitted else 0,
             ranks=study.resources.ranks,
         )
         for fold in range(study.split.folds)
     ]
+
+
+def view_trials(
+    study: StudySpec, slices: str, variants: Sequence[ArmVariant]
+) -> dict[str, list[ExtractTrial]]:
+    """By an arm's signature, the views of all images that it chooses among: where a frozen encoder
+    makes the features, they are the same for all folds, draws and seeds."""
+    if (spec := study.image_encoder) is None or encoder_of(spec).fitted:
+        return {}
+    frozen = encode_trials(study, slices, spec)[0]
+    return {
+        variant.spec.signature(): [
+            frozen.model_copy(update={"maker": WrittenArm.of(variant.spec), "view": view})
+            for view in range(variant.spec.views)
+        ]
+        for variant in variants
+        if isinstance(variant.spec, ClassicalSpec)
+    }
 
 
 def linear_encoders(study: StudySpec) -> dict[str, ImageEncoderSpec]:
