@@ -1,8 +1,8 @@
 """Where a scan lies: a file, a folder of slices, or a part of either.
 
 Three kinds of scan are more, or less, than a file. One series of a folder that holds several is
-``folder#<SeriesInstanceUID>``; the frames of a DICOM file as a volume are ``file#frames``; one image
-of a NumPy archive is ``set.npz#<array>:<row>``.
+``folder#<SeriesInstanceUID>``; the frames of a DICOM file as a volume are ``file#frames``; one
+image of a NumPy archive is ``set.npz#<array>:<row>``.
 """
 
 from __future__ import annotations
@@ -24,9 +24,8 @@ def split_address(path: Path) -> tuple[Path, str | None]:
 
     A file whose own name looks like an address is that file.
     """
-    match = next(
-        filter(None, (kind.fullmatch(path.name) for kind in (_ROW, _FRAMES, _SERIES))), None
-    )
+    matches = (kind.fullmatch(path.name) for kind in (_ROW, _FRAMES, _SERIES))
+    match = next(filter(None, matches), None)
     if match is None or os.path.lexists(path):
         return path, None
     return path.with_name(match["place"]), match["part"]

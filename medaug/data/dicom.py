@@ -1,4 +1,4 @@
-"""DICOM from files that nobody vouches for: series, one file per slice or one for all, and pictures.
+"""DICOM from files that nobody vouches for: series, a file per slice or one for all; pictures.
 
 :mod:`medaug.data.dicom_header` judges each file's structure first. Of its elements only
 :data:`TAGS` are read, so no name, date or note is ever in memory as text; DICOMDIR files are not
@@ -230,8 +230,7 @@ def _check_one_series(datasets: list[Dataset]) -> None:
 def decoded(dataset: Dataset, syntax: UID, frame: int | None = None) -> NDArray[Any]:
     """(Rows, Columns) as they are stored, or (Rows, Columns, 3) RGB; of one ``frame`` from 0."""
     try:
-        index = {} if frame is None else {"index": frame}
-        pixels, _ = get_decoder(syntax).as_array(dataset, **index)
+        pixels, _ = get_decoder(syntax).as_array(dataset, index=frame)
     except (ValueError, RuntimeError, AttributeError, NotImplementedError):
         raise BadFile(f"damaged {syntax.name} pixel data; copy the file again") from None
     return pixels

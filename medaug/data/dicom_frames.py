@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydicom import Dataset
@@ -72,7 +73,7 @@ def _frames(dataset: Dataset, n: int) -> list[Dataset]:
         frame = Dataset()
         frame.Rows, frame.Columns = dataset.Rows, dataset.Columns
         for group, names in _GROUPS.items():
-            said = own.get(group) or (shared[0].get(group) if shared else None)
+            said: Any = own.get(group) or (shared[0].get(group) if shared else None)
             for name in names if said else ():
                 if name in said[0]:
                     frame[name] = said[0][name]

@@ -124,7 +124,7 @@ def frames_of(path: Path) -> int:
 def is_grey_dicom(path: Path) -> bool:
     """Whether a DICOM file has one sample a pixel, by the bytes of its header."""
     found = _SAMPLES.search(_header(path))
-    return bool(found) and found[1] == b"\x01"
+    return found is not None and found[1] == b"\x01"
 
 
 def _header(path: Path) -> bytes:

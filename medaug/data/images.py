@@ -77,11 +77,10 @@ class Picture:
         return self.raster.ndim == 3 and bool((self.raster != self.raster[..., :1]).any())
 
     def channels(self, n: int) -> NDArray[np.float32]:
-        """(n, H, W) float32, integers in [0, 1]: for one channel the luma (ITU-R 601) of what is coloured,
-        for three the colours, or grey three times."""
+        """(n, H, W) float32, integers in [0, 1]: for one channel the luma (ITU-R 601) of what is
+        coloured, for three the colours, or grey three times."""
         assert n in (1, 3)
-        whole = np.issubdtype(self.raster.dtype, np.integer)
-        scale = np.float32(np.iinfo(self.raster.dtype).max if whole else 1)
+        scale = np.float32({"u1": 0xFF, "u2": 0xFFFF}.get(self.raster.dtype.str[1:], 1))
         if n == 1:
             return (self._grey().astype(np.float32) / scale)[None]
         rgb = self.raster if self.raster.ndim == 3 else np.stack([self.raster] * 3, axis=-1)

@@ -21,6 +21,7 @@ from medaug.data.images import (
     read_image_mask,
     read_picture,
 )
+from medaug.data.names import SLICES, ending_of
 from medaug.data.nifti import Limits, Volume, nifti_files, read_mask, read_volume, same_grid
 from medaug.data.resize import fit_images, fit_masks
 
@@ -139,7 +140,7 @@ def _picture_at(path: Path, limits: Limits) -> Picture:
     place, part = split_address(path)
     if part is not None:
         return read_array_row(place, *array_row(part))
-    if is_image(path) or not is_dicom(path):
+    if is_image(path) or not (ending_of(path.name) in SLICES or is_dicom(path)):
         return read_picture(path)
     from medaug.data.dicom import read_dicom_picture  # loads pydicom, as for volumes
 

@@ -83,12 +83,12 @@ class DicomSeries:
                 or (said.patient_of.get("/".join(key)) if said else None)
                 or people[name]
             )
-            kept = {
-                "part": "external" if part_in(parts_of(files[0])) == "external" else STUDY,
-                "covariates": said.covariates.get("/".join(key), {}) if said else {},
-            }
+            part = "external" if part_in(parts_of(files[0])) == "external" else STUDY
+            more = said.covariates.get("/".join(key), {}) if said else {}
             if all(s.slices == 1 for s in series):  # projections, each a picture
-                found.rows += [Row((file,), label, whose, **kept) for file in files]
+                found.rows += [
+                    Row((file,), label, whose, part=part, covariates=more) for file in files
+                ]
                 continue
             one = _one_series(series, options, found)
             found.used |= set(one.files)
@@ -101,7 +101,8 @@ class DicomSeries:
                     label,
                     whose,
                     (mask,) if mask else (),
-                    **kept,
+                    part=part,
+                    covariates=more,
                 )
             )
         _add_images(tree, images, class_of, said, lacking, options, found)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from medaug.data.files import BadFile, check_name
+from medaug.data.files import BadFile, check_name, is_dicom
 from medaug.data.masks import is_mask_folder, masked_stem
 from medaug.data.names import (
     ARCHIVES,
