@@ -141,7 +141,7 @@ def plan_study(
     generate = _generate(study, slices, segment, features, makers, sizes, given or {})
     classify = [
         *_classify(study, features, generate, shown, variants, judges, sizes, held_back),
-        *linear_rows(study, beside, sizes),
+        *linear_rows(study, beside, sizes, held_back),
     ]
     plan = Plan(
         pretrain,

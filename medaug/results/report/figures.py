@@ -137,7 +137,10 @@ def forest(board: Leaderboard) -> Figure | None:
     axis.set_ylim(len(rows) - 0.5, -0.5)
     reach = max(map(abs, finite)) * 1.08 or 0.1
     axis.set_xlim(-reach, reach)
-    axis.set_xlabel("gain in balanced accuracy over the best configuration without synthetic data")
+    label = "gain in balanced accuracy over the best configuration without synthetic data"
+    if any(POSITIVE in row.flags for row in rows):
+        label += "\n(positive controls: over their own classifier without added rows)"
+    axis.set_xlabel(label)
     axis.tick_params(axis="y", length=0)
     axis.spines["left"].set_visible(False)
     return figure
