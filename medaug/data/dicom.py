@@ -139,8 +139,6 @@ def read_dicom_picture(path: Path, *, limits: Limits = DEFAULT_LIMITS) -> Pictur
 
 def _read_slice(path: Path, n_slices: int, limits: Limits) -> _Slice:
     dataset, syntax = read_file(path, limits)
-    if (frames := int(dataset.get("NumberOfFrames") or 1)) > 1:
-        raise BadFile(f"holds {frames} frames; keep such a file in a folder of its own")
     check_raster(dataset, syntax, n_slices, limits)
     return _Slice(dataset, syntax, Placed.of(dataset))
 
@@ -198,6 +196,8 @@ def check_raster(
             f"than the limit of {4 * limits.accept.max_voxels:.3g} bytes; crop it, or raise "
             "data.accept.max_voxels"
         )
+    if frames > 1 and n_slices > 1:
+        raise BadFile(f"holds {frames} frames; keep such a file in a folder of its own")
     allocated, stored = _whole(dataset, "BitsAllocated"), _whole(dataset, "BitsStored")
     if not (colour and samples == 3 and kind in _COLOURS and allocated == 8):
         if samples != 1 or kind not in ("MONOCHROME1", "MONOCHROME2"):
