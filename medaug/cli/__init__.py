@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -14,8 +15,17 @@ from medaug.cli import bench, cluster, doctor, init, plan, results, study
 from medaug.errors import MedaugError
 
 
+def _write_no_more() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 class _Group(click.Group):
     """Turns medaug's own errors into one line and their exit code."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        if sys.stdout is None:  # closed by whoever started us
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        return super().main(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -26,8 +36,14 @@ class _Group(click.Group):
             click.echo(f"error: {error}", err=True)
             ctx.exit(error.exit_code)
         except BrokenPipeError:  # `medaug … | head`: the reader has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _write_no_more()
             ctx.exit(0)
+        except OSError as error:  # of the storage, rooms below have made a fault of their own
+            if error.errno != errno.ENOSPC or error.filename:
+                raise
+            _write_no_more()
+            click.echo(f"error: standard output: {error.strerror}; write it elsewhere", err=True)
+            ctx.exit(3)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for title, commands in SECTIONS.items():

@@ -1,0 +1,81 @@
+"""A finished run on a bad day: its storage has moved, nobody reads the output, few files may be open."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from medaug.cli import main
+from medaug.data.privacy import KEY_ENV
+from tests.storage.sealed_runs import sealed_run, small_study
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    root = tmp_path_factory.mktemp("days")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(KEY_ENV, str(root / "site.key"))
+        (root / "site.key").write_text("7" * 64)
+        (root / "site.key").chmod(0o600)
+        yield sealed_run(small_study(root / "runs", seeds=[0, 1, 2]))
+
+
+def ask(run: Path, storage: Path, command: str) -> Result:
+    words = [*command.split(), run.name, "--storage", str(storage)]
+    return CliRunner().invoke(main, words)
+
+
+READS = ["leaderboard --json", "verify", "report"]
+
+
+def test_storage_that_was_moved_says_the_same(run: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "elsewhere" / "runs"
+    shutil.copytree(run.parent, moved, copy_function=shutil.copy2)
+    for command in READS:
+        here, there = ask(run, run.parent, command), ask(run, moved, command)
+        assert (here.exit_code, there.exit_code) == (0, 0), there.output
+        assert here.stdout.replace(str(run.parent), "") == there.stdout.replace(str(moved), "")
+    for path in moved.rglob("*.html"):
+        assert str(run.parent) not in path.read_text()
+
+
+@contextmanager
+def few_open_files(n: int) -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (n, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_256_files_may_be_open(run: Path) -> None:
+    for command in READS:
+        many = ask(run, run.parent, command)
+        with few_open_files(256):
+            few = ask(run, run.parent, command)
+        assert (few.exit_code, few.stdout) == (0, many.stdout), few.output
+
+
+@pytest.mark.parametrize("after", [">&-", "| true", "> /dev/full"])
+def test_nobody_takes_the_output(run: Path, after: str) -> None:
+    """Of a shell that closed it, pipes it into what has ended, or writes it to a full disk."""
+    done = subprocess.run(
+        ["bash", "-c", f'"$0" -m medaug leaderboard "$@" {after}; exit ${{PIPESTATUS[0]}}']
+        + [sys.executable, run.name, "--storage", str(run.parent)],
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr
+    assert done.returncode == (3 if "full" in after else 0), done.stderr
+    assert len(done.stderr.splitlines()) == (1 if "full" in after else 0), done.stderr
