@@ -111,6 +111,7 @@ def ingest_signature(
     """Twelve hex digits that name the slice store of ``cohort``: the hash of every input file, its
     patient's pseudonym and label, and all of ``spec`` and ``split`` that decides rows or split."""
     cohort = surveyed(usable(cohort, spec, split), spec, reader_processes())
+    pseudonym = site_pseudonymiser().pseudonym
     decisive = {"image_size", "slice_policy", "slice_step", "on_bad"}
     told = spec.model_dump(mode="json", include=decisive)
     accept = spec.accept.model_dump(mode="json", exclude=_DECIDES_NO_ROW)
@@ -118,6 +119,8 @@ def ingest_signature(
         told["accept"] = accept  # what is taken anyway needs no mention
     if cohort.in_colour:
         told["colour"] = "keep"  # version 0.1 made everything grey and said nothing of it
+    if spec.covariates:  # the manifest has them: other cells are another store
+        told["covariates"] = [[pseudonym(scan.patient), scan.covariates] for scan in cohort.scans]
     digests = digests or Digests()
     files = [_files(scan) for scan in cohort.scans]
     found = iter(digests.all_of(file for each in files for file in each))
@@ -125,7 +128,6 @@ def ingest_signature(
         [next(found) for _ in each] + _places(s)
         for s, each in zip(cohort.scans, files, strict=True)
     ]
-    pseudonym = site_pseudonymiser().pseudonym
     part = {} if cohort.part == STUDY else {"part": cohort.part}
     return signature(
         {

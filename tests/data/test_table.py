@@ -62,6 +62,21 @@ def test_parts_have_stores_of_their_own(tmp_path: Path) -> None:
     assert "2 scans are of the part pool, not of this one" in read_cohort(data).notes
 
 
+def test_other_covariates_are_another_store(tmp_path: Path) -> None:
+    listed(tmp_path, {"class": ab, "age": lambda i: 40 + i, "sex": lambda i: "f"})
+    names = []
+    for columns in ((), ("age",), ("age", "sex")):
+        data = spec(tmp_path, covariates=columns)
+        names.append(ingest_signature(read_cohort(data), data, SPLIT))
+    table = tmp_path / "scans.csv"
+    table.write_text(table.read_text().replace(",40,", ",41,"))
+    data = spec(tmp_path, covariates=("age",))
+    names.append(ingest_signature(read_cohort(data), data, SPLIT))
+    data = spec(tmp_path)
+    assert ingest_signature(read_cohort(data), data, SPLIT) == names[0]
+    assert len(set(names)) == 4
+
+
 def test_nothing_of_a_table_gets_out_that_is_not_asked_for(tmp_path: Path) -> None:
     root = tmp_path / "in"
     listed(root, {"class": ab, "patient": lambda i: f"Doe{i}", "ward": lambda i: "St. Elsewhere"})
