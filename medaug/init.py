@@ -296,8 +296,7 @@ def instrument(found: Inspection) -> list[str]:
         "  seeds: [0, 1, 2]   # fewer than three cannot be ranked",
         f"  # About the smallest gain that these patients and draws would show: +{gain:.2f}.",
         "resources:",
-        "  {ranks: 1, cpus_per_rank: 1, gpus_per_rank: auto,   # a GPU each, where there are any",
-        "   checkpoint_every_s: 30}   # a trial that is killed loses so much; 0 saves every epoch",
+        "  {ranks: 1, cpus_per_rank: 1, gpus_per_rank: auto}   # a GPU each, where there are any",
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, TypeAdapter
 
@@ -59,6 +59,13 @@ class TrialConfig(Spec):
             return self.recorded_key
         left_out = {"ranks", "recorded_key", *self.FOR_PEOPLE, *beside}
         return signature(self.model_dump(mode="json", exclude=left_out))
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """As pydantic's, but for names that were made of the fields before: the copy makes its own."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in copied.__dict__.keys() - type(self).model_fields.keys():
+            del copied.__dict__[name]
+        return copied
 
     @property
     def inputs(self) -> tuple[str, ...]:
