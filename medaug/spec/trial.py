@@ -61,7 +61,7 @@ class TrialConfig(Spec):
         return signature(self.model_dump(mode="json", exclude=left_out))
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """As pydantic's, but for names that were made of the fields before: the copy makes its own."""
+        """As pydantic's; names that were made of the fields before, the copy makes anew."""
         copied = super().model_copy(update=update, deep=deep)
         for name in copied.__dict__.keys() - type(self).model_fields.keys():
             del copied.__dict__[name]

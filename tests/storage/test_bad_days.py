@@ -69,8 +69,15 @@ def test_256_files_may_be_open(run: Path) -> None:
 def test_nobody_takes_the_output(run: Path, after: str) -> None:
     """Of a shell that closed it, pipes it into what has ended, or writes it to a full disk."""
     done = subprocess.run(
-        ["bash", "-c", f'"$0" -m medaug leaderboard "$@" {after}; exit ${{PIPESTATUS[0]}}']
-        + [sys.executable, run.name, "--storage", str(run.parent)],
+        [
+            "bash",
+            "-c",
+            f'"$0" -m medaug leaderboard "$@" {after}; exit ${{PIPESTATUS[0]}}',
+            sys.executable,
+            run.name,
+            "--storage",
+            str(run.parent),
+        ],
         capture_output=True,
         text=True,
         timeout=200,
