@@ -90,11 +90,17 @@ def refuse_copies(rows: Store, config: GenerateTrial, context: ArmContext, featu
 
 
 def extractor_of(rows: Store) -> tuple[str, Callable[[torch.Tensor], np.ndarray]]:
-    """What measures of quality are taken on, by name: a U-Net's features are pooled, images go
-    through a fixed network."""
-    if rows.provenance.encoder is None:
+    """What measures of quality are taken on, by name: the encoder's own numbers where rows are
+    such, a U-Net's features pooled, and of images what a fixed network makes of them."""
+    if (encoder := rows.provenance.encoder) is None:
         return IMAGE_EXTRACTOR, image_features
+    if rows.schema.shape[1:] == (1, 1):  # a mean and a maximum of one place would count it twice
+        return encoder, _as_vectors
     return "gap+gmp", gap_gmp
+
+
+def _as_vectors(x_NCHW: torch.Tensor) -> np.ndarray:
+    return x_NCHW.float().flatten(1).cpu().numpy()
 
 
 def collapse(scores: Mapping[str, float]) -> str | None:
