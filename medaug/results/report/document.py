@@ -24,6 +24,7 @@ from medaug.results.rows import UNRANKABLE, Leaderboard, Row
 from medaug.results.table import explanation, gain_of, spoken
 from medaug.spec.trial import configuration_title
 from medaug.storage.files import write_whole
+from medaug.storage.results import GenerateResult
 from medaug.units import duration
 
 REPORT = "report.html"
@@ -44,6 +45,8 @@ QUALITY = {
     "kept": "kept by the filter",
 }
 """Measures of generated rows and their names for people."""
+FEW_DIMENSIONS = 5
+"""Principal components of the Fréchet distance (one for ten real rows of the smallest class)."""
 BESIDE = {"tstr": "trtr", "near_copy_rate": "near_copy_rate_heldout"}
 """What real rows score, where it is not called ``<measure>_null``."""
 
@@ -92,6 +95,7 @@ def render_page(run: Evidence) -> str:
         explanation=explanation(run.board),
         external=[_external(record, run.board) for record in run.board.external],
         quality=_quality(run.board),
+        measured_on=_measured_on(run),
         versus=versus(run),
         protocol=_protocol(run),
         times=facts.time_spent(run),
@@ -155,6 +159,32 @@ def _quality(board: Leaderboard) -> Table | None:
         name = configuration_title(row.arm, row.point, train_rows=row.train_rows)
         rows.append((name, *(_beside(row, key) for key in keys)))
     return Table(("generator", *(QUALITY[key] for key in keys)), tuple(rows))
+
+
+def _measured_on(run: Evidence) -> str:
+    """On what numbers the generated rows were compared, and whether rows suffice for them."""
+    made = [t.result for t in run.done("generate") if isinstance(t.result, GenerateResult)]
+    names = sorted({result.extractor for result in made if result.extractor})
+    scores = [result.scores for result in made if "fd_dimensions" in result.scores]
+    if not names or not scores:
+        return ""
+    dimensions = [int(each["fd_dimensions"]) for each in scores]
+    text = (
+        f"Measured on {' and '.join(names)}; Fréchet distance in {min(dimensions)} to"
+        f" {max(dimensions)} principal components, on {_range(scores, 'rows_train')} real and"
+        f" {_range(scores, 'rows_fake')} generated rows."
+    )
+    if min(dimensions) < FEW_DIMENSIONS:
+        text += (
+            " Where rows are so few that hardly a dimension is left, distances say little: compare"
+            " them with the numbers in brackets only."
+        )
+    return text
+
+
+def _range(scores: Sequence[Mapping[str, float]], name: str) -> str:
+    low, high = (int(pick(each.get(name, 0) for each in scores)) for pick in (min, max))
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def _beside(row: Row, key: str) -> str:
