@@ -4,13 +4,21 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: demo test chaos compat lint audit constraints lock bench clean
+.PHONY: demo test coverage slow chaos compat lint audit constraints lock bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/medaug run jobs/demo.yaml
 
 test: $(VENV)/.installed-dev lint
 	$(BIN)/python -m pytest
+
+# The same tests with the share of lines that they run, a third slower.
+coverage: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest --cov=medaug --cov-report=term:skip-covered
+
+# Calibration counts, mutations and other tests of minutes each; -s prints their numbers.
+slow: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m slow -s
 
 # Breaks everything that the fault matrix names, and prints one table (some 10 minutes).
 chaos: $(VENV)/.installed-dev

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from medaug.arms.base import ArmContext, noise
 from medaug.arms.pca import PcaArm
-from medaug.errors import UserError
 from medaug.spec.arms import GaussianSpec
 from medaug.train.checkpoint import Checkpoint, Progress
 
@@ -20,7 +19,8 @@ class GaussianArm(PcaArm):
     """Mean and Ledoit-Wolf covariance (2004) of each class in principal component space, of
     features or, where the study has none, of pixels.
 
-    Hard to beat with few patients: it has no mode to lose and shrinks what it cannot estimate.
+    Hard to beat with few patients: it has no mode to lose and shrinks what it cannot estimate. A
+    class with a single row takes the covariance of all classes about their means.
     """
 
     Config = GaussianSpec
@@ -38,18 +38,18 @@ class GaussianArm(PcaArm):
         x = codes.x.double().cpu().numpy()
         classes = [x[codes.labels == label] for label in range(self.n_classes)]
         mean = np.stack([members.mean(axis=0) for members in classes])
-        if self.config.covariance == "pooled":
+        alone = [len(members) < 2 for members in classes]  # they tell no covariance
+        pooled = [self.config.covariance == "pooled" or one for one in alone]
+        if any(pooled):
             about = np.concatenate([own - m for own, m in zip(classes, mean, strict=True)])
             shared = _root(LedoitWolf(assume_centered=True).fit(about).covariance_)
-            factor = np.stack([shared] * self.n_classes)
-        else:
-            for name, members in zip(codes.classes, classes, strict=True):
-                if len(members) < 2:
-                    raise UserError(
-                        f"gaussian: class {name} has one training row; it needs two, or "
-                        "covariance: pooled"
-                    )
-            factor = np.stack([_root(LedoitWolf().fit(own).covariance_) for own in classes])
+        factor = np.stack(
+            [
+                shared if of_all else _root(LedoitWolf().fit(own).covariance_)
+                for own, of_all in zip(classes, pooled, strict=True)
+            ]
+        )
+        self.remarks["classes_with_pooled_covariance"] = float(sum(pooled))
         self.mean, self.factor = (
             torch.from_numpy(a).float().to(codes.x.device) for a in (mean, factor)
         )

@@ -119,6 +119,7 @@ class PcaArm(FittedArm):
         floor = -np.inf if facts["floor"] is None else facts["floor"]
         mean, components = tensors["pca.mean"], tensors["pca.components"]
         self.space = PcaSpace(mean, components, self.shape, floor, facts["explained"])
+        self.remarks = {"pca_explained": self.space.explained}
 
 
 def _flat(rows: RowSource, device: torch.device) -> Iterator[Tensor]:

@@ -1,7 +1,8 @@
 """Where a scan lies: a file, a folder of slices, or a part of either.
 
-Two kinds of scan have no file of their own. One series of a folder that holds several is
-``folder#<SeriesInstanceUID>``; one image of a NumPy archive is ``set.npz#<array>:<row>``.
+Three kinds of scan are more, or less, than a file. One series of a folder that holds several is
+``folder#<SeriesInstanceUID>``; the frames of a DICOM file as a volume are ``file#frames``; one
+image of a NumPy archive is ``set.npz#<array>:<row>``.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ import os
 import re
 from pathlib import Path
 
-from medaug.data.names import PICTURES, SLICES, ending_of
+from medaug.data.names import PICTURES, VOLUMES, ending_of
 
 _SERIES = re.compile(r"(?P<place>.+)#(?P<part>[0-9.]{3,64})")
+FRAMES = "frames"
+_FRAMES = re.compile(rf"(?P<place>.+)#(?P<part>{FRAMES})")
 _ROW = re.compile(r"(?P<place>.+\.npz)#(?P<part>[A-Za-z0-9_]+:\d+)")
 
 
@@ -21,7 +24,8 @@ def split_address(path: Path) -> tuple[Path, str | None]:
 
     A file whose own name looks like an address is that file.
     """
-    match = _ROW.fullmatch(path.name) or _SERIES.fullmatch(path.name)
+    matches = (kind.fullmatch(path.name) for kind in (_ROW, _FRAMES, _SERIES))
+    match = next(filter(None, matches), None)
     if match is None or os.path.lexists(path):
         return path, None
     return path.with_name(match["place"]), match["part"]
@@ -37,15 +41,21 @@ def of_series(folder: str, uid: str) -> str:
     return f"{folder}#{uid}"
 
 
+def of_frames(file: str) -> str:
+    return f"{file}#{FRAMES}"
+
+
 def of_row(archive: str, array: str, row: int) -> str:
     return f"{archive}#{array}:{row}"
 
 
 def is_two_dimensional(path: Path) -> bool:
-    """Whether the address is that of a 2-D image, which is one row, and no volume."""
+    """Whether the address is that of a 2-D image, which is one row, and no volume.
+
+    A file that is no volume by its name is one: DICOM may have any ending, or none.
+    """
     place, part = split_address(path)
-    if part is not None and ":" in part:
-        return True
-    return ending_of(place.name) in PICTURES or (
-        ending_of(place.name) in SLICES and not place.is_dir()
-    )
+    if part is not None:
+        return ":" in part
+    ending = ending_of(place.name)
+    return ending in PICTURES or (ending not in VOLUMES and not place.is_dir())

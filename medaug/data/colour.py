@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from medaug.data.address import is_two_dimensional
 from medaug.data.cohort import Cohort
+from medaug.data.nifti import Limits
 from medaug.data.reader import in_colour
 from medaug.data.sandbox import Sandbox
 from medaug.errors import UserError
@@ -43,7 +44,8 @@ def _of_one(cohort: Cohort, spec: DataSpec, workers: int) -> int:
     step = max(1, int(len(images) ** 0.5))
     order = [path for start in range(step) for path in images[start::step]]
     with Sandbox(in_colour, workers=workers) as sandbox:
-        for outcome in sandbox.map((path,) for path in order):
+        limits = Limits(accept=spec.accept)
+        for outcome in sandbox.map((path, limits) for path in order):
             if outcome.reason is None and outcome.facts["colour"]:
                 return COLOUR
     return GREY

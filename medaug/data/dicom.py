@@ -1,4 +1,4 @@
-"""DICOM series from files that nobody vouches for: one folder, one file per slice.
+"""DICOM from files that nobody vouches for: series, a file per slice or one for all; pictures.
 
 :mod:`medaug.data.dicom_header` judges each file's structure first. Of its elements only
 :data:`TAGS` are read, so no name, date or note is ever in memory as text; DICOMDIR files are not
@@ -12,7 +12,7 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +20,11 @@ from pydicom import Dataset, config, dcmread, uid
 from pydicom.pixels import get_decoder
 from pydicom.uid import UID
 
-from medaug.data.address import split_address
+from medaug.data.address import FRAMES, split_address
 from medaug.data.dicom_geometry import Placed, place
 from medaug.data.dicom_header import check_structure
-from medaug.data.files import BadFile, open_regular, series_files
+from medaug.data.files import BadFile, frames_of, open_regular, series_files
+from medaug.data.images import Picture
 from medaug.data.nifti import Volume
 from medaug.data.nifti_header import DEFAULT_LIMITS, Limits
 
@@ -33,9 +34,12 @@ TAGS = (
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PlanarConfiguration"),
     *("PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient"),
-    *("ModalityLUTSequence", "RescaleSlope", "RescaleIntercept", "PixelData"),
+    *("ModalityLUTSequence", "RescaleSlope", "RescaleIntercept"),
+    *("PixelPaddingValue", "PixelPaddingRangeLimit", "PixelData"),
 )
 """Every element that is read; none of them describes a person."""
+FRAME_TAGS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+"""Beside them of files with several frames: where each lies, and what its numbers mean."""
 
 # Many scanners write numbers longer than the standard's 16 characters; they are checked here.
 config.settings.reading_validation_mode = config.IGNORE
@@ -43,6 +47,7 @@ config.settings.reading_validation_mode = config.IGNORE
 MAX_SLICES = 4096
 _RAW = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian)
 _LOSSY = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLSNearLossless, uid.JPEG2000)
+_COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
 _HEAD = frozenset({"HEAD", "BRAIN", "SKULL", "FACE", "HEADNECK", "ORBIT", "EYE"})
 _CLEANED = "or set data.accept.cleaned_pixels once you have looked"
 
@@ -57,7 +62,9 @@ class _Slice:
 
 
 def read_series(folder: Path, *, limits: Limits = DEFAULT_LIMITS) -> Volume:
-    """Read the one series in ``folder`` as float32, RescaleSlope and RescaleIntercept applied.
+    """Read the one series in ``folder`` as float32, RescaleSlope and RescaleIntercept applied; a
+    folder with one file of several frames, or the address of these, is read as
+    :func:`medaug.data.dicom_frames.read_frames` does.
 
     Slices are ordered by ImagePositionPatient along the normal of ImageOrientationPatient (PS3.3
     C.7.6.2), X runs along the rows and Y along the columns.
@@ -66,9 +73,16 @@ def read_series(folder: Path, *, limits: Limits = DEFAULT_LIMITS) -> Volume:
         BadFile: a file is not what :data:`TAGS` and ``limits`` want, or the slices are not one
             regular stack; names a file by its place in the order of names, from 1.
     """
-    if not stat.S_ISDIR(os.lstat(split_address(folder)[0]).st_mode):
+    from medaug.data.dicom_frames import read_frames
+
+    place_, part_ = split_address(folder)
+    if part_ == FRAMES:
+        return read_frames(place_, limits)
+    if not stat.S_ISDIR(os.lstat(place_).st_mode):
         raise BadFile("not a folder; put the series' .dcm files into a folder of their own")
     paths = series_files(folder)
+    if len(paths) == 1 and frames_of(paths[0]) > 1:
+        return read_frames(paths[0], limits)
     if not 2 <= len(paths) <= MAX_SLICES:
         raise BadFile(f"holds {len(paths)} .dcm files, want 2 to {MAX_SLICES} of one series")
     slices = []
@@ -82,29 +96,71 @@ def read_series(folder: Path, *, limits: Limits = DEFAULT_LIMITS) -> Volume:
     x_XYZ = np.empty((*slices[0].placed.shape, len(slices)), np.float32, order="F")
     for z, number in enumerate(order):
         try:
-            x_XYZ[:, :, z] = _intensities(slices[number]).T
+            part = slices[number]
+            x_XYZ[:, :, z] = grey_values(decoded(part.dataset, part.syntax), part.dataset).T
         except BadFile as error:
             raise BadFile(f"file {number + 1} of {len(paths)}: {error}") from None
+    return volume_of(x_XYZ, spacing_mm, affine, slices[0].dataset, slices[0].syntax)
+
+
+def volume_of(
+    x_XYZ: NDArray[np.float32],
+    spacing_mm: tuple[float, float, float],
+    affine: NDArray[np.float64],
+    about: Dataset,
+    syntax: UID,
+) -> Volume:
+    """Raises BadFile where every voxel is equal."""
     low, high = float(x_XYZ.min()), float(x_XYZ.max())
     if low == high:
         raise BadFile(f"every voxel is {low:g} (zero variance); export the series again")
-    return Volume(x_XYZ, spacing_mm, affine, True, _warnings(slices[0]), 0)
+    return Volume(x_XYZ, spacing_mm, affine, True, _warnings(about, syntax), 0)
+
+
+def read_dicom_picture(path: Path, *, limits: Limits = DEFAULT_LIMITS) -> Picture:
+    """Read one DICOM file of one frame as a picture: grey values in their own units, or RGB.
+
+    Raises:
+        BadFile: as :func:`read_series`, or it has several frames.
+    """
+    dataset, syntax = read_file(path, limits)
+    if (frames := int(dataset.get("NumberOfFrames") or 1)) > 1:
+        raise BadFile(
+            f"holds {frames} frames; list it as FILE#{FRAMES} to read them as a volume, or export "
+            "the one that is meant"
+        )
+    check_raster(dataset, syntax, 1, limits, colour=True)
+    stored = decoded(dataset, syntax)
+    raster = stored if stored.ndim == 3 else grey_values(stored, dataset)
+    if raster.min() == raster.max():
+        raise BadFile("every pixel is equal (zero variance); export it again")
+    return Picture(raster, _warnings(dataset, syntax))
 
 
 def _read_slice(path: Path, n_slices: int, limits: Limits) -> _Slice:
-    with open_regular(path) as file:
-        syntax = check_structure(file, os.fstat(file.fileno()).st_size)
-        dataset = _elements(file)
-    _check_person(dataset, limits)
-    _check_raster(dataset, syntax, n_slices, limits)
+    dataset, syntax = read_file(path, limits)
+    check_raster(dataset, syntax, n_slices, limits)
     return _Slice(dataset, syntax, Placed.of(dataset))
 
 
-def _elements(file: BinaryIO) -> Dataset:
-    """The elements of :data:`TAGS`."""
-    dataset = dcmread(file, specific_tags=list(TAGS))
+def read_file(path: Path, limits: Limits, more: tuple[str, ...] = ()) -> tuple[Dataset, UID]:
+    """The elements of :data:`TAGS` (and ``more``) of a file, and its transfer syntax.
+
+    Raises:
+        BadFile: its structure is unsound, or its pixels may show a name or a face.
+    """
+    with open_regular(path) as file:
+        syntax = check_structure(file, os.fstat(file.fileno()).st_size)
+        dataset = _elements(file, (*TAGS, *more))
+    _check_person(dataset, limits)
+    return dataset, syntax
+
+
+def _elements(file: BinaryIO, names: tuple[str, ...]) -> Dataset:
+    """The elements called ``names``."""
+    dataset = dcmread(file, specific_tags=list(names))
     try:
-        for name in TAGS:
+        for name in names:
             dataset.get(name)  # a value is parsed on first use
     except (ValueError, TypeError, OverflowError):  # whose text would repeat the value
         raise BadFile("an element's value is not of its type; export the series again") from None
@@ -127,26 +183,31 @@ def _check_person(dataset: Dataset, limits: Limits) -> None:
         )
 
 
-def _check_raster(dataset: Dataset, syntax: UID, n_slices: int, limits: Limits) -> None:
-    """Judge the size and kind of the pixels before any is decoded."""
+def check_raster(
+    dataset: Dataset, syntax: UID, n_slices: int, limits: Limits, *, colour: bool = False
+) -> None:
+    """Judge the size and kind of the pixels of one of ``n_slices`` files before any is decoded."""
     rows, columns = _whole(dataset, "Rows"), _whole(dataset, "Columns")
     frames = int(dataset.get("NumberOfFrames") or 1)
-    if (total := rows * columns * frames * n_slices) > limits.accept.max_voxels:
+    samples, kind = _whole(dataset, "SamplesPerPixel"), dataset.get("PhotometricInterpretation")
+    if (total := rows * columns * frames * n_slices * samples) > limits.accept.max_voxels:
         raise BadFile(
             f"{rows} x {columns} x {frames} in {n_slices} slices ({4 * total:.3g} bytes), more "
             f"than the limit of {4 * limits.accept.max_voxels:.3g} bytes; crop it, or raise "
             "data.accept.max_voxels"
         )
-    if frames != 1:
-        raise BadFile(f"holds {frames} frames; export one slice per file")
-    samples, kind = _whole(dataset, "SamplesPerPixel"), dataset.get("PhotometricInterpretation")
-    if samples != 1 or kind not in ("MONOCHROME1", "MONOCHROME2"):
-        raise BadFile("is not MONOCHROME with one sample per pixel; save grey values that way")
+    if frames > 1 and n_slices > 1:
+        raise BadFile(f"holds {frames} frames; keep such a file in a folder of its own")
     allocated, stored = _whole(dataset, "BitsAllocated"), _whole(dataset, "BitsStored")
-    if allocated not in (8, 16, 32) or not stored <= allocated:
-        raise BadFile(f"{stored} of {allocated} bits per pixel; save 8, 16 or 32")
+    if not (colour and samples == 3 and kind in _COLOURS and allocated == 8):
+        if samples != 1 or kind not in ("MONOCHROME1", "MONOCHROME2"):
+            raise BadFile("is not MONOCHROME with one sample per pixel; save grey values that way")
+        if allocated not in (8, 16, 32) or not stored <= allocated:
+            raise BadFile(f"{stored} of {allocated} bits per pixel; save 8, 16 or 32")
     if syntax in _RAW:
-        want, got = rows * columns * allocated // 8, len(dataset.PixelData)
+        want, got = rows * columns * frames * samples * allocated // 8, len(dataset.PixelData)
+        if kind == "YBR_FULL_422":  # two of its pixels share their colour
+            want = want * 2 // 3
         if got - want not in (0, want % 2):  # values are padded to an even length
             raise BadFile(f"{got} bytes of pixel data, {rows} x {columns} take {want}; copy again")
     elif not get_decoder(syntax).is_available:
@@ -166,13 +227,20 @@ def _check_one_series(datasets: list[Dataset]) -> None:
         raise BadFile(f"holds {len(series)} series; keep one series per folder")
 
 
-def _intensities(part: _Slice) -> NDArray[np.float32]:
-    """(Rows, Columns): slope * stored + intercept, computed in float64."""
-    dataset = part.dataset
+def decoded(dataset: Dataset, syntax: UID, frame: int | None = None) -> NDArray[Any]:
+    """(Rows, Columns) as they are stored, or (Rows, Columns, 3) RGB; of one ``frame`` from 0."""
     try:
-        stored_HW, _ = get_decoder(part.syntax).as_array(dataset)
+        pixels, _ = get_decoder(syntax).as_array(dataset, index=frame)
     except (ValueError, RuntimeError, AttributeError, NotImplementedError):
-        raise BadFile(f"damaged {part.syntax.name} pixel data; copy the file again") from None
+        raise BadFile(f"damaged {syntax.name} pixel data; copy the file again") from None
+    return pixels
+
+
+def grey_values(
+    stored_HW: NDArray[Any], dataset: Dataset, rescale: Dataset | None = None
+) -> NDArray[np.float32]:
+    """(Rows, Columns): slope * stored + intercept, computed in float64. ``rescale`` has the slope
+    and intercept, where it is not ``dataset``."""
     bits = int(dataset.BitsStored)
     signed = dataset.PixelRepresentation == 1
     low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
@@ -183,11 +251,14 @@ def _intensities(part: _Slice) -> NDArray[np.float32]:
         values_HW = _looked_up(stored_HW, dataset)
     else:  # an empty element is as good as none (PS3.3 C.11.1)
         slope, intercept = (
-            default if (said := dataset.get(name)) in (None, "") else float(said)
+            default if (said := (rescale or dataset).get(name)) in (None, "") else float(said)
             for name, default in (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0))
         )
         with np.errstate(over="ignore", invalid="ignore"):
             values_HW = values_HW * slope + intercept
+    outside = _padding(stored_HW, dataset)
+    if outside.any() and not outside.all():
+        values_HW[outside] = values_HW[~outside].min()
     if dataset.get("PhotometricInterpretation") == "MONOCHROME1":
         values_HW = -values_HW  # its lowest value is white: turned, so that bright is bright
     with np.errstate(over="ignore", invalid="ignore"):
@@ -195,6 +266,17 @@ def _intensities(part: _Slice) -> NDArray[np.float32]:
     if slope == 0 or not np.isfinite(x_HW).all():
         raise BadFile(f"RescaleSlope = {slope:g} leaves no finite grey values; export it again")
     return x_HW
+
+
+def _padding(stored_HW: NDArray[Any], dataset: Dataset) -> NDArray[np.bool_]:
+    """Where the scanner has put its filler: PixelPaddingValue, or all up to
+    PixelPaddingRangeLimit (PS3.3 C.7.5.1.1.2). It is no tissue, and may lie far below all others.
+    """
+    value, limit = (dataset.get(f"PixelPadding{end}") for end in ("Value", "RangeLimit"))
+    if not isinstance(value, int):
+        return np.zeros(stored_HW.shape, bool)
+    low, high = sorted((value, limit if isinstance(limit, int) else value))
+    return (stored_HW >= low) & (stored_HW <= high)
 
 
 def _looked_up(stored_HW: NDArray[np.integer], dataset: Dataset) -> NDArray[np.float64]:
@@ -215,10 +297,12 @@ def _looked_up(stored_HW: NDArray[np.integer], dataset: Dataset) -> NDArray[np.f
     return table[np.clip(stored_HW.astype(np.int64) - first, 0, n - 1)]
 
 
-def _warnings(first: _Slice) -> tuple[str, ...]:
+def _warnings(first: Dataset, syntax: UID) -> tuple[str, ...]:
     warnings = []
-    if first.syntax in _LOSSY:
-        warnings.append(f"lossy compression ({first.syntax.name}): grey values are approximate")
-    if first.dataset.get("Modality") in ("CT", "MR") and not first.dataset.get("BodyPartExamined"):
+    if syntax in _LOSSY:
+        warnings.append(f"lossy compression ({syntax.name}): grey values are approximate")
+    if isinstance(first.get("PixelPaddingValue"), int):
+        warnings.append("padding beyond the field of view is given the lowest value within it")
+    if first.get("Modality") in ("CT", "MR") and not first.get("BodyPartExamined"):
         warnings.append("no BodyPartExamined: if these are heads, see that they are defaced")
     return tuple(warnings)

@@ -57,10 +57,10 @@ class Placed:
 
 
 def place(
-    slices: Sequence[Placed], limits: Limits
+    slices: Sequence[Placed], limits: Limits, what: str = "file"
 ) -> tuple[list[int], tuple[float, float, float], _Floats]:
     """(order of the slices along their normal, spacing in mm of X, Y and Z, affine (4, 4) from
-    voxel indices to RAS+ millimetres).
+    voxel indices to RAS+ millimetres). ``what`` is a slice's own word in messages.
 
     Raises:
         BadFile: the slices differ in shape, spacing or orientation, one is missing or there twice,
@@ -68,8 +68,8 @@ def place(
     """
     first = slices[0]
     for number, other in enumerate(slices, start=1):
-        if what := _difference(first, other):
-            raise BadFile(f"file {number} has another {what} than file 1; keep one series")
+        if differs := _difference(first, other):
+            raise BadFile(f"{what} {number} has another {differs} than {what} 1; keep one series")
     normal = np.cross(first.along_row, first.along_column)
     origins = np.array([part.origin for part in slices])
     order = np.argsort(origins @ normal, kind="stable").tolist()

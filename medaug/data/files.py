@@ -19,6 +19,8 @@ MAX_NAME_BYTES = 255
 _CHUNK = 1 << 20
 _HEADER = 1 << 18
 _SERIES_UID = re.compile(rb"\x20\x00\x0e\x00(?:UI.{2}|.{4})([0-9.]{3,64})", re.S)
+_FRAMES = re.compile(rb"\x28\x00\x08\x00(?:IS.{2}|.{4})([0-9]{1,9}) ?", re.S)
+_SAMPLES = re.compile(rb"\x28\x00\x02\x00(?:US\x02\x00|\x02\x00{3})(.)\x00", re.S)
 _NO_SLICES = PICTURES | VOLUMES | TABLES | ARCHIVES
 
 
@@ -89,12 +91,23 @@ def series_files(path: Path) -> tuple[Path, ...]:
     return tuple(file for file in files if series_uid(file) == uid)
 
 
+def slices_of(path: Path) -> int:
+    """How many slices the series at ``path`` has: files, or the frames of a single one."""
+    files = series_files(path)
+    return frames_of(files[0]) if len(files) == 1 else len(files)
+
+
 def _is_slice(path: Path) -> bool:
     ending = ending_of(path.name)
     if ending in SLICES:
         return True
     if ending in _NO_SLICES or path.name.upper() == "DICOMDIR" or not path.is_file():
         return False
+    return is_dicom(path)
+
+
+def is_dicom(path: Path) -> bool:
+    """By its content."""
     try:
         with open_regular(path) as file:
             return file.read(132)[128:] == b"DICM"
@@ -102,17 +115,32 @@ def _is_slice(path: Path) -> bool:
         return False
 
 
+def frames_of(path: Path) -> int:
+    """How many frames a DICOM file has, by the bytes of its header; 1 where it does not say."""
+    found = _FRAMES.search(_header(path))
+    return max(1, int(found[1])) if found else 1
+
+
+def is_grey_dicom(path: Path) -> bool:
+    """Whether a DICOM file has one sample a pixel, by the bytes of its header."""
+    found = _SAMPLES.search(_header(path))
+    return found is not None and found[1] == b"\x01"
+
+
+def _header(path: Path) -> bytes:
+    try:
+        with open_regular(path) as file:
+            return file.read(_HEADER)
+    except BadFile:
+        return b""
+
+
 def series_uid(path: Path) -> str | None:
     """The SeriesInstanceUID of a DICOM file, by the bytes of its header; None where there is none.
 
     References to other series come before it (group 0008), so the last one counts.
     """
-    try:
-        with open_regular(path) as file:
-            head = file.read(_HEADER)
-    except BadFile:
-        return None
-    found = _SERIES_UID.findall(head)
+    found = _SERIES_UID.findall(_header(path))
     return found[-1].decode("ascii") if found else None
 
 

@@ -16,7 +16,7 @@ import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,8 +66,8 @@ DEFAULT_IMAGE_LIMITS = ImageLimits()
 class Picture:
     """What is in an image file."""
 
-    raster: NDArray[np.uint8] | NDArray[np.uint16]
-    """(H, W), or (H, W, 3) where it is RGB."""
+    raster: NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.float32]
+    """(H, W), or (H, W, 3) where it is RGB. Floating point has units of its own (DICOM)."""
     notes: tuple[str, ...] = ()
     """What was done to read it, each in a few words that fit many files."""
 
@@ -77,16 +77,16 @@ class Picture:
         return self.raster.ndim == 3 and bool((self.raster != self.raster[..., :1]).any())
 
     def channels(self, n: int) -> NDArray[np.float32]:
-        """(n, H, W) float32 in [0, 1]: for one channel the luma (ITU-R 601) of what is coloured,
-        for three the colours, or grey three times."""
+        """(n, H, W) float32, integers in [0, 1]: for one channel the luma (ITU-R 601) of what is
+        coloured, for three the colours, or grey three times."""
         assert n in (1, 3)
-        scale = np.float32(np.iinfo(self.raster.dtype).max)
+        scale = np.float32({"u1": 0xFF, "u2": 0xFFFF}.get(self.raster.dtype.str[1:], 1))
         if n == 1:
             return (self._grey().astype(np.float32) / scale)[None]
         rgb = self.raster if self.raster.ndim == 3 else np.stack([self.raster] * 3, axis=-1)
         return np.ascontiguousarray((rgb.astype(np.float32) / scale).transpose(2, 0, 1))
 
-    def _grey(self) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    def _grey(self) -> NDArray[Any]:
         if self.raster.ndim == 2:
             return self.raster
         return np.asarray(Image.fromarray(self.raster, "RGB").convert("L"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 import warnings
 from collections import defaultdict
@@ -15,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from medaug.data.address import is_two_dimensional, split_address
+from medaug.data.address import FRAMES, is_two_dimensional, split_address
 from medaug.data.cohort import Cohort, Scan
-from medaug.data.files import BadFile, decompressed, open_regular, series_files
+from medaug.data.files import BadFile, decompressed, frames_of, is_dicom, open_regular, slices_of
 from medaug.data.names import ending_of
 from medaug.data.nifti import Limits
 from medaug.data.nifti_header import read_header
@@ -166,8 +165,9 @@ def _header(path: Path, limits: Limits) -> dict[str, Any]:
     if part is not None and ":" in part:
         return {"form": "NumPy", "size": [], "slices": 1}
     if place.is_dir():
-        files = series_files(path)
-        return {"form": "DICOM", "size": [], "slices": len(files)}
+        return {"form": "DICOM", "size": [], "slices": slices_of(path)}
+    if part == FRAMES:
+        return {"form": "DICOM", "size": [], "slices": frames_of(place)}
     if is_two_dimensional(path):
         return _picture(path)
     with decompressed(path) as (stream, _):
@@ -186,7 +186,7 @@ def _picture(path: Path) -> dict[str, Any]:
             with Image.open(file) as image:
                 form, size = f"{image.format} {image.mode}", list(image.size)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            if ending_of(os.fspath(path)) in (".dcm", ".ima"):
+            if is_dicom(path):
                 return {"form": "DICOM", "size": [], "slices": 1}
             raise BadFile("no image that can be opened; convert it to PNG") from None
     return {"form": form, "size": size, "slices": 1}

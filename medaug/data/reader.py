@@ -12,9 +12,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from medaug.data.address import array_row, is_two_dimensional, split_address
-from medaug.data.files import BadFile, open_regular, series_files
-from medaug.data.images import Picture, is_grey_by_header, read_image_mask, read_picture
+from medaug.data.address import FRAMES, array_row, is_two_dimensional, split_address
+from medaug.data.files import BadFile, is_dicom, is_grey_dicom, open_regular, series_files
+from medaug.data.images import (
+    Picture,
+    is_grey_by_header,
+    is_image,
+    read_image_mask,
+    read_picture,
+)
+from medaug.data.names import SLICES, ending_of
 from medaug.data.nifti import Limits, Volume, nifti_files, read_mask, read_volume, same_grid
 from medaug.data.resize import fit_images, fit_masks
 
@@ -110,7 +117,7 @@ def _several(path: Path | tuple[Path, ...] | None) -> tuple[Path, ...]:
 
 
 def _read_image(paths: tuple[Path, ...], masks: tuple[Path, ...], cut: Cut) -> _Pixels:
-    pictures = [_picture_at(path) for path in paths]
+    pictures = [_picture_at(path, cut.limits) for path in paths]
     several = len(pictures) > 1
     shape = pictures[0].raster.shape[:2]
     for number, picture in enumerate(pictures[1:], start=2):
@@ -129,12 +136,18 @@ def _read_image(paths: tuple[Path, ...], masks: tuple[Path, ...], cut: Cut) -> _
     return _Pixels(tuple(files), np.maximum.reduce(tumour)[None] if tumour else None, tuple(notes))
 
 
-def _picture_at(path: Path) -> Picture:
+def _picture_at(path: Path, limits: Limits) -> Picture:
     place, part = split_address(path)
-    return read_picture(path) if part is None else read_array_row(place, *array_row(part))
+    if part is not None:
+        return read_array_row(place, *array_row(part))
+    if is_image(path) or not (ending_of(path.name) in SLICES or is_dicom(path)):
+        return read_picture(path)
+    from medaug.data.dicom import read_dicom_picture  # loads pydicom, as for volumes
+
+    return read_dicom_picture(path, limits=limits)
 
 
-def in_colour(path: Path) -> tuple[dict[str, Any], list[NDArray[Any]]]:
+def in_colour(path: Path, limits: Limits) -> tuple[dict[str, Any], list[NDArray[Any]]]:
     """Whether the 2-D image at ``path`` has a pixel that is not grey; in a worker of the sandbox.
     Of most grey images the header tells it.
 
@@ -142,8 +155,11 @@ def in_colour(path: Path) -> tuple[dict[str, Any], list[NDArray[Any]]]:
         BadFile: it cannot be read.
     """
     place, part = split_address(path)
-    told_by_header = part is None and is_grey_by_header(place)
-    return {"colour": not told_by_header and _picture_at(path).has_colour}, []
+    if part is None and not is_image(path) and is_dicom(path):
+        told_by_header = is_grey_dicom(path)
+    else:
+        told_by_header = part is None and is_grey_by_header(place)
+    return {"colour": not told_by_header and _picture_at(path, limits).has_colour}, []
 
 
 def read_array_row(archive: Path, name: str, row: int) -> Picture:
@@ -198,7 +214,7 @@ def _read_volume(paths: tuple[Path, ...], masks: tuple[Path, ...], cut: Cut) -> 
 
 
 def _volume_at(path: Path, limits: Limits) -> Volume:
-    if not _is_series(path):
+    if not (_is_series(path) or split_address(path)[1] == FRAMES):
         return read_volume(path, limits=limits)
     from medaug.data.dicom import read_series  # loads pydicom, which other workers do without
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from nibabel import orientations
 
-from medaug.data.address import is_two_dimensional, split_address
+from medaug.data.address import FRAMES, is_two_dimensional, split_address
 from medaug.data.cohort import Cohort, Scan, units_and_labels
-from medaug.data.files import BadFile, decompressed, series_files
+from medaug.data.files import BadFile, decompressed, frames_of, slices_of
 from medaug.data.nifti_header import Header, Limits, read_header
 from medaug.data.splits import patient_labels
 from medaug.spec.data import DataSpec
@@ -89,8 +89,11 @@ def _slices(scan: Scan, limits: Limits) -> tuple[int, tuple[float, float, float]
     """Axial slices of a scan, and its spacing along Left, Posterior and Superior."""
     if is_two_dimensional(scan.path):
         return 1, None
-    if split_address(scan.path)[0].is_dir():  # a DICOM series: one file per slice
-        return len(series_files(scan.path)), None
+    place, part = split_address(scan.path)
+    if place.is_dir():  # a DICOM series
+        return slices_of(scan.path), None
+    if part == FRAMES:
+        return frames_of(place), None
     with decompressed(scan.path) as (stream, _):
         header = read_header(stream, limits)
     order = axes_of(header)

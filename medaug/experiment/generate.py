@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from medaug.arms import ArmContext, GeneratedArm
+from medaug.arms import ArmContext, GeneratedArm, load_arm
 from medaug.arms.adversarial import GanArm
 from medaug.arms.base import Rows
 from medaug.audit.given import of_pictures
@@ -22,10 +22,14 @@ from medaug.experiment.quality import collapse, extractor_of, quality_of, refuse
 from medaug.experiment.rows import arm_context, arm_of
 from medaug.spec import GenerateTrial
 from medaug.storage.artifacts import Artifacts
+from medaug.storage.reading import parse_object
 from medaug.storage.results import GenerateResult, TrialResult
 from medaug.store import Provenance, Store, StoreWriter
 from medaug.train.checkpoint import Checkpoint, Progress
 from medaug.train.world import World
+
+ABOUT = "about.json"
+"""In a generator's folder: what it was fitted on and how; names patients, so it stays here."""
 
 log = logging.getLogger(__name__)
 
@@ -33,12 +37,15 @@ log = logging.getLogger(__name__)
 def generate(
     config: GenerateTrial, world: World, artifacts: Artifacts, resume: Checkpoint | None
 ) -> Iterator[Progress]:
-    """Fit an arm on the fold's training rows, publish it and the rows that it makes.
+    """Fit an arm on the fold's training rows, publish it and the rows that it makes; one that is
+    there already, because fewer rows were wanted before, only makes rows.
 
     Rank 0 writes and judges the rows. The others have their result, which says nothing, at once:
     in a collective they would wait for it longer than the collective's timeout allows.
     """
     work = _Work.of(config, world, artifacts)
+    if work.is_fitted(resume):
+        return work.of_published()
     return work.run(work.arm.fit(work.own, resume), resume)
 
 
@@ -54,13 +61,21 @@ def generate_together(
         UserError: they differ in more than seed, fold and inputs, or their arm trains no GAN.
     """
     works = [_Work.of(config, world, artifacts) for config in configs]
-    arms, contexts = [work.arm for work in works], [work.own for work in works]
-    kind = type(arms[0])
+    kind = type(works[0].arm)
     if not issubclass(kind, GanArm):
-        raise UserError(f"{arms[0].config.kind}: trains no network that replicates could share")
-    fits = kind.fit_together(arms, contexts, resumes)  # type: ignore[arg-type]
-    rows = zip(works, fits, resumes, strict=True)
-    return [work.run(fit, resume) for work, fit, resume in rows]
+        raise UserError(
+            f"{works[0].arm.config.kind}: trains no network that replicates could share"
+        )
+    new = [i for i, resume in enumerate(resumes) if not works[i].is_fitted(resume)]
+    arms, contexts = [works[i].arm for i in new], [works[i].own for i in new]
+    fits: dict[int, Iterator[Progress]] = {}
+    if new:
+        together = kind.fit_together(arms, contexts, [resumes[i] for i in new])  # type: ignore[arg-type]
+        fits = dict(zip(new, together, strict=True))
+    return [
+        work.run(fits[i], resume) if i in fits else work.of_published()
+        for i, (work, resume) in enumerate(zip(works, resumes, strict=True))
+    ]
 
 
 @dataclass(frozen=True)
@@ -103,10 +118,28 @@ class _Work:
                 x = self.context.encode(images).float().cpu().numpy()
             yield x, label
 
-    def run(self, fit: Iterator[Progress], resume: Checkpoint | None) -> Iterator[Progress]:
-        """The epochs of ``fit``, and then the rows."""
+    def is_fitted(self, resume: Checkpoint | None) -> bool:
+        """Whether its generator is there; a trial that has begun to train goes on with its own."""
+        return resume is None and self.artifacts.has_model(generator_name(self.config))
+
+    def of_published(self) -> Iterator[Progress]:
+        """The rows of the arm that was fitted before, on the CPU."""
+        folder = self.artifacts.verified_model(generator_name(self.config))
+        about = parse_object((folder / ABOUT).read_bytes(), str(folder / ABOUT))
+        arm = load_arm(folder)
+        arm.precision = about.get("precision")
+        return replace(self, arm=arm).run(iter(()), None, about.get("history", ()))
+
+    def run(
+        self,
+        fit: Iterator[Progress],
+        resume: Checkpoint | None,
+        before: Sequence[Mapping[str, float]] = (),
+    ) -> Iterator[Progress]:
+        """The epochs of ``fit``, and then the rows; ``before``: the metrics of epochs that are no
+        part of it."""
         progress = Progress(0, {})
-        history = list(resume.state.get("history", ())) if resume else []
+        history = list(resume.state.get("history", ()) if resume else before)
         for progress in fit:
             if resume is None or progress.epoch > resume.epoch:
                 history.append(progress.metrics)
@@ -115,7 +148,7 @@ class _Work:
         if not self.context.world.is_main:
             yield Progress(epoch, {}, result=TrialResult())
             return
-        _write_rows(self)
+        _write_rows(self, history)
         rows = self.artifacts.open_store(output_name(self.config))
         synthetic = self.arm.synthetic
         scores = quality_of(rows, self.context, floor=self.arm.beside_gaussian) if synthetic else {}
@@ -136,7 +169,7 @@ class _Work:
         yield Progress(epoch, scores, result=result)
 
 
-def _write_rows(work: _Work) -> None:
+def _write_rows(work: _Work, history: Sequence[Mapping[str, float]]) -> None:
     config, arm, features, artifacts = work.config, work.arm, work.features, work.artifacts
     about = {
         "arm": arm.config.canonical(),
@@ -144,11 +177,13 @@ def _write_rows(work: _Work) -> None:
         "shape": list(work.own.train.schema.shape),
         "fitted_on": work.fitted_on,
         "parents": list(config.inputs),
+        "precision": arm.precision,
+        "history": list(history),
     }
 
     def write(folder: Path) -> None:
         arm.save(folder)
-        (folder / "about.json").write_text(json.dumps(about, indent=1))
+        (folder / ABOUT).write_text(json.dumps(about, indent=1))
 
     artifacts.publish_model(generator_name(config), write)
     provenance = Provenance(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from medaug.spec import Stage, TrialConfig
+from medaug.spec import GenerateTrial, Stage, TrialConfig
 
 OUTPUT_KINDS: Mapping[Stage, str] = {"segment": "unet", "extract": "features", "generate": "rows"}
 
@@ -15,5 +15,6 @@ def output_name(config: TrialConfig) -> str:
 
 
 def generator_name(config: TrialConfig) -> str:
-    """Name of the generator model that a ``generate`` trial makes beside its rows."""
-    return f"generator-{config.key}"
+    """Name of the generator model that a ``generate`` trial makes, or finds, beside its rows."""
+    assert isinstance(config, GenerateTrial)
+    return f"generator-{config.generator_key}"

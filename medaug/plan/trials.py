@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from medaug.encoders import encoder_of
 from medaug.errors import UserError
-from medaug.experiment import output_name
+from medaug.experiment import generator_name, output_name
 from medaug.models.unet import tap_shape
 from medaug.plan.encoded import encode_trials, linear_encoders, linear_rows, view_trials
 from medaug.plan.sizes import Given, HeldBack, Size, sizes_of
@@ -141,7 +141,7 @@ def plan_study(
     generate = _generate(study, slices, segment, features, makers, sizes, given or {})
     classify = [
         *_classify(study, features, generate, shown, variants, judges, sizes, held_back),
-        *linear_rows(study, beside, sizes),
+        *linear_rows(study, beside, sizes, held_back),
     ]
     plan = Plan(
         pretrain,
@@ -354,6 +354,7 @@ def _classify(
                     point=variant.point,
                     control=variant.control or judge.control,
                     features=features[fold],
+                    generator=generator_name(maker) if maker else None,
                     rows=output_name(maker) if maker else None,
                     maker=None if maker else WrittenArm.of(variant.spec),
                     views=tuple(views.get(variant.spec.signature(), ())),

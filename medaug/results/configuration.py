@@ -91,7 +91,9 @@ def row_of(found: Configuration, study: StudySpec, makers: Mapping[str, TrialRec
     about, classes = found.about, study.data.classes
     names = sorted({trial.classify.rows or "" for trial in found.done})
     made = [makers[name] for name in names if name in makers]
-    spent = sum(trial.device_seconds for trial in (*found.done, *made))
+    keys = {trial.generate.generator_key for trial in made}  # trained when fewer rows were wanted
+    behind = [trial for trial in makers.values() if trial.generate.generator_key in keys]
+    spent = sum(trial.device_seconds for trial in (*found.done, *behind))
     scores = dict(_means(trial.scores for trial in found.done))
     if found.table is not None and found.hits is not None:
         scores |= _pooled_scores(found.table, classes)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -54,9 +54,9 @@ def judge(peers: Sequence[Peer], board: Board, study: StudySpec) -> list[Row]:
         reasons = gate(row, found, group, study)
         if row.title in board.titles:
             row = _compared(row, family, bounds, board, study.sweep.margin)
-            row = replace(
-                row, worth=_worth(row, peers, board), over_none=_over_none(row, group, board)
-            )
+            if row.kind == MORE_REAL:
+                row = _over_none(row, group, board, study.sweep.margin)
+            row = replace(row, worth=_worth(row, peers, board))
             row = _beside_linear(row, yardstick.get(row.train_rows), board)
         if any(trial.classified.lineage == "unknown" for trial in found.done):
             row = _of_unknown_lineage(row)
@@ -109,13 +109,7 @@ def _compared(
         return replace(row, reference=found.reference, conclusion=conclude(found, margin))
     contrast = board.contrast(row.title, best)
     low, high = contrast.bounds()
-    row = replace(row, gain=contrast.estimate, gain_low=low, gain_high=high, reference=best)
-    if row.kind != MORE_REAL:
-        return row
-    # The positive control is one comparison that was planned, not the best of many.
-    reach = contrast.reach(0.05)
-    own = Bounds(row.gain, row.gain - reach, row.gain + reach, best, contrast)
-    return replace(row, gain_low=own.low, gain_high=own.high, conclusion=conclude(own, margin))
+    return replace(row, gain=contrast.estimate, gain_low=low, gain_high=high, reference=best)
 
 
 def _worth(row: Row, peers: Sequence[Peer], board: Board) -> ExchangeRate | None:
@@ -144,17 +138,28 @@ def _worth(row: Row, peers: Sequence[Peer], board: Board) -> ExchangeRate | None
     )
 
 
-def _over_none(row: Row, group: Sequence[Peer], board: Board) -> tuple[float, float, float] | None:
-    """What the positive control brings to its own classifier."""
-    if row.kind != MORE_REAL:
-        return None
+def _over_none(row: Row, group: Sequence[Peer], board: Board, margin: float) -> Row:
+    """The positive control with its gain over the same classifier without added rows.
+
+    Whether a gain that is there is seen is a question to one classifier: another one, which is the
+    reference, may have little to learn from further rows. It is a single comparison that was
+    planned, not the best of many.
+    """
     for other, _ in group:
         same = other.classifier == row.classifier and other.title in board.titles
         if same and _is_unaugmented(other, row.train_rows):
             contrast = board.contrast(row.title, other.title)
-            reach = contrast.reach(0.05)
-            return contrast.estimate, contrast.estimate - reach, contrast.estimate + reach
-    return None
+            gain, reach = contrast.estimate, contrast.reach(0.05)
+            own = Bounds(gain, gain - reach, gain + reach, other.title, contrast)
+            return replace(
+                row,
+                gain=gain,
+                gain_low=own.low,
+                gain_high=own.high,
+                reference=other.title,
+                conclusion=conclude(own, margin),
+            )
+    return row
 
 
 def _classifier_of(title: str, rows: Sequence[Row]) -> str:
@@ -235,13 +240,21 @@ def _flags(row: Row, study: StudySpec) -> list[str]:
 
 
 def _ranked(rows: Sequence[Row]) -> list[Row]:
-    """Best first with their ranks; then the positive controls, then what cannot be ranked."""
+    """By training-set size, the largest first, since each is a comparison of its own: best first
+    with their ranks; then the positive controls, then what cannot be ranked."""
+    by_size: dict[float, list[Row]] = {}
+    for row in rows:
+        by_size.setdefault(row.train_rows or math.inf, []).append(row)
+    return [row for size in sorted(by_size, reverse=True) for row in _ranked_alike(by_size[size])]
+
+
+def _ranked_alike(rows: Sequence[Row]) -> Iterator[Row]:
     ranked = sorted((row for row in rows if _rankable(row)), key=_order)
-    rest = sorted(
+    yield from (replace(row, rank=place) for place, row in enumerate(ranked, start=1))
+    yield from sorted(
         (row for row in rows if not _rankable(row)),
         key=lambda row: (POSITIVE not in row.flags, row.title),
     )
-    return [*(replace(row, rank=place) for place, row in enumerate(ranked, start=1)), *rest]
 
 
 def _rankable(row: Row) -> bool:

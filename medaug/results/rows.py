@@ -68,18 +68,17 @@ class Row:
     gain_low: float = math.nan
     gain_high: float = math.nan
     """Of a row with synthetic data: one-sided 95 % bounds that hold for all such rows of the board
-    at once. Of others: this row's own 95 % interval."""
+    at once. Of the positive control: its own one-sided bounds. Of others: this row's own 95 %
+    interval."""
     reference: str | None = None
-    """The configuration that the gain is measured against."""
+    """The configuration that the gain is measured against: the best without synthetic data, or of
+    the positive control its own classifier without added rows."""
     conclusion: Conclusion | None = None
     """How the comparison ends, of a row with synthetic data and of the positive control."""
     worth: ExchangeRate | None = None
     """What the gain is worth in real training rows."""
     weaker_by: tuple[str, float, float, float] | None = None
     """The best linear configuration and its gain over this row with a 95 % interval."""
-    over_none: tuple[float, float, float] | None = None
-    """Of the positive control: its gain over the same classifier without added rows, with
-    one-sided 95 % bounds. The reference may be another classifier."""
     scores: Mapping[str, float] = field(default_factory=dict)
     """``balanced_accuracy`` and ``recall/<class>`` of patients; all others, as
     ``slice_balanced_accuracy``, of slices."""
@@ -119,7 +118,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """All rows of a run, best first, then what is not rankable."""
+    """All rows of a run by training-set size, the largest first; of each best first, then what is
+    not rankable. Ranks are among rows of one size."""
 
     run: str
     protocol: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import shutil
 import sys
 import textwrap
@@ -62,24 +63,33 @@ def render(board: Leaderboard, width: int | None = None) -> str:
     if not board.rows:
         return f"{board.run}: no configuration has been scored yet ({_unfinished(board)})"
     header = _Line("", "configuration", ("balanced accuracy", "gain", *board.classes, "n"))
-    lines = [
-        _Line(
-            str(row.rank or "–"),
-            row.title,
-            (
-                with_interval(row.mean, row.low, row.high),
-                gain_of(row),
-                *(share(row.scores.get(f"recall/{name}")) for name in board.classes),
-                f"{row.replicates}/{row.expected}",
-            ),
-            row.flags,
-            " · ".join(filter(None, (row.ending, worth_of(row)))),
-        )
-        for row in board.rows
-    ]
+    lines = _lines(board)
     parts = [Text(f"{board.run} (protocol {board.protocol})", style="bold"), Text()]
     others = [part for record in board.external for part in _external(record, board.classes)]
     return _text(width, [*parts, header, *lines, *others, Text(), Text(explanation(board))])
+
+
+def _lines(board: Leaderboard) -> Iterator[Text | _Line]:
+    """The rows, under a heading each training-set size where there are several."""
+    sizes = itertools.groupby(board.rows, key=lambda row: row.train_rows)
+    several = len({row.train_rows for row in board.rows}) > 1
+    for size, rows in sizes:
+        if several:
+            yield Text(f"trained on {'all' if size is None else f'{size:,}'} real rows", "italic")
+        for row in rows:
+            recalls = (share(row.scores.get(f"recall/{name}")) for name in board.classes)
+            yield _Line(
+                str(row.rank or "–"),
+                row.title,
+                (
+                    with_interval(row.mean, row.low, row.high),
+                    gain_of(row),
+                    *recalls,
+                    f"{row.replicates}/{row.expected}",
+                ),
+                row.flags,
+                " · ".join(filter(None, (row.ending, worth_of(row)))),
+            )
 
 
 def _external(record: Mapping[str, Any], classes: tuple[str, ...]) -> Iterator[Text | _Line]:
@@ -124,7 +134,9 @@ def explanation(board: Leaderboard) -> str:
     """What the gain is measured against, and what is said of the rows, in plain sentences."""
     flags = {flag for row in board.rows for flag in row.flags}
     ends = {row.conclusion.end for row in board.rows if row.conclusion and row.synthetic}
-    best = sorted({row.reference for row in board.rows if row.reference})
+    best = sorted(
+        {row.reference for row in board.rows if row.reference and POSITIVE not in row.flags}
+    )
     against = f" ({best[0]})" if len(best) == 1 else ""
     text = [
         "Scores and recalls (the class columns) are of patients: the slices' mean probability is"
@@ -168,7 +180,8 @@ def _meanings(n_classes: int) -> dict[str, str]:
         WEAKER: f"'{WEAKER}': the best linear model on the same data scores higher, with its whole"
         " interval; such a row says more about its classifier than about synthetic data.",
         POSITIVE: f"'{POSITIVE}': real rows that were held back are added, which no generator can"
-        " be expected to beat; it shows what this study can see.",
+        " be expected to beat; its gain is over the same classifier without them, and shows whether"
+        " this study can see one.",
         CHANCE: f"'{CHANCE}': the interval reaches 1/{n_classes}.",
         COLLAPSE: f"'{COLLAPSE}': a recall is below {RECALL_FLOOR}.",
         BELOW_GAUSSIAN: f"'{BELOW_GAUSSIAN}': a classifier that learns from the network's rows"

@@ -273,10 +273,11 @@ class ResourceSpec(Spec):
     hang_timeout_s: PositiveFloat = 120.0
     max_failures: Annotated[int, Field(ge=0)] = 2
     """Tries that one epoch of a trial may fail before the trial does; lost nodes do not count."""
-    checkpoint_every_s: Annotated[float, Field(ge=0)] = 0.0
-    """A finished epoch is saved when the last saved one is so many seconds old, and at a trial's
-    end or stop; 0: every epoch. A trial that is killed loses that much and the epoch it was in, so
-    30 is a good choice where an epoch takes a second or less: saving it may take as long."""
+    checkpoint_every_s: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
+    """A finished epoch is saved before the last saved one is so many seconds old, and at a trial's
+    end or stop; 0: every epoch. ``auto``: by what a save costs, at most 30
+    (:func:`medaug.spec.saving.save_interval_s`). A trial that is killed loses that much, or the
+    epoch it was in if that is longer."""
     keep_classifiers: bool = False
     """Keep the weights of trained networks, for `medaug score` and `predict` on scans of others; a
     ResNet-50 takes 377 MB a trial. They are kept in any case where a test set is sealed or the

@@ -51,10 +51,14 @@ class TrialConfig(Spec):
     @cached_property
     def key(self) -> str:
         """Twelve hex digits: the signature of everything that decides the outcome."""
+        return self._signed()
+
+    def _signed(self, *beside: str) -> str:
+        """The signature of all fields but those ``beside`` what decides the outcome."""
         if self.recorded_key is not None:
             return self.recorded_key
-        beside = {"ranks", "recorded_key", *self.FOR_PEOPLE}
-        return signature(self.model_dump(mode="json", exclude=beside))
+        left_out = {"ranks", "recorded_key", *self.FOR_PEOPLE, *beside}
+        return signature(self.model_dump(mode="json", exclude=left_out))
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -137,6 +141,7 @@ class GenerateTrial(TrialConfig):
     point: Mapping[str, Any] = {}
     """Values of the arm's grid axes."""
     n: int
+    """How many rows are drawn; row i is the same however many are."""
     features: str
     given: str | None = None
     """The store of what another tool has made, where the arm reads such."""
@@ -158,6 +163,13 @@ class GenerateTrial(TrialConfig):
     @property
     def inputs(self) -> tuple[str, ...]:
         return _named(self.features, self.slices, self.unet, self.given)
+
+    @cached_property
+    def generator_key(self) -> str:
+        """Of all that decides the generator and each of its rows, but not how many are drawn: a
+        longer axis of rows finds the generator that is there, and what was trained on its first
+        rows."""
+        return self._signed("n")
 
     @property
     def title(self) -> str:
@@ -186,8 +198,10 @@ class ClassifyTrial(TrialConfig):
     control: bool = False
     """Whether the protocol added this arm, not the study."""
     features: str
+    generator: str | None = None
+    """The generator of the arm's rows, of which the first ``n_synthetic`` are taken."""
     rows: str | None = None
-    """The store of the arm's rows; None where it uses training rows again, or adds none."""
+    """The store that they are in; None where the arm uses training rows again, or adds none."""
     maker: WrittenArm | None = None
     """How the arm chooses rows, where there is no store of them."""
     views: tuple[str, ...] = ()
@@ -200,6 +214,11 @@ class ClassifyTrial(TrialConfig):
     protocol: Literal["honest", "as_published"] = "honest"
     keep: bool = False
     """Whether a network's weights stay when it is finished."""
+
+    @cached_property
+    def key(self) -> str:
+        """As of all trials; in which of its generator's stores the rows lie decides nothing."""
+        return self._signed(*(["rows"] if self.generator else []))
 
     @property
     def inputs(self) -> tuple[str, ...]:

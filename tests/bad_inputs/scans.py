@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,7 @@ from tests.bad_inputs.volumes import (
     place,
     zip_,
 )
-from tests.data.dicom_series import nested, voxels, write_series
+from tests.data.dicom_series import nested, voxels, write_frames, write_series
 from tests.data.test_images import bad_files
 
 
@@ -100,6 +102,34 @@ def series(change: Callable[[Dataset, int], object] = lambda d, i: None, **optio
         return f"{strictly(folder / 'Doe', **accept)[1][0].shape}"
 
     return make
+
+
+def frames(**elements: Any) -> Make:
+    """One file of several frames in a folder of its own."""
+
+    def make(folder: Path, _: object) -> object:
+        (folder / "Doe").mkdir()
+        put = partial(_put, elements)
+        write_frames(folder / "Doe" / "x.dcm", voxels(), change=put)
+        return strictly(folder / "Doe")
+
+    return make
+
+
+def one_picture(**elements: Any) -> Make:
+    """A DICOM file that is an image of its own."""
+
+    def make(folder: Path, _: object) -> object:
+        write_series(folder / "s", voxels()[:, :, :1], change=partial(_put, elements))
+        os.replace(next((folder / "s").glob("*.dcm")), folder / "Doe.dcm")
+        return strictly(folder / "Doe.dcm")
+
+    return make
+
+
+def _put(elements: dict[str, Any], dataset: Dataset, _: int) -> None:
+    for name, value in elements.items():
+        setattr(dataset, name, value)
 
 
 def rewritten(rewrite: Callable[[bytes], bytes]) -> Make:
@@ -185,6 +215,12 @@ SERIES = [
     Case(44, "large", series(accept={"max_voxels": 100}), r"9 x 8 x 1 in 4 slices .* more than the limit"),
     Case(44, "frames", series(NumberOfFrames=3000), "holds 3000 frames"),
     Case(44, "frames of a bomb", series(NumberOfFrames=2**28), r"data\.accept\.max_voxels"),
+    Case(44, "a file of frames, a bomb", frames(NumberOfFrames=2**28), r"data\.accept\.max_voxels"),
+    Case(44, "a file of frames, too few", frames(NumberOfFrames=9), "432 bytes|576 bytes of pixel data"),
+    Case(44, "a cine", frames(PerFrameFunctionalGroupsSequence=[]), "without a place in space"),
+    Case(44, "a picture, a bomb", one_picture(Rows=65535, Columns=65535), r"data\.accept\.max_voxels"),
+    Case(44, "a picture, truncated", one_picture(Rows=60000), "bytes of pixel data, 60000 x 8 take"),
+    Case(48, "a picture, burned in", one_picture(BurnedInAnnotation="YES"), "BurnedInAnnotation is YES"),
     Case(44, "short pixels", series(element("PixelData", bytes(100))), "100 bytes of pixel data"),
     Case(44, "truncated", rewritten(lambda b: b[:-40]), "file 2 of 4: truncated"),
     Case(45, "missing", without_a_slice, r"gap of 4 mm between slices 2 and 3"),

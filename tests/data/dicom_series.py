@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
     UID,
@@ -81,6 +83,39 @@ def write_series(
         meta.TransferSyntaxUID = syntax
         change(dataset, z)
         dataset.save_as(folder / f"IM{(3 * z) % x_XYZ.shape[2]:04d}.dcm", enforce_file_format=True)
+
+
+def write_frames(path: Path, x_XYZ: np.ndarray, *, change: Change = lambda d, n: None) -> None:
+    """One Enhanced MR file whose frame z lies at origin + z * normal, stored from the last to the
+    first; every other frame has a slope of its own."""
+    n = x_XYZ.shape[2]
+    folder = path.parent / "one"
+    write_series(folder, x_XYZ[:, :, :1])
+    dataset = dcmread(next(folder.glob("*.dcm")))
+    shutil.rmtree(folder)
+    for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
+        delattr(dataset, name)
+    for name in ("RescaleSlope", "RescaleIntercept"):
+        delattr(dataset, name)
+    dataset.NumberOfFrames = n
+    measures, orientation, shared = Dataset(), Dataset(), Dataset()
+    measures.PixelSpacing, orientation.ImageOrientationPatient = [0.75, 0.5], list(AXIAL)
+    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [orientation]
+    dataset.SharedFunctionalGroupsSequence = [shared]
+    dataset.PerFrameFunctionalGroupsSequence = []
+    pixels = []
+    for z in reversed(range(n)):
+        place, numbers, frame = Dataset(), Dataset(), Dataset()
+        place.ImagePositionPatient = [10.0, -20.0, 30.0 + 2.0 * z]
+        numbers.RescaleSlope, numbers.RescaleIntercept = (2 if z % 2 else 1), 0
+        frame.PlanePositionSequence = [place]
+        frame.PixelValueTransformationSequence = [numbers]
+        dataset.PerFrameFunctionalGroupsSequence.append(frame)
+        stored = x_XYZ[:, :, z] // (2 if z % 2 else 1)
+        pixels.append(np.ascontiguousarray(stored.T).tobytes())
+    dataset.PixelData = b"".join(pixels)
+    change(dataset, 0)
+    dataset.save_as(path, enforce_file_format=True)
 
 
 def nested(depth: int) -> Dataset:

@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from medaug.data.address import of_series
-from medaug.data.files import series_uid
+from medaug.data.address import of_frames, of_series
+from medaug.data.files import frames_of, series_uid
 from medaug.data.importers.base import Found, Look, Options, ordered, patient_by
 from medaug.data.importers.folders import class_level, names_no_class, part_in, telling
 from medaug.data.importers.people import one_person_each
@@ -30,6 +30,12 @@ class _Series:
     files: tuple[str, ...]
     alone: bool
     """Whether its folder holds no other."""
+    frames: int = 1
+    """Of its file, where there is only one."""
+
+    @property
+    def slices(self) -> int:
+        return len(self.files) if len(self.files) > 1 else self.frames
 
     @property
     def address(self) -> str:
@@ -43,7 +49,8 @@ class DicomSeries:
     A file is DICOM by its content, whatever its ending (``.dcm``, ``.IMA``, none); a DICOMDIR is
     never followed. Of several series of one patient the one that is clearly the longest is taken;
     where none is, the person is asked. A mask is ``<patient>_seg.nii.gz`` in the patient's folder.
-    Single files straight below a class are 2-D images.
+    Single files straight below a class are pictures, and so are those of a patient who has no
+    series; one with several frames is a volume.
     """
 
     name: str = "dicom_series"
@@ -71,6 +78,18 @@ class DicomSeries:
                 for file in files:
                     found.leave_out(file, reason)
                 continue
+            whose = (
+                patient_by(options, series[0].folder)
+                or (said.patient_of.get("/".join(key)) if said else None)
+                or people[name]
+            )
+            part = "external" if part_in(parts_of(files[0])) == "external" else STUDY
+            more = said.covariates.get("/".join(key), {}) if said else {}
+            if all(s.slices == 1 for s in series):  # projections, each a picture
+                found.rows += [
+                    Row((file,), label, whose, part=part, covariates=more) for file in files
+                ]
+                continue
             one = _one_series(series, options, found)
             found.used |= set(one.files)
             mask = next(
@@ -80,15 +99,13 @@ class DicomSeries:
                 Row(
                     (one.address,),
                     label,
-                    patient_by(options, one.folder)
-                    or (said.patient_of.get("/".join(key)) if said else None)
-                    or people[name],
+                    whose,
                     (mask,) if mask else (),
-                    part="external" if part_in(parts_of(one.files[0])) == "external" else STUDY,
-                    covariates=said.covariates.get("/".join(key), {}) if said else {},
+                    part=part,
+                    covariates=more,
                 )
             )
-        _add_images(images, class_of, said, lacking, options, found)
+        _add_images(tree, images, class_of, said, lacking, options, found)
         found.classes = ordered(row.label for row in found.rows if row.label)
         return found
 
@@ -146,7 +163,10 @@ def _series_in(tree: Tree, folder: str, files: list[str]) -> list[_Series]:
     for file in files:
         by_uid[series_uid(tree.root / file) or ""].append(file)
     return [
-        _Series(folder, uid, tuple(names), len(by_uid) == 1)
+        _Series(
+            *(folder, uid, tuple(names), len(by_uid) == 1),
+            frames=frames_of(tree.root / names[0]) if len(names) == 1 else 1,
+        )
         for uid, names in sorted(by_uid.items())
     ]
 
@@ -159,11 +179,11 @@ def _one_series(series: list[_Series], options: Options, found: Found) -> _Serie
     """
     if options.channels:
         series = [s for s in series if s.folder.split("/")[-1] in options.channels] or series
-    longest = sorted(series, key=lambda s: (-len(s.files), s.folder, s.uid))
+    longest = sorted(series, key=lambda s: (-s.slices, s.folder, s.uid))
     if len(longest) > 1:
-        first, second = len(longest[0].files), len(longest[1].files)
+        first, second = longest[0].slices, longest[1].slices
         if first < _CLEARLY * second and not second <= min(_SCOUT, first - 1):
-            sizes = ", ".join(str(len(s.files)) for s in longest[:6])
+            sizes = ", ".join(str(s.slices) for s in longest[:6])
             raise UserError(
                 f"data.root: a patient has {len(longest)} series of {sizes} slices, and nothing "
                 "says which is meant; keep one series per folder and patient, or name the series' "
@@ -229,6 +249,7 @@ def _by_table(
 
 
 def _add_images(
+    tree: Tree,
     images: list[Key],
     class_of: Mapping[Key, str],
     said: Said | None,
@@ -245,7 +266,8 @@ def _add_images(
         patient = patient_by(options, name) or (
             said.patient_of.get("/".join(key)) if said else None
         )
-        found.rows.append(Row((name,), label, patient or name))
+        address = of_frames(name) if frames_of(tree.root / name) > 1 else name
+        found.rows.append(Row((address,), label, patient or name))
     if images:
         found.alone = said is None and options.patients is None and len(found.rows) == len(images)
         found.notes.append(f"{len(images)} DICOM files are images of their own, not slices")

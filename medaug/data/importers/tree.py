@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from medaug.data.files import BadFile, check_name, open_regular
+from medaug.data.files import BadFile, check_name, is_dicom
 from medaug.data.masks import is_mask_folder, masked_stem
 from medaug.data.names import (
     ARCHIVES,
@@ -112,15 +112,6 @@ def folder_of(name: str) -> str:
 def parts_of(name: str) -> tuple[str, ...]:
     """The folders above a file."""
     return tuple(name.split("/")[:-1])
-
-
-def is_dicom(path: Path) -> bool:
-    """Whether the file starts as PS3.10 wants it."""
-    try:
-        with open_regular(path) as file:
-            return file.read(_SNIFFED)[128:] == b"DICM"
-    except BadFile:
-        return False
 
 
 def _walk(folder: Path, prefix: str, hidden: bool, files: list[str], noise: dict[str, str]) -> None:

@@ -13,6 +13,7 @@ from medaug.plan.forecast.rehearsal import Miniature
 from medaug.plan.forecast.schedule import schedule
 from medaug.plan.trials import Plan
 from medaug.spec import ClassifyTrial, GenerateTrial, SegmentTrial, StudySpec, TrialConfig
+from medaug.spec.saving import save_interval_s
 from medaug.train.resident import CPU_BYTES
 
 
@@ -171,7 +172,7 @@ def trial_seconds(
     else:
         epochs = trial.segmenter.epochs if isinstance(trial, SegmentTrial) else kind.epochs
     trained_s = epochs * kind.epoch_s * share
-    every_s = study.resources.checkpoint_every_s
+    every_s = save_interval_s(study.resources.checkpoint_every_s, kind.save_s)
     saves = min(epochs, 1 + trained_s / every_s) if every_s else epochs
     return kind.first_s + trained_s + saves * kind.save_s + last_s
 

@@ -78,6 +78,8 @@ def response(board: Leaderboard, axis_of: str) -> Figure | None:
     The arm 'none' is the grey band behind. None where the axis has a single value.
     """
     rows = [row for row in board.rows if math.isfinite(row.mean)]
+    own = {row.classifier for row in rows if row.synthetic}  # not the linear models beside them
+    rows = [row for row in rows if not own or row.classifier in own]
     if axis_of == "n_synthetic":  # with several training-set sizes: the curve of the largest
         sizes = [math.inf if row.train_rows is None else row.train_rows for row in rows]
         largest = max(sizes, default=0)
@@ -137,7 +139,10 @@ def forest(board: Leaderboard) -> Figure | None:
     axis.set_ylim(len(rows) - 0.5, -0.5)
     reach = max(map(abs, finite)) * 1.08 or 0.1
     axis.set_xlim(-reach, reach)
-    axis.set_xlabel("gain in balanced accuracy over the best configuration without synthetic data")
+    label = "gain in balanced accuracy over the best configuration without synthetic data"
+    if any(POSITIVE in row.flags for row in rows):
+        label += "\n(positive controls: over their own classifier without added rows)"
+    axis.set_xlabel(label)
     axis.tick_params(axis="y", length=0)
     axis.spines["left"].set_visible(False)
     return figure
@@ -187,6 +192,7 @@ def _arm_lines(axis: Axes, rows: Sequence[Row], axis_of: str) -> None:
     lines: dict[str, list[Row]] = {}
     for row in rows:
         parts = [f"{key}={value}" for key, value in row.point.items()]
+        parts += [f"by {row.classifier}"] if row.classifier else []
         parts += [f"+{row.n_synthetic}"] if axis_of == "train_rows" else []
         lines.setdefault(" ".join(parts), []).append(row)
     for place, (name, line) in enumerate(sorted(lines.items())):

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from medaug.spec import TrialConfig
 from medaug.storage.bundle_folder import BundleFolder
@@ -79,7 +79,11 @@ class Rank:
     """
 
     def __init__(
-        self, cpus: float, checkpoint_every_s: float, *, deterministic: bool = False
+        self,
+        cpus: float,
+        checkpoint_every_s: float | Literal["auto"],
+        *,
+        deterministic: bool = False,
     ) -> None:
         threads = max(1, int(cpus))
         os.environ["OMP_NUM_THREADS"] = str(threads)  # before anything loads OpenMP

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from medaug.spec.saving import save_interval_s
 from medaug.storage.trial_folder import TrialFolder
 from medaug.sweep.trial.fence import Fence
 
@@ -15,12 +16,13 @@ if TYPE_CHECKING:
 class Recorder:
     """Writes a trial's epochs into its folder, as long as ``fence`` lets it.
 
-    A checkpoint is made durable when the last one that was is ``every_s`` seconds old, where the
-    trial says so, and at its end: :meth:`save` is for whoever leaves it before. Both raise
-    Superseded, and leave all as it is, when another attempt has the trial.
+    A checkpoint is made durable when the last one that was would be more than ``every_s`` seconds
+    old at the end of the next epoch (``auto``: by what the last save took), where the trial says
+    so, and at its end: :meth:`save` is for whoever leaves it before. Both raise Superseded, and
+    leave all as it is, when another attempt has the trial.
     """
 
-    def __init__(self, folder: TrialFolder, every_s: float, fence: Fence) -> None:
+    def __init__(self, folder: TrialFolder, every_s: float | Literal["auto"], fence: Fence) -> None:
         from medaug.train.checkpoint import Ledger
 
         self._folder = folder
@@ -30,6 +32,8 @@ class Recorder:
         self._logged = folder.epoch()
         """Last epoch in ``epochs.jsonl``: a Progress that only brings the result repeats it."""
         self._saved_at = time.monotonic()
+        self._save_s: float | None = None
+        """What the last save took."""
         self._unsaved: Checkpoint | None = None
 
     def record(self, progress: Progress, seconds: float) -> None:
@@ -47,7 +51,9 @@ class Recorder:
         needed = result is None or (progress.keep and not result.made)
         if not needed:
             self._unsaved = None
-        due = time.monotonic() - self._saved_at >= self._every_s
+        interval_s = save_interval_s(self._every_s, self._save_s)
+        # Another epoch like this one must not make more of them than that unsaved.
+        due = time.monotonic() - self._saved_at + seconds > interval_s
         if self._unsaved is not None and (due or progress.save or result is not None):
             self.save()
             save_seconds = time.perf_counter() - started
@@ -73,5 +79,7 @@ class Recorder:
         if checkpoint is not None:
             self._fence.check()
             key, ours = self._folder.key, self._fence.check
+            started = time.monotonic()
             self._ledger.commit(checkpoint, fingerprint=key, before_rename=ours)
             self._saved_at = time.monotonic()
+            self._save_s = self._saved_at - started

@@ -49,9 +49,15 @@ def folded(trials: Iterable[TrialConfig], experiment: Path) -> list[GenerateTria
 
     Claims the folders of the others. Trials without such peers are left out.
     """
+    from medaug.experiment import generator_name
+    from medaug.storage.artifacts import Artifacts
+
     groups: dict[str, list[GenerateTrial]] = defaultdict(list)
+    artifacts = Artifacts(experiment.parent)
     for trial in trials:
         if trains_a_gan(trial) and TrialFolder(experiment, trial.key).result() is None:
+            if artifacts.has_model(generator_name(trial)):  # it only makes more rows
+                continue
             apart = {"fold", "seed", "features", "slices", "unet", *GenerateTrial.FOR_PEOPLE}
             groups[signature(trial.model_dump(mode="json", exclude=apart))].append(trial)
     firsts = []
