@@ -207,6 +207,16 @@ class Prepared:
     """(n, k) float64."""
     val_codes: np.ndarray
 
+    def with_rows(self, added: FlatRows, val: FlatRows, components: int | None) -> Prepared:
+        """With the directions that ``added`` rows bring where real rows are too few for them."""
+        more = self.space.extended(added.x, components)
+        if more is None:
+            return self
+        val_codes = np.hstack([self.val_codes, more.encode(val.x)])
+        width = val_codes.shape[1] - self.real_codes.shape[1]
+        real_codes = np.pad(self.real_codes, ((0, 0), (0, width)))
+        return Prepared(self.space.joined(more), real_codes, val_codes)
+
 
 @dataclass(frozen=True, eq=False)
 class LinearJob:
@@ -245,7 +255,8 @@ def fit_linear(
 ) -> LinearClassifier:
     """Fit on ``real`` and ``added`` rows; ``val`` chooses penalty, temperature and threshold.
 
-    With ``only_added``, real rows decide the standardisation and the components, and nothing else.
+    Real rows decide the standardisation and the components; where they are fewer than these, added
+    rows bring the rest. With ``only_added`` they decide nothing else.
 
     Args:
         refit: when all is chosen, fit once more with ``val`` among the real rows. The threshold is
@@ -261,6 +272,8 @@ def fit_linear(
     if added is not None:
         _check("added", added, real, least=0)
     with one_thread():
+        if added is not None:
+            prepared = prepared.with_rows(added, val, spec.components)
         codes, label = _used(prepared, real, added, only_added)
         counts = class_counts(label, real.classes)
         shift = logit_shift(counts, spec.weighting)

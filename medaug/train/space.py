@@ -1,8 +1,9 @@
 """Rows as linear classifiers see them: flat, standardised, on a few principal components.
 
-Mean, deviation and components are those of the real training rows. Everything here is float64 and
-one thread: the same numbers on every machine that rounds alike, and quick for the few hundred rows
-that studies have.
+Mean, deviation and components are those of the real training rows; where these are too few for the
+components that are wanted, added rows bring the rest (:meth:`FeatureSpace.extended`). Everything
+here is float64 and one thread: the same numbers on every machine that rounds alike, and quick for
+the few hundred rows that studies have.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ COLUMNS = 8192
 """So many numbers of each row are held in float64 at a time."""
 EXACT_ROWS = 1500
 """Above this, a few components are found by randomised iteration."""
+MOST_ADDED = 500
+"""Added rows in which further directions are looked for."""
 RANK = 1e-10
 """Directions with less than this share of the largest variance are rounding."""
 
@@ -53,6 +56,33 @@ class FeatureSpace:
             axes = _randomised(z, k) if large else _leading(z.T @ z, k)[1]
             codes = z @ axes
         return FeatureSpace(mean, spread, axes), codes
+
+    def extended(self, x: np.ndarray, components: int | None) -> FeatureSpace | None:
+        """The further directions of rows ``x`` (m, d), up to ``components`` in all, as a space of
+        their own with the same mean and deviation; None where there are none to find.
+
+        A few real rows span few directions: without these, whatever an added row knows besides
+        would be cut off, and real rows that are held back would seem to be worth little. The real
+        rows are 0 in all of them.
+        """
+        wanted = 0 if self.axes is None or components is None else components - self.axes.shape[1]
+        if wanted <= 0 or not len(x):
+            return None
+        assert self.axes is not None
+        z = FeatureSpace(self.mean, self.spread, None).encode(x[:MOST_ADDED])
+        rest = z - (z @ self.axes) @ self.axes.T
+        values, vectors = _leading(rest @ rest.T, min(wanted, len(rest)))
+        kept = values > RANK * np.square(z).sum()
+        if not kept.any():
+            return None
+        axes = rest.T @ (vectors[:, kept] / np.sqrt(values[kept]))
+        return FeatureSpace(self.mean, self.spread, axes)
+
+    def joined(self, other: FeatureSpace) -> FeatureSpace:
+        """With the axes of both."""
+        assert self.axes is not None
+        assert other.axes is not None
+        return FeatureSpace(self.mean, self.spread, np.hstack([self.axes, other.axes]))
 
     def encode(self, x: np.ndarray) -> np.ndarray:
         """Codes (m, k) float64 of rows (m, d)."""

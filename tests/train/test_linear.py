@@ -380,3 +380,47 @@ def test_a_probe_of_maps_predicts_from_maps(tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         found.predict(maps, ALONE), found.probability(maps.read().x.float().numpy())
     )
+
+
+def test_added_rows_bring_directions_that_few_real_rows_do_not_span() -> None:
+    """24 rows and 300 more of the same kind see as much as 324, whichever are called added."""
+    rng = np.random.default_rng(0)
+    d = 60
+    shift = rng.standard_normal(d) / d**0.5
+
+    def rows(n: int) -> FlatRows:
+        label = np.arange(n) % 2
+        x = rng.standard_normal((n, d)) + 2.4 * np.outer(label - 0.5, shift)
+        return FlatRows(x.astype(np.float32), label, np.arange(n).astype(str), ("a", "b"))
+
+    few, more, val, test = rows(24), rows(300), rows(100), rows(4000)
+    spec = ProbeSpec(threshold="half")
+    both = FlatRows(
+        np.r_[few.x, more.x], np.r_[few.label, more.label], np.r_[few.patient, more.patient],
+        few.classes,
+    )  # fmt: skip
+
+    def accuracy(real: FlatRows, added: FlatRows | None) -> float:
+        found = fit_linear(spec, real, added, val)
+        return float(np.mean(found.logits(test.x).argmax(1) == test.label))
+
+    assert accuracy(few, more) == pytest.approx(accuracy(both, None), abs=0.01)
+    assert accuracy(few, more) > accuracy(few, None) + 0.04
+    assert accuracy(few, few) == pytest.approx(accuracy(few, None), abs=0.03)  # nothing new in it
+
+
+def test_further_directions_are_orthogonal_and_real_rows_are_zero_in_them() -> None:
+    rng = np.random.default_rng(1)
+    real, added = rng.standard_normal((12, 40)), rng.standard_normal((30, 40))
+    space, codes = FeatureSpace.fit(real, 20)
+    more = space.extended(added, 20)
+    assert more is not None
+    assert more.axes is not None
+    assert space.axes is not None
+    assert more.axes.shape == (40, 20 - 11)
+    assert np.allclose(more.axes.T @ more.axes, np.eye(9))
+    assert np.allclose(space.axes.T @ more.axes, 0)
+    assert np.allclose(more.encode(real), 0)
+    assert np.allclose(space.joined(more).encode(real)[:, :11], codes)
+    assert space.extended(real[:5], 20) is None
+    assert FeatureSpace.fit(added, 20)[0].extended(real, 20) is None
