@@ -84,9 +84,9 @@ def test_every_paper_has_both_protocols_on_the_same_data() -> None:
 
 
 @pytest.mark.parametrize("paper", PUBLISHED)
-def test_published_jobs_bring_their_papers_warts_back(paper: str) -> None:
+def test_published_jobs_bring_their_papers_flaws_back(paper: str) -> None:
     resolved = load(PUBLISHED[paper]).canonical()
-    settings = {k: v for wart in REPRODUCED[paper].values() for k, v in wart.items()}
+    settings = {k: v for flaw in REPRODUCED[paper].values() for k, v in flaw.items()}
     assert settings
     assert {key: at(resolved, key) for key in settings} == settings
 

@@ -135,7 +135,7 @@ REPRODUCED: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 """Paper -> what is wrong with it -> the settings of ``jobs/*_as_published.yaml`` that bring it back
 (None: left out there); none where it lies in the paper's arithmetic."""
 
-WARTS: Mapping[str, tuple[str, ...]] = {paper: tuple(warts) for paper, warts in REPRODUCED.items()}
+FLAWS: Mapping[str, tuple[str, ...]] = {paper: tuple(flaws) for paper, flaws in REPRODUCED.items()}
 
 ROWS = (
     PublishedRow(

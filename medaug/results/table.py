@@ -17,7 +17,7 @@ from rich.text import Text
 
 from medaug.results import external
 from medaug.results.numbers import share, with_interval
-from medaug.results.published import TITLES, WARTS, JudgedRow, published
+from medaug.results.published import TITLES, FLAWS, JudgedRow, published
 from medaug.results.rows import (
     BELOW_GAUSSIAN,
     CHANCE,
@@ -122,7 +122,7 @@ def render_published(width: int | None = None) -> str:
     for paper, title in TITLES.items():
         parts += [Text(f"Study {paper}: {title}", style="bold"), Text(), header]
         parts += [_published_line(judged) for judged in published(paper)]
-        parts += [Text(), Text(f"Its warts: {'; '.join(WARTS[paper])}."), Text()]
+        parts += [Text(), Text(f"Known flaws: {'; '.join(FLAWS[paper])}."), Text()]
     note = (
         "Intervals are ours, from the papers' numbers of test patients and images; the gain is of"
         " balanced accuracy where class recalls are at hand, else of accuracy."

@@ -143,7 +143,7 @@ def test_a_run_without_scores_says_so() -> None:
     assert text == "demo: no configuration has been scored yet (4 trials are unfinished or failed)"
 
 
-def test_the_papers_tables_have_their_flags_and_warts() -> None:
+def test_the_papers_tables_have_their_flags_and_flaws() -> None:
     text = " ".join(render_published(100).split())
     for paper in "ABCD":
         assert f"Study {paper}:" in text
@@ -151,7 +151,7 @@ def test_the_papers_tables_have_their_flags_and_warts() -> None:
     assert "acgan +1158 (HGG 0.57, LGG 0.38) 0.524" in study_a
     assert study_a.count(CHANCE) == 2
     assert "always answering HGG scores .635 accuracy" in study_a
-    assert text.count("Its warts:") == 4
+    assert text.count("Known flaws:") == 4
 
 
 @pytest.mark.parametrize(

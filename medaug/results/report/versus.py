@@ -8,7 +8,7 @@ from pathlib import Path
 from medaug.errors import MedaugError
 from medaug.results.leaderboard import leaderboard_of
 from medaug.results.numbers import share, with_interval
-from medaug.results.published import WARTS, JudgedRow, PublishedRow, published
+from medaug.results.published import FLAWS, JudgedRow, PublishedRow, published
 from medaug.results.records import read_study
 from medaug.results.report.evidence import Evidence
 from medaug.results.rows import Leaderboard, Row
@@ -30,7 +30,7 @@ class Versus:
     paper: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, tuple[Cell, ...]], ...]
-    warts: tuple[str, ...]
+    flaws: tuple[str, ...]
 
 
 def versus(run: Evidence) -> Versus | None:
@@ -51,7 +51,7 @@ def versus(run: Evidence) -> Versus | None:
         for judged in published(paper)
     )
     columns = ("published", *(f"{board.protocol} ({board.run})" for board in boards))
-    return Versus(paper, columns, rows, WARTS[paper])
+    return Versus(paper, columns, rows, FLAWS[paper])
 
 
 def _other_protocol(run: Evidence) -> Leaderboard | None:
