@@ -17,7 +17,7 @@ from rich.text import Text
 
 from medaug.results import external
 from medaug.results.numbers import share, with_interval
-from medaug.results.published import TITLES, FLAWS, JudgedRow, published
+from medaug.results.published import FLAWS, TITLES, JudgedRow, published
 from medaug.results.rows import (
     BELOW_GAUSSIAN,
     CHANCE,
