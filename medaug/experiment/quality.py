@@ -100,7 +100,7 @@ def extractor_of(rows: Store) -> tuple[str, Callable[[torch.Tensor], np.ndarray]
 
 
 def _as_vectors(x_NCHW: torch.Tensor) -> np.ndarray:
-    return x_NCHW.float().flatten(1).cpu().numpy()
+    return x_NCHW.float().flatten(1).cpu().numpy().copy()  # a batch's memory is used again
 
 
 def collapse(scores: Mapping[str, float]) -> str | None:
