@@ -29,7 +29,7 @@ def private_folder(path: Path) -> None:
     (``mkdir(parents=True)`` gives its mode to the last folder only.)
     """
     if not path.is_dir():
-        if path.parent != path:
+        if not path.parent.exists():
             private_folder(path.parent)
         path.mkdir(exist_ok=True, mode=0o700)
 
