@@ -104,12 +104,17 @@ def _as_vectors(x_NCHW: torch.Tensor) -> np.ndarray:
 
 
 def collapse(scores: Mapping[str, float]) -> str | None:
-    """Why rows with these ``scores`` have collapsed; None where they have not."""
+    """Why rows with these ``scores`` have collapsed; None where they have not.
+
+    A recall of 0 says so only where real rows of other patients have some: of two patients of a
+    class neither lies within the other's rows.
+    """
     recall, diversity = scores.get("recall"), scores.get("diversity")
+    usual = scores.get("recall_null", 0.0)
     if diversity is not None and diversity < LEAST_DIVERSITY:
         return f"diversity {diversity:.2f}, below {LEAST_DIVERSITY} of the real rows'"
-    if recall == 0:
-        return f"recall 0 (real rows of other patients: {scores.get('recall_null', 0):.2f})"
+    if recall == 0 and usual > 0:
+        return f"recall 0 (real rows of other patients: {usual:.2f})"
     return None
 
 

@@ -30,6 +30,7 @@ def test_a_trial_resumed_after_any_epoch_ends_as_the_undisturbed_one(storage: Pa
     [
         ({"recall": 0.1, "diversity": 0.7}, None),
         ({"recall": 0.0, "diversity": 0.7, "recall_null": 0.8}, "recall 0 "),
+        ({"recall": 0.0, "diversity": 0.7, "recall_null": 0.0}, None),  # real ones have none either
         ({"recall": 0.1, "diversity": 0.2}, "diversity 0.20"),
         ({}, None),
     ],
