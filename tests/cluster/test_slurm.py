@@ -84,11 +84,14 @@ def test_a_run_that_never_gets_anywhere_leaves_the_queue(
 
 
 def test_ray_has_a_closed_folder_of_its_own_on_every_node(tmp_path: Path) -> None:
-    """``srun`` runs its command here; ``ray`` says where it may write, and waits to be ended."""
-    srun = 'while [[ $1 == --* ]]; do shift; done\nexec "$@"'
+    """``srun`` runs the head's command here (a worker's is another node's: its folder has the same
+    name); ``ray`` says where it may write, and waits to be ended."""
+    srun = """\
+[[ $* == *--head* ]] || exec sleep 600
+while [[ $1 == --* ]]; do shift; done
+exec "$@\""""
     ray = """\
 [[ $1 == start ]] || exit 0
-[[ $* == *--temp-dir=* ]] || exec sleep 600
 last=${@: -1}
 folder=${last#--temp-dir=}
 echo "$folder $(stat -c %a "${folder%/r}")" > $CALLS.folder
