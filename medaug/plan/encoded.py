@@ -4,13 +4,12 @@ that every study is compared with, whatever its own classifier."""
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from medaug.encoders import encoder_of
 from medaug.errors import UserError
 from medaug.experiment import output_name
-from medaug.plan.sizes import HeldBack, Size
+from medaug.plan.sizes import HeldBack, Size, held_back_counts
 from medaug.plan.variants import ArmVariant, wanted_controls
 from medaug.spec import ClassifyTrial, ExtractTrial, ProbeSpec, StudySpec, WrittenArm
 from medaug.spec.arms import ClassicalSpec
@@ -81,10 +80,10 @@ def linear_rows(
     """Each of them on the real rows alone, and the best-informed one (the last) with those of the
     positive control as well: it may be what all rows are compared with, and its learning curve
     tells what they are worth. Nothing in it happens by chance."""
-    best = [*made][-1]
+    richest = [*made][-1:] if "more_real" in wanted_controls(study) else []
     for (name, extract), fold in itertools.product(made.items(), range(study.split.folds)):
         for train_rows, draw in sizes:
-            more = _held_back_counts(study, train_rows, held_back) if name == best else ()
+            more = held_back_counts(study, train_rows, held_back) if name in richest else ()
             for n in (0, *more):
                 maker = WrittenArm(kind="more_real") if n else NONE
                 yield ClassifyTrial(
@@ -105,13 +104,3 @@ def linear_rows(
                     seed=study.sweep.seeds[0],
                     ranks=study.resources.ranks,
                 )
-
-
-def _held_back_counts(
-    study: StudySpec, train_rows: int | None, held_back: HeldBack | None
-) -> tuple[int, ...]:
-    """How many real rows the positive control adds to a training set."""
-    if train_rows is None or "more_real" not in wanted_controls(study):
-        return ()
-    most = math.inf if held_back is None else held_back[train_rows]
-    return tuple(n for n in study.sweep.n_synthetic if n <= most)

@@ -19,6 +19,19 @@ Given = Mapping[tuple[str, int, int, Size], str]
 """Signature of an arm, fold, seed and size -> the store of what another tool has made for it."""
 
 
+def held_back_counts(
+    study: StudySpec, train_rows: int | None, held_back: HeldBack | None
+) -> tuple[int, ...]:
+    """How many real rows the positive control adds to a training set: as far as there are any.
+
+    None are left over by all rows; without ``held_back`` there are taken to be enough.
+    """
+    if train_rows is None:
+        return ()
+    counts = study.sweep.n_synthetic
+    return counts if held_back is None else tuple(n for n in counts if n <= held_back[train_rows])
+
+
 def sizes_of(study: StudySpec) -> list[Size]:
     """Every size in every draw; there is one draw of all rows."""
     axis = study.sweep

@@ -19,7 +19,7 @@ from medaug.errors import UserError
 from medaug.experiment import generator_name, output_name
 from medaug.models.unet import tap_shape
 from medaug.plan.encoded import encode_trials, linear_encoders, linear_rows, view_trials
-from medaug.plan.sizes import Given, HeldBack, Size, sizes_of
+from medaug.plan.sizes import Given, HeldBack, Size, held_back_counts, sizes_of
 from medaug.plan.variants import (
     ArmVariant,
     Judge,
@@ -338,10 +338,7 @@ def _classify(
         train_rows, draw = size
         counts = _counts(study, variant)
         if variant.arm.adds_held_back:
-            if train_rows is None:  # all of them are there already
-                continue
-            if held_back is not None:
-                counts = tuple(n for n in counts if n <= held_back[train_rows])
+            counts = held_back_counts(study, train_rows, held_back)
         for seed in judge.seeds(variant, study.sweep.seeds):
             maker = generate.get((variant.name, variant.spec.signature(), fold, seed, size))
             for n in counts:
