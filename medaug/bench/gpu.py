@@ -28,7 +28,7 @@ from medaug.bench.steps_gan import Ours, acgan_pair, random_rows
 from medaug.bench.workbench import Bench
 from medaug.train import resident
 from medaug.train.device import compute
-from medaug.train.world import init_group
+from medaug.train.world import init_group, leave_group
 
 Facts = dict[str, Any]
 
@@ -187,6 +187,7 @@ def _rank(rank: int, size: int, port: int, on_gpu: bool, answers: Any) -> None:
     device = torch.device("cuda", rank) if on_gpu else torch.device("cpu")
     world = init_group(rank, size, "127.0.0.1", port, NCCL_TIMEOUT_S, device)
     answers.put(float(world.reduce_sum(torch.ones(1, device=device))))
+    leave_group()  # a group's threads that outlive it end the process by SIGABRT
 
 
 def _gan(bench: Bench, k: int = 1, sent: bool = False, **keys: Any) -> Ours:

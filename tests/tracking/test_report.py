@@ -219,7 +219,7 @@ def test_the_leaderboard_is_there_with_all_its_flags(run: Path) -> None:
     board = Evidence.of(run).board
     for row in board.rows:
         assert f"{row.title} {' '.join(row.flags)}".strip() in text
-    assert "Told from real" in text
+    assert "C2ST accuracy" in text
     assert "60.0 (25.0)" in text  # a Fréchet distance never stands alone
 
 
