@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from medaug.data.digests import Digests
 from medaug.data.nifti import Limits
 from medaug.data.reader import Cut, read_rows
@@ -119,7 +121,7 @@ def _not_blank(groups: list[list[int]], rows: Sequence[Row], base: Path) -> list
     tasks = [(base / rows[numbers[0]].files[0], None, cut) for numbers in groups]
     with Sandbox(read_rows, workers=1) as sandbox:
         shown = [
-            bool(o.arrays) and bool(o.arrays[0].min() < o.arrays[0].max())
+            bool(o.arrays) and not np.isclose(o.arrays[0].min(), o.arrays[0].max())
             for o in sandbox.map(tasks)
         ]
     return [numbers for numbers, seen in zip(groups, shown, strict=True) if seen]

@@ -135,7 +135,9 @@ def oddities(found: Inspection) -> list[str]:
         f"scans are smaller than {TINY} pixels a side": sum(
             bool(s.size) and min(s.size[:2]) < TINY for s in sights
         ),
-        "scans show nothing: every pixel is equal": sum(s.low == s.high for s in read),
+        "scans show nothing: every pixel is equal": sum(
+            bool(np.isclose(s.low, s.high)) for s in read
+        ),
         "scans have voxels far beyond the others' (more than 100 times the median range)": _extreme(
             read
         ),

@@ -141,7 +141,11 @@ def _picture_at(path: Path, limits: Limits) -> Picture:
     if part is not None:
         return read_array_row(place, *array_row(part))
     if is_image(path) or not (ending_of(path.name) in SLICES or is_dicom(path)):
-        return read_picture(path)
+        try:
+            return read_picture(path)
+        except BadFile:
+            if not is_dicom(path):  # as a picture named .jpg may be PNG
+                raise
     from medaug.data.dicom import read_dicom_picture  # loads pydicom, as for volumes
 
     return read_dicom_picture(path, limits=limits)

@@ -12,11 +12,15 @@ from medaug.data.importers.brats import Brats
 from medaug.data.importers.class_folders import ClassFolders
 from medaug.data.importers.csv_images import CsvImages
 from medaug.data.importers.dicom_series import DicomSeries
-from medaug.data.importers.lists import MonaiList, NnUnet
+from medaug.data.importers.folders import says_nothing
 from medaug.data.importers.medmnist import MedMnist
+from medaug.data.importers.monai import MonaiList
+from medaug.data.importers.nnunet import NnUnet
 from medaug.data.importers.published import CtIch, HeadCt, ImageList
 from medaug.data.importers.table import OwnTable
-from medaug.data.importers.tree import Tree
+from medaug.data.importers.tree import Tree, parts_of
+from medaug.data.labels import read_table
+from medaug.data.names import SPREADSHEETS, ending_of
 from medaug.errors import UserError
 from medaug.spec.plugins import IMPORTERS as GROUP
 from medaug.spec.plugins import Extended
@@ -60,12 +64,32 @@ def recognise(tree: Tree) -> tuple[Importer, Look]:
     looks = [(look, i) for i in IMPORTERS.values() if (look := i.looks_like(tree)) is not None]
     if not looks:
         raise UserError(
-            f"{tree.root}: no known layout among its {tree.total} files; use class folders of "
+            f"{tree.root}: no known layout among its {tree.total} files{_hints(tree)}; use class "
+            "folders of "
             "patients (BraTS, DICOM) or of images, BIDS, nnU-Net, a MONAI data list, images with a "
             "table, or scans.csv with the columns file,class[,patient][,mask]"
         )
     look, importer = max(looks, key=lambda pair: pair[0].confidence)
     return importer, look
+
+
+def _hints(tree: Tree) -> str:
+    """Why what is there says no class."""
+    hints = []
+    for name in tree.tables:
+        try:
+            columns = read_table(tree.root / name).columns
+        except UserError as error:
+            hints.append(str(error))
+            continue
+        if len(columns) == 1 and ";" in columns[0]:
+            hints.append(f"{name} is separated by semicolons, save it with commas")
+    sheets = [n for n in tree.files if ending_of(n) in SPREADSHEETS]
+    hints += [f"{name.rpartition('/')[2]} is a spreadsheet, save it as CSV" for name in sheets]
+    folders = {part for name in tree.pictures for part in parts_of(name) if says_nothing(part)}
+    if folders and not sheets:
+        hints.append(f"folders named {', '.join(sorted(folders)[:5])} are no classes")
+    return f" ({'; '.join(hints[:3])})" if hints else ""
 
 
 def import_folder(root: Path, options: Options, name: str | None = None) -> Found:
