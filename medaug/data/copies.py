@@ -61,6 +61,7 @@ def one_person(
         if len({rows[n].label for n in numbers} | {None}) > 2
         or len({rows[n].unit for n in numbers}) > 1
     ]
+    own = sum(len(numbers) - 1 for numbers in same if numbers not in groups)
     groups = _not_blank(groups, rows, base)
     for numbers in groups:
         told = {rows[n].label for n in numbers if rows[n].part != POOL}
@@ -72,7 +73,7 @@ def one_person(
                 "keep the one that is right"
             )
     notes = []
-    if own := sum(len(numbers) - 1 for numbers in same if numbers not in groups):
+    if own:
         notes.append(f"{own} files are copies of another one of the same patient")
     if not groups or accept:
         return list(rows), notes

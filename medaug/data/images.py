@@ -24,7 +24,7 @@ from PIL import Image, ImageOps
 
 from medaug.data.files import BadFile, open_regular
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".jpe", ".jfif", ".dib")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".jpe", ".jfif")
 """File name endings, in lower case, of what is taken for an image."""
 
 _MAGIC = {
@@ -46,7 +46,6 @@ _OTHERS = {
 _NAMED = {
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG"),
     **dict.fromkeys((".tif", ".tiff"), "TIFF"),
-    ".dib": "BMP",
 }
 _DAMAGE = (
     OSError, SyntaxError, ValueError, EOFError, KeyError, TypeError, struct.error, zlib.error,
