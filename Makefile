@@ -44,7 +44,7 @@ audit:
 # Hours on two cores; `make bench QUICK=--quick` takes minutes. JSON goes to build/bench/.
 bench: $(VENV)/.installed-bench
 	mkdir -p build/bench
-	for name in store steps ddp sweep; do \
+	for name in store steps ddp sweep first; do \
 	  $(BIN)/medaug bench $$name $(QUICK) --json > build/bench/$$name.json || exit $$?; done
 
 constraints: $(VENV)/.installed-dev
