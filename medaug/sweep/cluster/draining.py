@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 ASK_EVERY_S = 2.0
 """The head is not asked more often: a notice is of 30 seconds at least."""
-ANSWER_S = 2.0
+ANSWER_S = 2
 """How long its answer is waited for. No answer is no notice."""
 
 
@@ -41,4 +41,4 @@ def _draining() -> set[str]:
     except ray.exceptions.RayError:  # the driver looks after a head that is silent
         return set()
     nodes = [*status.active_nodes, *status.idle_nodes]
-    return {node.node_id for node in nodes if node.node_status == "DRAINING"}
+    return {n.node_id for n in nodes if n.node_id and n.node_status == "DRAINING"}
