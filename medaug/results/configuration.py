@@ -16,6 +16,7 @@ from medaug.metrics.uncertainty import statistic
 from medaug.results.records import TrialRecord, predictions_of
 from medaug.results.rows import MORE_REAL, Row
 from medaug.spec import ClassifyTrial, LinearSpec, StudySpec
+from medaug.storage.results import GenerateResult
 
 WITHOUT_CHANCE = frozenset({"none", "class_weights", "logit_adjust", MORE_REAL})
 """Kinds of arm whose rows another seed would not change: a solved classifier then knows no
@@ -122,9 +123,20 @@ def row_of(found: Configuration, study: StudySpec, makers: Mapping[str, TrialRec
         scores=scores,
         quality=_means(trial.scores for trial in made),
         below_gaussian=_below_gaussian(made),
+        collapsed=_collapsed(made),
         device_hours=spent / 3600,
         trials=tuple(trial.config.key for trial in found.trials),
     )
+
+
+def _collapsed(makers: Sequence[TrialRecord]) -> str:
+    """How many of the generators have collapsed, of how many; nothing where none has."""
+    fallen: dict[str, bool] = {}
+    for trial in makers:
+        result, key = trial.result, trial.generate.generator_key
+        if isinstance(result, GenerateResult):
+            fallen[key] = fallen.get(key, False) or result.collapsed is not None
+    return f"{sum(fallen.values())} of {len(fallen)}" if any(fallen.values()) else ""
 
 
 def _below_gaussian(makers: Sequence[TrialRecord]) -> bool:

@@ -23,6 +23,7 @@ WEAKER = "weaker than a linear model"
 LEAK = "near-copies across the split"
 UNKNOWN = "lineage unknown"
 BELOW_GAUSSIAN = "worse than a Gaussian"
+MODE_COLLAPSE = "mode collapse"
 UNRANKABLE = "not rankable: "
 UNCHECKED = "not compared with "
 """Begins the flag of a synthetic row beside which cheap controls are missing."""
@@ -57,6 +58,8 @@ class Row:
     below_gaussian: bool = False
     """Whether its network's rows teach a classifier less than those of a Gaussian fitted on the
     same rows do."""
+    collapsed: str = ""
+    """How many of its generators made rows without the real ones' variety: "2 of 12"."""
     unknown_lineage: bool = False
     """Whether nobody says what its generator has seen."""
     draws: int = 1

@@ -373,6 +373,33 @@ def mask_folders(root: Path) -> Is:
     return Is(12, 12, AB, 12)
 
 
+def lesion_is_a_class(root: Path) -> Is:
+    for i in range(12):
+        picture(root / ("healthy", "Lesion")[i % 2] / f"w{i}.png")
+        mask(root / ("healthy", "Lesion")[i % 2] / "masks" / f"w{i}.png")
+    return Is(12, 12, ("healthy", "Lesion"), masks=12)
+
+
+def rois_counted_alike(root: Path) -> Is:
+    for i in range(6):
+        for kind in ("ROI", "normal"):
+            picture(root / "train" / kind / f"{i}.png")
+    return Is(12, 12, ("normal", "ROI"))
+
+
+def lesions_are_masks(root: Path) -> Is:
+    for i in range(12):
+        picture(root / "images" / ab(i) / f"w{i}.png")
+        mask(root / "lesions" / ab(i) / f"w{i}.png")
+    return Is(12, 12, AB, masks=12)
+
+
+def lesion_of_dicom(root: Path) -> Is:
+    for i in range(6):
+        write_series(root / ("healthy", "lesion")[i % 2] / f"D{i}", voxels(i))
+    return Is(6, 6, ("healthy", "lesion"))
+
+
 def mask_words(root: Path) -> Is:
     for i, word in enumerate(
         ("_mask", "_seg", "_Seg", "_segmentation", "_tumor", "-label", "_MASK", "_gt") * 2
@@ -582,6 +609,7 @@ FOLDERS: dict[str, Build] = {
         *(class_folders_of_two_spellings, csv_class_nan, ham10000, images_masks_metadata),
         *(isic_one_hot, nih_chest, two_class_columns, parts_as_folders, deep_folders),
         *(patients_over_classes, pred_folder, busi, mask_folders, mask_words, seg_in_any_case),
+        *(lesion_is_a_class, rois_counted_alike, lesions_are_masks, lesion_of_dicom),
         *(mask_listed_as_scan, brats_2020, brats_2023, nnunet_v2, msd_task01, bids),
         *(dicom_mixed_endings, dicom_nested, dicom_two_series, medmnist, noise_everywhere),
         *(people_in_another_table, folders_with_spaces_and_nfd, unpacked_twice, paths_of_windows),
