@@ -9,8 +9,9 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 demo: $(VENV)/.installed
 	$(BIN)/medaug run jobs/demo.yaml
 
+# Two processes, a file of tests in one of them: most of the time of those that start Ray is waiting.
 test: $(VENV)/.installed-dev lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # The same tests with the share of lines that they run, a third slower.
 coverage: $(VENV)/.installed-dev
@@ -44,7 +45,7 @@ audit:
 # Hours on two cores; `make bench QUICK=--quick` takes minutes. JSON goes to build/bench/.
 bench: $(VENV)/.installed-bench
 	mkdir -p build/bench
-	for name in store steps ddp sweep; do \
+	for name in store steps ddp sweep first; do \
 	  $(BIN)/medaug bench $$name $(QUICK) --json > build/bench/$$name.json || exit $$?; done
 
 constraints: $(VENV)/.installed-dev

@@ -1,6 +1,6 @@
 """Benchmarks: what medaug does next to what others do, in one interleaved run.
 
-``medaug bench store|steps|ddp|sweep``; where only torch, pyarrow, numpy and pydantic are
+``medaug bench store|steps|ddp|sweep|first``; where only torch, pyarrow, numpy and pydantic are
 installed, ``python -m medaug.bench …`` is the same. A benchmark measures medaug and its peers in
 turn, in the same process or in the same minutes, and reports ratios: on a shared machine seconds
 mean little, and a ratio of neighbours in time means a lot.
@@ -20,6 +20,7 @@ BENCHES: Mapping[str, str] = {
     "ddp": "medaug.bench.ddp:run",
     "gpu": "medaug.bench.gpu:run",
     "sweep": "medaug.bench.sweep:run",
+    "first": "medaug.bench.first:run",
 }
 """Where each benchmark's ``run(options) -> Result`` lives. Imported when asked for: the store's
 and the steps' need neither Ray nor MLflow, and a bare GPU machine has neither."""

@@ -45,7 +45,7 @@ class Machine:
         return Machine(
             cpu=_cpu(),
             capability=torch.backends.cpu.get_cpu_capability(),
-            cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else _cores(),
+            cores=cores(),
             ram_gib=round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
             gpus=tuple(names),
             threads=torch.get_num_threads(),
@@ -75,7 +75,10 @@ def versions(packages: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def _cores() -> int:
+def cores() -> int:
+    """That this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 

@@ -11,7 +11,7 @@ from medaug.cli.options import JSON
 
 
 @click.command()
-@click.argument("name", type=click.Choice(["store", "steps", "ddp", "gpu", "sweep"]))
+@click.argument("name", type=click.Choice(["store", "steps", "ddp", "gpu", "sweep", "first"]))
 @JSON
 @click.option("--markdown", is_flag=True, help="A table as in docs/benchmarks.md.")
 @click.option("--quick", is_flag=True, help="The same as --size quick.")
@@ -40,7 +40,7 @@ def bench(
 ) -> None:
     """Measure medaug next to its peers.
 
-    PART is the store, the training steps, DDP or the sweep.
+    NAME is the store, the training steps, DDP, a GPU, the sweep, or the time to the first answer.
     """
     from medaug.bench import Options, find_bench
     from medaug.bench.table import as_markdown, as_text

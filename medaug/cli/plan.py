@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from medaug.cli.options import ADDRESS, DATA, JSON, QUICK, SET, SPEC, STORAGE, load
+from medaug.cli.options import ADDRESS, DATA, JSON, QUICK, SET, SPEC, STORAGE, checked_run, load
 
 
 @click.command()
@@ -18,6 +18,11 @@ from medaug.cli.options import ADDRESS, DATA, JSON, QUICK, SET, SPEC, STORAGE, l
 @STORAGE
 @ADDRESS
 @QUICK
+@click.option(
+    "--pilot",
+    metavar="NAME",
+    help="A run in the same storage whose gains say how much this study's will vary.",
+)
 @JSON
 def plan(
     spec: Path,
@@ -26,6 +31,7 @@ def plan(
     storage: Path | None,
     address: str | None,
     quick: bool,
+    pilot: str | None,
     as_json: bool,
 ) -> None:
     """Say what the study SPEC will take: hours, memory, disk.
@@ -37,9 +43,10 @@ def plan(
     from medaug.cli.display import make_display
     from medaug.plan.forecast.forecast import forecast, render
 
+    before = None if pilot is None else checked_run(study.storage, pilot)
     loading_s = time.perf_counter() - began
     with make_display() as display:
-        found = forecast(study, display, address=address, loading_s=loading_s)
+        found = forecast(study, display, address=address, loading_s=loading_s, pilot=before)
     body = {"study": study.name, **found.cost.to_json(), "notes": found.notes}
     if found.power is not None:
         body |= {"power": found.power.to_json()}

@@ -10,11 +10,13 @@ from medaug.data.names import ending_of, stem_of
 FOLDERS = frozenset(
     (
         "mask masks seg segs segmentation segmentations label labels labelstr labelsts gt gts "
-        "groundtruth groundtruths annotation annotations lesion lesions roi rois tumormask "
+        "groundtruth groundtruths annotation annotations tumormask "
         "tumourmask tumormasks tumourmasks maskimages truth contours "
     ).split()
 )
 """Folders that hold masks, in lower case without separators; ``labels`` may also hold tables."""
+PERHAPS_FOLDERS = frozenset(("lesion", "lesions", "roi", "rois"))
+"""Folders that hold masks where these are called like images; else they may be classes."""
 
 _SURE = (
     r"(?:tumou?r|lesion)?(?:masks?|segs?|segmentations?|segm)|gt|ground[_-]?truth|annotations?|"
@@ -64,7 +66,16 @@ def outlines_an_organ(stem: str) -> bool:
 
 
 def is_mask_folder(name: str) -> bool:
-    return re.sub(r"[\s_.-]+", "", name).casefold() in FOLDERS
+    return _plain(name) in FOLDERS | PERHAPS_FOLDERS
+
+
+def may_be_class(name: str) -> bool:
+    """Whether a folder of masks may as well be one of images of their own."""
+    return _plain(name) in PERHAPS_FOLDERS
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_.-]+", "", name).casefold()
 
 
 def names_a_mask(file: str, images: Collection[str]) -> bool:

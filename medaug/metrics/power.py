@@ -125,6 +125,17 @@ def assumed_components(
     )
 
 
+def with_replicates(measured: Components, *, n_seeds: int, n_draws: int) -> Components:
+    """``measured`` with assumed parts for the replicates of which it had one only: a single seed
+    or draw does not tell how much they differ."""
+    assumed = assumed_components([2, 2], n_seeds=n_seeds, n_draws=n_draws)
+    if measured.n_seeds == 1 and n_seeds > 1:
+        measured = replace(measured, seed=assumed.seed, n_seeds=n_seeds, seed_df=assumed.seed_df)
+    if measured.n_draws == 1 and n_draws > 1:
+        measured = replace(measured, draw=assumed.draw, n_draws=n_draws, draw_df=assumed.draw_df)
+    return measured
+
+
 def _scaled(df: float, before: int, now: int) -> float:
     """Degrees of freedom that come from so many replicates, at another number of them."""
     return df * (now - 1) / (before - 1) if before > 1 else df

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from medaug.metrics.power import assumed_components, smallest_visible_gain
+from medaug.metrics.power import assumed_components, smallest_visible_gain, with_replicates
+from medaug.metrics.variance import Components
 from medaug.plan.trials import Plan
 from medaug.spec import StudySpec
 
@@ -28,6 +29,8 @@ class Power:
     draws: int
     rows: int
     """Configurations with synthetic data, whose bounds hold at once."""
+    pilot: str | None = None
+    """The run whose gains' variance was taken; None: an assumption."""
 
     @property
     def text(self) -> str:
@@ -36,17 +39,30 @@ class Power:
         numbers += f", {self.draws} draws" if self.draws > 1 else ""
         return (
             f"a gain of +{self.gain:.3f} would be seen in 8 of 10 such studies ({numbers},"
-            f" {self.rows} rows with synthetic data; assumed: two rows differ on 15 % of the"
-            " patients)"
+            f" {self.rows} rows with synthetic data; {self._basis})"
         )
+
+    @property
+    def _basis(self) -> str:
+        if self.pilot is not None:
+            return f"by how much the gains of {self.pilot} vary"
+        return "assumed: two rows differ on 15 % of the patients; --pilot NAME takes a run's own"
 
     def to_json(self) -> dict[str, Any]:
         return {"smallest_visible_gain": self.gain, **asdict(self)} | {"probability": 0.8}
 
 
-def power_of(study: StudySpec, patients: Sequence[tuple[int, int]], plan: Plan) -> Power | None:
+def power_of(
+    study: StudySpec,
+    patients: Sequence[tuple[int, int]],
+    plan: Plan,
+    pilot: tuple[str, Components] | None = None,
+) -> Power | None:
     """For ``patients``, (class, slices) of each that the study takes; None where nothing is
-    compared, or a class has fewer than two patients to score."""
+    compared, or a class has fewer than two patients to score.
+
+    ``pilot``: a run's name, and the components of a gain there; without one they are assumed.
+    """
     scored = _scored(study, patients)
     synthetic = {trial.configuration for trial in plan.classify if trial.synthetic}
     kinds = {trial.kind for trial in plan.classify if not trial.synthetic} - {"more_real"}
@@ -54,10 +70,20 @@ def power_of(study: StudySpec, patients: Sequence[tuple[int, int]], plan: Plan) 
         return None
     seeds = len(study.sweep.seeds)
     draws = len({trial.draw for trial in plan.classify})
-    components = assumed_components([*scored.values()], n_seeds=seeds, n_draws=draws)
     controls = min(len(kinds), MOST_EQUAL)
-    gain = smallest_visible_gain(components, rows=len(synthetic), controls=controls)
-    return Power(gain, scored, seeds, draws, len(synthetic))
+    name, components = pilot or (
+        None,
+        assumed_components([*scored.values()], n_seeds=seeds, n_draws=draws),
+    )
+    gain = smallest_visible_gain(
+        with_replicates(components, n_seeds=seeds, n_draws=draws),
+        n_patients=sum(scored.values()),
+        n_seeds=seeds,
+        n_draws=draws,
+        rows=len(synthetic),
+        controls=controls,
+    )
+    return Power(gain, scored, seeds, draws, len(synthetic), name)
 
 
 def _scored(study: StudySpec, patients: Sequence[tuple[int, int]]) -> dict[str, int]:

@@ -16,6 +16,8 @@ from medaug.metrics.uncertainty import statistic
 from medaug.results.records import TrialRecord, predictions_of
 from medaug.results.rows import MORE_REAL, Row
 from medaug.spec import ClassifyTrial, LinearSpec, StudySpec
+from medaug.spec.per_class import per_class_title
+from medaug.storage.results import GenerateResult
 
 WITHOUT_CHANCE = frozenset({"none", "class_weights", "logit_adjust", MORE_REAL})
 """Kinds of arm whose rows another seed would not change: a solved classifier then knows no
@@ -108,6 +110,7 @@ def row_of(found: Configuration, study: StudySpec, makers: Mapping[str, TrialRec
         point=about.point,
         n_synthetic=about.n_synthetic,
         train_rows=about.train_rows,
+        per_class=per_class_title(about.per_class),
         classifier=about.classifier_name,
         linear=about.linear,
         control=about.control,
@@ -122,9 +125,20 @@ def row_of(found: Configuration, study: StudySpec, makers: Mapping[str, TrialRec
         scores=scores,
         quality=_means(trial.scores for trial in made),
         below_gaussian=_below_gaussian(made),
+        collapsed=_collapsed(made),
         device_hours=spent / 3600,
         trials=tuple(trial.config.key for trial in found.trials),
     )
+
+
+def _collapsed(makers: Sequence[TrialRecord]) -> str:
+    """How many of the generators have collapsed, of how many; nothing where none has."""
+    fallen: dict[str, bool] = {}
+    for trial in makers:
+        result, key = trial.result, trial.generate.generator_key
+        if isinstance(result, GenerateResult):
+            fallen[key] = fallen.get(key, False) or result.collapsed is not None
+    return f"{sum(fallen.values())} of {len(fallen)}" if any(fallen.values()) else ""
 
 
 def _below_gaussian(makers: Sequence[TrialRecord]) -> bool:

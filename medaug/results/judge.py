@@ -25,6 +25,7 @@ from medaug.results.rows import (
     BELOW_GAUSSIAN,
     CHANCE,
     COLLAPSE,
+    MODE_COLLAPSE,
     MORE_REAL,
     POSITIVE,
     REFERENCE,
@@ -236,6 +237,7 @@ def _flags(row: Row, study: StudySpec) -> list[str]:
     if row.kind == MORE_REAL:
         flags.append(POSITIVE)
     flags += [UNKNOWN] if row.unknown_lineage else []
+    flags += [f"{MODE_COLLAPSE} in {row.collapsed} generators"] if row.collapsed else []
     return flags + ([BELOW_GAUSSIAN] if row.below_gaussian else [])
 
 

@@ -7,17 +7,20 @@ cannot be compared is not ranked, and says why (SCIENCE, "Leaderboard: how a row
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from medaug.audit.cohorts import cohort_records
 from medaug.audit.leakage import leakage_of
-from medaug.metrics.board import Board
+from medaug.metrics.board import Board, Contrast
 from medaug.ownership.seals import planned
 from medaug.results.configuration import Configuration, by_configuration, row_of
+from medaug.results.gate import Peer
 from medaug.results.judge import comparable, judge
-from medaug.results.records import read_study, read_trials
+from medaug.results.records import TrialRecord, read_study, read_trials
 from medaug.results.rows import LEAK, Leaderboard, Row
+from medaug.spec import StudySpec
 
 
 def leaderboard_of(folder: Path) -> Leaderboard:
@@ -28,15 +31,7 @@ def leaderboard_of(folder: Path) -> Leaderboard:
     """
     study = read_study(folder)
     trials = list(read_trials(folder))
-    makers = {
-        f"rows-{trial.config.key}": trial for trial in trials if trial.config.stage == "generate"
-    }
-    classify = (trial for trial in trials if trial.config.stage == "classify")
-    found = by_configuration(classify, len(study.data.classes))
-    rows = [row_of(each, study, makers) for each in found]
-    peers = list(zip(rows, found, strict=True))
-    hits = {title: each.hits for title, each in comparable(peers).items() if each.hits is not None}
-    board = Board(hits)
+    peers, board = _peers(study, trials)
     peers = [(_with_interval(row, each, board), each) for row, each in peers]
     judged = judge(peers, board, study)
     if (leakage := leakage_of(folder)) is not None and leakage.folds:
@@ -52,6 +47,33 @@ def leaderboard_of(folder: Path) -> Leaderboard:
         margin=study.sweep.margin,
         external=tuple(cohort_records(folder)),
     )
+
+
+def gains_of(folder: Path) -> list[Contrast]:
+    """How much better each row with synthetic data of the run in ``folder`` is than the best
+    without, with the variance of that.
+
+    Raises:
+        UserError: there is no such run.
+    """
+    study = read_study(folder)
+    peers, board = _peers(study, list(read_trials(folder)))
+    rows = [
+        row for row in judge(peers, board, study) if row.synthetic and row.title in board.titles
+    ]
+    return [board.contrast(row.title, row.reference) for row in rows if row.reference is not None]
+
+
+def _peers(study: StudySpec, trials: Sequence[TrialRecord]) -> tuple[list[Peer], Board]:
+    """Every configuration with its row, and the board of those that can be compared."""
+    makers = {
+        f"rows-{trial.config.key}": trial for trial in trials if trial.config.stage == "generate"
+    }
+    classify = (trial for trial in trials if trial.config.stage == "classify")
+    found = by_configuration(classify, len(study.data.classes))
+    peers = [(row_of(each, study, makers), each) for each in found]
+    hits = {title: each.hits for title, each in comparable(peers).items() if each.hits is not None}
+    return peers, Board(hits)
 
 
 def _with_interval(row: Row, found: Configuration, board: Board) -> Row:

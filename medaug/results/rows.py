@@ -9,6 +9,7 @@ from typing import Any
 
 from medaug.metrics.conclusion import Conclusion
 from medaug.metrics.exchange import ExchangeRate
+from medaug.spec.per_class import UNIFORM
 from medaug.spec.trial import configuration_title
 
 RECALL_FLOOR = 0.2
@@ -23,6 +24,7 @@ WEAKER = "weaker than a linear model"
 LEAK = "near-copies across the split"
 UNKNOWN = "lineage unknown"
 BELOW_GAUSSIAN = "worse than a Gaussian"
+MODE_COLLAPSE = "mode collapse"
 UNRANKABLE = "not rankable: "
 UNCHECKED = "not compared with "
 """Begins the flag of a synthetic row beside which cheap controls are missing."""
@@ -48,6 +50,8 @@ class Row:
     low: float
     high: float
     """95 % interval, over patients, seeds and draws."""
+    per_class: str = UNIFORM
+    """How the added rows are shared out among the classes, as ``sweep.per_class`` says it."""
     classifier: str = ""
     """What the study calls the classifier; nothing where it has but one."""
     linear: bool = False
@@ -57,6 +61,8 @@ class Row:
     below_gaussian: bool = False
     """Whether its network's rows teach a classifier less than those of a Gaussian fitted on the
     same rows do."""
+    collapsed: str = ""
+    """How many of its generators made rows without the real ones' variety: "2 of 12"."""
     unknown_lineage: bool = False
     """Whether nobody says what its generator has seen."""
     draws: int = 1
@@ -94,8 +100,18 @@ class Row:
     def title(self) -> str:
         """For people: ``acgan ngf=64 ndf=64 +1200 by probe``."""
         return configuration_title(
-            self.arm, self.point, self.n_synthetic, self.train_rows, self.classifier
+            self.arm,
+            self.point,
+            self.n_synthetic,
+            self.train_rows,
+            self.classifier,
+            per_class=self.per_class,
         )
+
+    @property
+    def added(self) -> str:
+        """What is added: ``+300``, or ``+300 rare_only``."""
+        return configuration_title("", {}, self.n_synthetic, per_class=self.per_class).strip()
 
     @property
     def ending(self) -> str:

@@ -23,6 +23,7 @@ from medaug.results.rows import (
     CHANCE,
     COLLAPSE,
     LEAK,
+    MODE_COLLAPSE,
     POSITIVE,
     RECALL_FLOOR,
     REFERENCE,
@@ -152,7 +153,8 @@ def explanation(board: Leaderboard) -> str:
             "Worth: the further real training rows that would raise the unaugmented classifier as"
             " much, with a 95 % interval; '≥' and '≤' where its learning curve ends."
         )
-    text += [said for flag, said in _meanings(len(board.classes)).items() if flag in flags]
+    meanings = _meanings(len(board.classes)).items()
+    text += [said for name, said in meanings if any(flag.startswith(name) for flag in flags)]
     if any(flag.startswith(UNCHECKED) for flag in flags):
         text.append(
             f"'{UNCHECKED}…': what a row gains by balancing the classes alone has not been told"
@@ -184,6 +186,8 @@ def _meanings(n_classes: int) -> dict[str, str]:
         " this study can see one.",
         CHANCE: f"'{CHANCE}': the interval reaches 1/{n_classes}.",
         COLLAPSE: f"'{COLLAPSE}': a recall is below {RECALL_FLOOR}.",
+        MODE_COLLAPSE: f"'{MODE_COLLAPSE}': rows of so many generators hold too little of the real"
+        " ones' variety (diversity or recall).",
         BELOW_GAUSSIAN: f"'{BELOW_GAUSSIAN}': a classifier that learns from the network's rows"
         " alone knows less of real patients (TSTR) than one that learns from a Gaussian's, which"
         " takes a second.",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeInt, model_validator
 
 from medaug.spec.base import Precision
 from medaug.spec.study import ArmSpec, Beta, Positive, PositiveFloat
@@ -89,6 +89,9 @@ class GanSpec(ArmSpec):
     """Discriminator steps per generator step."""
     ema: Annotated[float, Field(ge=0, lt=1)] = per_preset(stable=0.98, as_published=0.0)
     """Decay per generator step of the averaged weights that samples are drawn from; 0: none."""
+    collapse_patience: NonNegativeInt = per_preset(stable=10, as_published=0)
+    """End the training as a mode collapse after so many epochs in a row in which generated rows
+    have less than a twentieth of the real ones' within-class deviation; 0: train on."""
     precision: Precision = "auto"
     accumulate: Positive = 1
     """Take the discriminator's batch in so many parts, one after the other, and move once: the

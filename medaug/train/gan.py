@@ -37,6 +37,7 @@ def train_gan(task: GanTask, world: World) -> Iterator[Progress]:
     Raises:
         UserError: rows without a label, or too few rows in a batch for its ranks and parts.
         Diverged: see :class:`medaug.train.loop.Guard`.
+        Collapsed: rows without variety in the last ``collapse_patience`` epochs.
     """
     (epochs,) = train_gans([task], world)
     return epochs
@@ -85,6 +86,7 @@ class _Together:
                         [each for each in self._open if each is me or self._waits(each)]
                     )
                 if (progress := epochs.end(self._ahead.pop(me))) is not None:
+                    me.check_modes()
                     yield progress
         finally:
             self._open.remove(me)

@@ -22,7 +22,7 @@ from medaug.train.adam import FusedAdam
 from medaug.train.checkpoint import Checkpoint
 from medaug.train.draws import Draws
 from medaug.train.gan_step import GanBatch, GanStep
-from medaug.train.loop import Guard, Training, dropout_seed
+from medaug.train.loop import Collapsed, Guard, Training, dropout_seed
 from medaug.train.precision import settle
 from medaug.train.resident import ResidentRows, Sender, epoch_rows
 from medaug.train.rows import RowSource
@@ -247,6 +247,17 @@ class Replicate:
         if quality is not None and due and all(map(math.isfinite, metrics.values())):
             metrics |= self._judged(quality)
         return metrics
+
+    def check_modes(self) -> None:
+        """Raise Collapsed where rows had no variety in the last epochs, as many as the patience."""
+        patience = self.task.spec.collapse_patience
+        last = [each["train/diversity"] for each in self.training.history[-patience:]]
+        if patience and len(last) == patience and max(last) < COLLAPSED_SPREAD:
+            raise Collapsed(
+                self.training.epoch,
+                f"for {patience} epochs its rows had below {COLLAPSED_SPREAD} of the real ones'"
+                f" within-class deviation, now {last[-1]:.2g}",
+            )
 
     def finish(self) -> Gan:
         average = self.training.modules.get("average", self.generator)

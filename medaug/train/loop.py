@@ -41,6 +41,15 @@ class Diverged(MedaugError):
         self.why = why
 
 
+class Collapsed(Diverged):
+    """A generator has lost its rows' variety and does not find it again: a result as well."""
+
+    def __init__(self, epoch: int, why: str) -> None:
+        MedaugError.__init__(self, f"ended in epoch {epoch} by mode collapse: {why}")
+        self.epoch = epoch
+        self.why = why
+
+
 class Statistics:
     """Means over an epoch and all ranks: summed on the device, reduced and read once."""
 

@@ -175,6 +175,27 @@ def mask_folders(root: Path) -> Is:
     return Is(12, 12, AB, 12)
 
 
+def lesion_is_a_class(root: Path) -> Is:
+    for i in range(12):
+        picture(root / ("healthy", "Lesion")[i % 2] / f"w{i}.png")
+        mask(root / ("healthy", "Lesion")[i % 2] / "masks" / f"w{i}.png")
+    return Is(12, 12, ("healthy", "Lesion"), masks=12)
+
+
+def rois_counted_alike(root: Path) -> Is:
+    for i in range(6):
+        for kind in ("ROI", "normal"):
+            picture(root / "train" / kind / f"{i}.png")
+    return Is(12, 12, ("normal", "ROI"))
+
+
+def lesions_are_masks(root: Path) -> Is:
+    for i in range(12):
+        picture(root / "images" / ab(i) / f"w{i}.png")
+        mask(root / "lesions" / ab(i) / f"w{i}.png")
+    return Is(12, 12, AB, masks=12)
+
+
 def mask_words(root: Path) -> Is:
     for i, word in enumerate(
         ("_mask", "_seg", "_Seg", "_segmentation", "_tumor", "-label", "_MASK", "_gt") * 2
@@ -285,7 +306,7 @@ FOLDERS: dict[str, Build] = {
         *(two_class_columns, parts_as_folders, deep_folders, patients_over_classes, pred_folder),
         *(busi, mask_folders, mask_words, seg_in_any_case, mask_listed_as_scan),
         *(training_and_testing, ham10000_with_masks, pictures_and_labels_folder),
-        *(empty_masks_of_one_class,),
+        *(empty_masks_of_one_class, lesion_is_a_class, rois_counted_alike, lesions_are_masks),
     )
 } | {
     "folders_" + "_".join(names): folders_called(*names)

@@ -101,6 +101,12 @@ def dicom_mixed_endings(root: Path) -> Is:
     return Is(8, 8, ("LGG", "HGG"))
 
 
+def lesion_of_dicom(root: Path) -> Is:
+    for i in range(6):
+        write_series(root / ("healthy", "lesion")[i % 2] / f"D{i}", voxels(i))
+    return Is(6, 6, ("healthy", "lesion"))
+
+
 def dicom_nested(root: Path) -> Is:
     for i in range(8):
         write_series(root / ("LGG", "HGG")[i % 2] / f"D{i}" / "study1" / "series", voxels(i))
@@ -255,7 +261,14 @@ FOLDERS: dict[str, Build] = {
     f.__name__: f
     for f in (
         *(brats_2018, brats_2020, brats_2023, brats_training_and_validation, nnunet_v2, msd_task01),
-        *(bids, dicom_mixed_endings, dicom_nested, dicom_two_series, dicom_of_any_ending),
+        *(
+            lesion_of_dicom,
+            bids,
+            dicom_mixed_endings,
+            dicom_nested,
+            dicom_two_series,
+            dicom_of_any_ending,
+        ),
         *(dicom_patients_in_a_table, dicom_series_in_a_table, medmnist, noise_everywhere),
         *(people_in_another_table, folders_with_spaces_and_nfd, unpacked_twice, paths_of_windows),
     )

@@ -16,7 +16,7 @@ from medaug.data.digests import Digests
 from medaug.data.importers import IMPORTERS, Options, Tree, account, medmnist, recognise
 from medaug.data.importers.base import used_files
 from medaug.data.layouts import checked, cohort_of, read_cohort
-from medaug.data.masks import is_mask_folder, names_a_mask
+from medaug.data.masks import is_mask_folder, may_be_class, names_a_mask
 from medaug.data.nifti import Limits
 from medaug.data.reader import Cut
 from medaug.data.slices import ingest
@@ -114,7 +114,8 @@ def _no_mask_is_an_image(cohort):
     images = {scan.path.as_posix() for scan in cohort.scans}
     assert not images & {mask.as_posix() for scan in cohort.scans for mask in scan.masks}
     assert not any(names_a_mask(name, images) for name in images)
-    assert not any(is_mask_folder(part) for name in images for part in Path(name).parts[-2:-1])
+    folders = {part for name in images for part in Path(name).parts[-2:-1]}
+    assert not [part for part in folders if is_mask_folder(part) and not may_be_class(part)]
 
 
 def _the_table_says_the_same(root, found, cohort):

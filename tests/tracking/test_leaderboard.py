@@ -22,6 +22,7 @@ from medaug.results.rows import (
     BELOW_GAUSSIAN,
     CHANCE,
     COLLAPSE,
+    MODE_COLLAPSE,
     NO_GAIN,
     REFERENCE,
     UNKNOWN,
@@ -205,6 +206,23 @@ def test_a_network_below_the_gaussian_is_told(planted: Path, tmp_path: Path) -> 
     assert BELOW_GAUSSIAN in render(board_of("said", [-0.1, -0.2, -0.1]))
     for name, leads in (("above", [0.1, 0.2, 0.0]), ("unsure", [-0.1, 0.08, -0.02])):
         assert BELOW_GAUSSIAN not in row_of(board_of(name, leads), "acgan +300").flags
+
+
+def test_generators_without_variety_are_counted(planted: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "collapsed"
+    shutil.copytree(planted, copy)
+    trials = [t for t in plan_study(read_study(copy), SLICES).generate if t.arm == "acgan"]
+    keys = sorted({trial.generator_key for trial in trials})
+    for trial in trials:
+        made = {"stage": "generate", "output": "r", "generator": "g", "n": 300, "scores": {}}
+        if trial.generator_key in keys[:2]:
+            made |= {"collapsed": "diversity 0.10, below 0.3 of the real rows'"}
+        write_trial(copy, trial, made)
+    flag = f"{MODE_COLLAPSE} in 2 of {len(keys)} generators"
+    board = leaderboard_of(copy)
+    assert flag in row_of(board, "acgan +300").flags
+    assert not any(MODE_COLLAPSE in flag for flag in row_of(board, "classical +300").flags)
+    assert f"'{MODE_COLLAPSE}': rows of so many" in render(board)
 
 
 def test_unproven_lineage_and_another_split_are_not_ranked(planted: Path, tmp_path: Path) -> None:

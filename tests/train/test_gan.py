@@ -20,7 +20,7 @@ from medaug.train.draws import Draws
 from medaug.train.gan import Gan, GanTask, train_gan
 from medaug.train.gan_run import Replicate
 from medaug.train.gan_step import GanStep, StepInput, discriminator_inputs
-from medaug.train.loop import Diverged
+from medaug.train.loop import Collapsed, Diverged
 from medaug.train.rows import MemoryRows
 from medaug.train.scaling import ChannelStatistics, FeatureScale, channels_last
 from medaug.train.world import World, convert_batchnorm
@@ -263,6 +263,17 @@ def test_a_generator_that_says_one_thing_is_flagged() -> None:
 
     first, *_ = train_gan(GanTask(Spec(), build, rows(), 0), World.single())
     assert first.metrics["collapsed"] == 1
+
+    spec = Spec(epochs=6, collapse_patience=4)
+    with pytest.raises(Collapsed, match=r"epoch 4 .*for 4 epochs .* deviation, now 0"):
+        list(train_gan(GanTask(spec, build, rows(), 0), World.single()))
+    stopped = Spec(epochs=3, collapse_patience=4)
+    *_, third = train_gan(GanTask(stopped, build, rows(), 0), World.single())
+    with pytest.raises(Collapsed, match="epoch 4 "):  # epochs before a checkpoint count
+        list(train_gan(GanTask(spec, build, rows(), 0, resume=third.checkpoint), World.single()))
+    patient = Spec(epochs=6, collapse_patience=0)
+    assert len(list(train_gan(GanTask(patient, build, rows(), 0), World.single()))) == 6
+
     varied = list(train(Spec(epochs=6, lr_g=3e-3), Pair()))[-1]
     assert varied.metrics["collapsed"] == 0
 

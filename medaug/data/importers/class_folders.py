@@ -154,7 +154,7 @@ def _part(name: str) -> str | None:
 def _placed(tree: Tree, known: Sequence[str]) -> dict[str, str]:
     """Picture -> the folder that says its class; pictures in no such folder are not in it."""
     paths = {
-        name: telling(parts_of(name), known)
+        name: telling(parts_of(name), {*known, *tree.image_folders})
         for name in tree.pictures
         if name not in tree.mask_files
     }

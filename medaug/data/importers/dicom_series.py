@@ -123,7 +123,8 @@ def _patients(
     by_folder: dict[str, list[str]] = defaultdict(list)
     for name in tree.dicom:
         by_folder[folder_of(name)].append(name)
-    paths = {telling(parts_of(name), options.classes) for name in tree.dicom}
+    told = {*options.classes, *tree.image_folders}
+    paths = {telling(parts_of(name), told) for name in tree.dicom}
     level = class_level(paths, options.classes)
     tables = bool(tree.tables) and not options.classes
     if tables and (listed := _level_in_tables(tree, paths)) is not None:
@@ -132,7 +133,7 @@ def _patients(
     images: list[Key] = []
     for folder, files in sorted(by_folder.items()):
         series = _series_in(tree, folder, files)
-        depth = _patient_depth(folder, level, options.classes, tables)
+        depth = _patient_depth(folder, level, told, tables)
         key = tuple(folder.split("/"))[:depth] if folder else ()
         if depth is None and len(series) == len(files) > 1:
             images += [(*folder.split("/"), file) for file in files]
@@ -208,7 +209,8 @@ def _one_series(series: list[_Series], options: Options, found: Found) -> _Serie
 def _classes(
     tree: Tree, keys: list[Key], options: Options, found: Found
 ) -> tuple[dict[Key, str], Said | None, Lacking]:
-    above = {key: telling(key[:-1], options.classes) for key in keys}
+    told = {*options.classes, *tree.image_folders}
+    above = {key: telling(key[:-1], told) for key in keys}
     level = class_level(set(above.values()), options.classes)
     named = {k: path[level] for k, path in above.items() if level is not None and len(path) > level}
     if not named:

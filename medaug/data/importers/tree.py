@@ -5,13 +5,19 @@ from __future__ import annotations
 import os
 import stat
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from medaug.data.files import BadFile, check_name, is_dicom
-from medaug.data.masks import glued_stem, is_mask_folder, masked_stem, outlines_an_organ
+from medaug.data.masks import (
+    glued_stem,
+    is_mask_folder,
+    masked_stem,
+    may_be_class,
+    outlines_an_organ,
+)
 from medaug.data.names import (
     ARCHIVES,
     PICTURES,
@@ -95,7 +101,22 @@ class Tree:
     @cached_property
     def masks(self) -> Mapping[str, tuple[str, ...]]:
         """Picture or volume -> its masks; a key ``""`` holds those that belong to none."""
-        return _paired((*self.pictures, *self.volumes))
+        return _paired((*self.pictures, *self.volumes), self.image_folders)
+
+    @cached_property
+    def image_folders(self) -> frozenset[str]:
+        """Names of folders that are called like masks and hold images of their own: ``lesion``
+        beside ``healthy``, where no file in it is called like an image elsewhere."""
+        doubtful = [name for name in self.files if any(map(may_be_class, parts_of(name)))]
+        if not doubtful:
+            return frozenset()
+        pictures = (*self.pictures, *self.volumes, *self.dicom)
+        masks = {m for found in _paired(pictures).items() if found[0] for m in found[1]}
+        inside: dict[str, list[bool]] = defaultdict(list)
+        for name in {*doubtful} & {*pictures}:
+            folder = next(part for part in parts_of(name) if may_be_class(part))
+            inside[folder].append(name in masks)
+        return frozenset(folder for folder, are_masks in inside.items() if not any(are_masks))
 
     @cached_property
     def mask_files(self) -> frozenset[str]:
@@ -136,16 +157,17 @@ def _walk(folder: Path, prefix: str, hidden: bool, files: list[str], noise: dict
                     noise[name] = str(error)
 
 
-def _paired(names: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+def _paired(names: tuple[str, ...], images: Collection[str] = ()) -> dict[str, tuple[str, ...]]:
     """Masks by the image they belong to: beside it under a name of their own (``x_mask.png``), or
-    in a folder of masks under its name (``masks/x.png`` for ``images/x.jpg`` or ``x.jpg``)."""
+    in a folder of masks under its name (``masks/x.png`` for ``images/x.jpg`` or ``x.jpg``).
+    ``images``: names of folders that hold none."""
     by_key: dict[tuple[str, str], str] = {}
     by_stem: dict[str, list[str]] = defaultdict(list)
     doubtful: list[tuple[str, tuple[str, ...], bool]] = []
     masks: dict[str, list[str]] = defaultdict(list)
     for name in names:
         own = stem_of(name).casefold()
-        in_folder = any(map(is_mask_folder, parts_of(name)))
+        in_folder = any(is_mask_folder(part) and part not in images for part in parts_of(name))
         found = masked_stem(own)
         if outlines_an_organ(own):
             masks[""].append(name)

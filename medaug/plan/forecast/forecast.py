@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 from medaug.data.cohort import Cohort
 from medaug.data.layouts import read_cohort
@@ -16,6 +17,7 @@ from medaug.data.survey import Survey, survey
 from medaug.errors import UserError
 from medaug.plan.forecast.costs import Estimate, estimate, stores_bytes
 from medaug.plan.forecast.fit import check_fit, check_stores
+from medaug.plan.forecast.pilot import pilot_components
 from medaug.plan.forecast.rehearsal import PRETRAIN, SLICES, rehearse
 from medaug.plan.forecast.standin import Patients, rows_of
 from medaug.plan.power import Power, power_of
@@ -46,10 +48,16 @@ class Forecast:
 
 
 def forecast(
-    study: StudySpec, display: Display, *, address: str | None = None, loading_s: float = 0.0
+    study: StudySpec,
+    display: Display,
+    *,
+    address: str | None = None,
+    loading_s: float = 0.0,
+    pilot: Path | None = None,
 ) -> Forecast:
     """Estimate ``study`` on the cluster at ``address`` (None: an embedded one). A run of it loads
-    its libraries first, which takes ``loading_s``.
+    its libraries first, which takes ``loading_s``. ``pilot``: the folder of a run whose gains say
+    how much the study's will vary.
 
     Nothing is written but a folder ``.plan-…`` of the miniature, gone at the end: in the study's
     storage when there is a cluster, which has to see it, else in the temporary folder.
@@ -58,6 +66,7 @@ def forecast(
         UserError: bad data or study.
         EnvironmentFault: the study cannot fit; says what would.
     """
+    known = None if pilot is None else (pilot.name, pilot_components(pilot))
     with display.progress("reading headers") as progress:
         cohort = read_cohort(study.data, progress)
         found = survey(cohort, study.data, progress)
@@ -93,11 +102,16 @@ def forecast(
     notes = [small.gpus]
     if study.data.slice_policy == "tumour_only":
         notes.append("slices with tumour are not counted before they are read: all slices are")
+    if {"rare_only", "balance"} & {way for way in study.sweep.per_class if isinstance(way, str)}:
+        notes.append(
+            f"sweep.per_class: generators draw {len(study.data.classes)} times as many rows as are "
+            "added, as any class may get them all"
+        )
     if study.sweep.asha is not None:
         notes.append("sweep.asha will stop some generators early: this is the upper bound")
     if getattr(study.classifier, "early_stop", None) is not None:
         notes.append("classifier.early_stop may end trials sooner: this is the upper bound")
-    return Forecast(study, found, cost, tuple(notes), power_of(study, patients, plan))
+    return Forecast(study, found, cost, tuple(notes), power_of(study, patients, plan, known))
 
 
 def render(found: Forecast) -> str:
