@@ -8,6 +8,7 @@ that is the hash of what made it, so whatever exists already is not made again.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from medaug.plan.trials import plan_study, rows_left_out
 from medaug.results.leaderboard import leaderboard_of
 from medaug.results.report.document import write_report
 from medaug.results.rows import Leaderboard
-from medaug.spec import StudySpec, build_study
+from medaug.spec import StudySpec, resumed_study
 from medaug.spec.arms import ARM_CONFIGS
 from medaug.storage.artifacts import Artifacts
 from medaug.storage.probe import check_storage
@@ -123,14 +124,18 @@ def resume_study(
     address: str | None = None,
     wait: bool = False,
     allow_version_skew: bool = False,
+    overrides: Sequence[str] = (),
     display: Display | None = None,
 ) -> Finished:
     """Go on with the run in ``folder``; finished trials are not run again.
 
+    ``overrides`` are ``KEY=VALUE`` of what no result depends on: ``resources.*``, ``tracking.*``.
+
     Raises:
-        UserError: there is no such run; otherwise as :func:`run_study`.
+        UserError: there is no such run, or it cannot take an override; otherwise as
+            :func:`run_study`.
     """
-    study = build_study(study_data(folder), ARM_CONFIGS)
+    study = resumed_study(study_data(folder), ARM_CONFIGS, overrides)
     study = study.model_copy(update={"storage": folder.parent})
     return run_study(
         study,

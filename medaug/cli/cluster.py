@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -76,6 +77,7 @@ def resume_there(
     address: str,
     *,
     wait: bool,
+    overrides: Sequence[str],
     allow_version_skew: bool,
     follow: bool,
 ) -> None:
@@ -89,7 +91,11 @@ def resume_there(
     if storage is None and (before := jobs.of_run(name)):
         storage = before[-1].storage
     command = resume_command(
-        name, storage=storage, wait=wait, allow_version_skew=allow_version_skew
+        name,
+        storage=storage,
+        wait=wait,
+        overrides=overrides,
+        allow_version_skew=allow_version_skew,
     )
     _see_it_run(jobs, jobs.submit(name, command, storage), follow)
 

@@ -72,6 +72,13 @@ def run(
 )
 @click.option("--wait", is_flag=True, help="Wait for the cluster to have the resources.")
 @click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Go on with another one of resources.* or tracking.*.",
+)
+@click.option(
     "--allow-version-skew", is_flag=True, help="Also if another version of medaug began it."
 )
 @FOLLOW
@@ -82,6 +89,7 @@ def resume(
     storage: Path | None,
     address: str | None,
     wait: bool,
+    overrides: tuple[str, ...],
     allow_version_skew: bool,
     follow: bool,
 ) -> None:
@@ -89,6 +97,9 @@ def resume(
 
     Finished trials are not run again.
     """
+    from medaug.spec.loader import check_resumable
+
+    check_resumable(overrides)  # first: mistakes are told at once
     if address and address.startswith(("http://", "https://")):
         typed = ctx.get_parameter_source("storage") is ParameterSource.COMMANDLINE
         resume_there(
@@ -96,6 +107,7 @@ def resume(
             display_uri(storage) if storage and typed else None,
             address,
             wait=wait,
+            overrides=overrides,
             allow_version_skew=allow_version_skew,
             follow=follow,
         )
@@ -111,6 +123,7 @@ def resume(
             address=address,
             wait=wait,
             allow_version_skew=allow_version_skew,
+            overrides=overrides,
             display=display,
         )
         _tell(finished)

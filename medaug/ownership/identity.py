@@ -9,6 +9,7 @@ from typing import Any
 from medaug.errors import IntegrityError, UserError
 from medaug.spec import StudySpec, build_study, signature
 from medaug.spec.arms import ARM_CONFIGS
+from medaug.spec.loader import NOT_OF_RESULTS
 from medaug.storage.files import private_folder
 from medaug.storage.run_folder import refresh_names, study_data
 from medaug.storage.trial_folder import read_json, write_json
@@ -80,7 +81,7 @@ def check_same_data(folder: Path, slices: str) -> None:
 
 def _decisive(study: StudySpec) -> dict[str, Any]:
     """What a study's results depend on: not where it is kept, tracked or computed."""
-    elsewhere = {"storage", "tracking", "resources"}
+    elsewhere = {"storage", *NOT_OF_RESULTS}
     return {key: value for key, value in study.canonical().items() if key not in elsewhere}
 
 

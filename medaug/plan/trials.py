@@ -45,6 +45,7 @@ from medaug.spec import (
     TrialConfig,
     WrittenArm,
 )
+from medaug.spec.per_class import most_to_draw
 
 T = TypeVar("T", bound=TrialConfig)
 
@@ -70,7 +71,8 @@ class Plan:
         return [trial for _, trials in self.waves() for trial in trials]
 
     def only(self, fold: int, seed: int, arms: Collection[str]) -> Plan:
-        """The part that a search looks at: one fold and seed, these arms, their most rows."""
+        """The part that a search looks at: one fold and seed, these arms, their most rows, shared
+        out in the first way."""
 
         def searched(trial: GenerateTrial | ClassifyTrial) -> bool:
             return trial.fold == fold and trial.seed == seed and trial.arm in arms
@@ -78,11 +80,13 @@ class Plan:
         first = next((t.classifier_name for t in self.classify), "")
         most = max((t.n_synthetic for t in self.classify), default=0)
         generate = tuple(filter(searched, self.generate))
-        classify = tuple(
+        found = [
             t
             for t in self.classify
             if searched(t) and (t.n_synthetic, t.classifier_name) == (most, first)
-        )
+        ]
+        way = {t.arm: t.per_class for t in reversed(found)}
+        classify = tuple(t for t in found if t.per_class == way[t.arm])
         read = {name for trial in (*generate, *classify) for name in trial.inputs}
         return Plan(
             self.pretrain,
@@ -132,7 +136,9 @@ def plan_study(
     _check_sides(study, variants)
     # Counted before the trials of a sweep that nobody can run are written down one by one.
     rows = sum(
-        len(_counts(study, variant)) * len(judge.seeds(variant, study.sweep.seeds))
+        len(_counts(study, variant))
+        * len(variant.ways(study))
+        * len(judge.seeds(variant, study.sweep.seeds))
         for variant, judge in itertools.product(variants, judges)
         if judge.spec_for(variant) is not None
     )
@@ -327,7 +333,7 @@ def _generate(
             arm=variant.name,
             maker=WrittenArm.of(variant.spec, *size),
             point=variant.point,
-            n=max(study.sweep.n_synthetic),
+            n=_drawn(study, variant),
             features=features[fold],
             given=given.get((signed, fold, seed, size), "given-") if arm.reads_given else None,
             train_rows=size[0],
@@ -365,7 +371,7 @@ def _classify(
             counts = held_back_counts(study, train_rows, held_back)
         for seed in judge.seeds(variant, study.sweep.seeds):
             maker = generate.get((variant.name, variant.spec.signature(), fold, seed, size))
-            for n in counts:
+            for n, per_class in itertools.product(counts, variant.ways(study)):
                 yield ClassifyTrial(
                     classifier=spec,
                     classifier_name=judge.name,
@@ -380,6 +386,7 @@ def _classify(
                     maker=None if maker else WrittenArm.of(variant.spec),
                     views=tuple(views.get(variant.spec.signature(), ())),
                     n_synthetic=n,
+                    per_class=per_class,
                     real_rows=variant.spec.real_rows,
                     train_rows=train_rows,
                     draw=draw,
@@ -394,3 +401,9 @@ def _classify(
 def _counts(study: StudySpec, variant: ArmVariant) -> tuple[int, ...]:
     """How many rows are added in each of the variant's classifiers."""
     return study.sweep.n_synthetic if variant.arm.adds_rows else (0,)
+
+
+def _drawn(study: StudySpec, variant: ArmVariant) -> int:
+    """How many rows a generator draws, so that there are enough of each class."""
+    n = max(study.sweep.n_synthetic)
+    return max(most_to_draw(way, n, study.data.classes) for way in variant.ways(study))

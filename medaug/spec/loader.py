@@ -30,6 +30,8 @@ _USER_IN_URI = re.compile(r"://[^/@\s]+:[^/@\s]+@")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _DOTTED = ("grid", "space")
 """Sections of ``sweep`` whose keys have dots themselves."""
+NOT_OF_RESULTS = ("resources", "tracking")
+"""Sections that no result depends on: a run that has begun may go on with others."""
 
 
 def load_study(
@@ -171,14 +173,54 @@ def _check_choice(study: StudySpec, key: str, known: Collection[str], sources: S
             raise UserError(f"{here}: unknown value '{value}'{nearest(value, known)}")
 
 
+def resumed_study(
+    data: Mapping[str, Any],
+    arms: ArmTypes | Callable[[], ArmTypes],
+    overrides: Iterable[str] = (),
+) -> StudySpec:
+    """The study that a run has in ``study.json``, with the ``--set`` options of its resume.
+
+    Raises:
+        UserError: an option sets what the run's results depend on, or is no valid value.
+    """
+    overrides = list(overrides)
+    check_resumable(overrides)
+    data = {**data, **{name: dict(data.get(name) or {}) for name in NOT_OF_RESULTS}}
+    sources: dict[KeyPath, str] = {}
+    _put(data, sources, overrides)
+    for name in NOT_OF_RESULTS:
+        _refuse_secrets(data[name], (name,), sources)
+        data[name] = _expand_variables(data[name], (name,), sources)
+    return build_study(data, arms, sources)
+
+
+def check_resumable(overrides: Iterable[str]) -> None:
+    """Raises UserError for the first ``--set`` option that a run which has begun cannot take."""
+    for item in overrides:
+        key = item.partition("=")[0].strip()
+        if key == "storage":
+            raise UserError("--set storage: give it to `medaug resume` as --storage")
+        if key.partition(".")[0] not in NOT_OF_RESULTS:
+            raise UserError(
+                f"--set {key}: of a run that has begun, only resources.* and tracking.* can be "
+                "set, all else decides its results; leave it out, or `medaug run` the changed "
+                "study under another --name"
+            )
+
+
 def _override(
     document: Document, source: str, overrides: Iterable[str]
 ) -> tuple[dict[str, Any], dict[KeyPath, str]]:
-    from medaug.spec.yaml_strict import parse_scalar
-
-    data = document.data
     sources = {path: f"{source}:{line}" for path, line in document.lines.items()}
     sources[()] = source
+    _put(document.data, sources, overrides)
+    return document.data, sources
+
+
+def _put(data: dict[str, Any], sources: dict[KeyPath, str], overrides: Iterable[str]) -> None:
+    """Put values of ``--set`` options into ``data``, and where they are from into ``sources``."""
+    from medaug.spec.yaml_strict import parse_scalar
+
     for item in overrides:
         key, equals, text = item.partition("=")
         key = key.strip()
@@ -200,7 +242,6 @@ def _override(
             del sources[old]
         for depth in range(1, len(path) + 1):
             sources.setdefault(path[:depth], f"--set {key}")
-    return data, sources
 
 
 def _refuse_secrets(value: Any, path: KeyPath, sources: Sources) -> None:

@@ -58,6 +58,7 @@ class Mirror:
         self.study = study
         self.folder = folder
         self.uri = place.tracking_uri(study, folder.parent)
+        self._inode: int | None = None
         self._trials: dict[str, Run] = {}
         """Of those that are running."""
 
@@ -68,13 +69,27 @@ class Mirror:
         self.__dict__.pop("parent", None)
         self.__dict__.pop("configurations", None)
 
+    def look(self) -> bool:
+        """Whether the database is another file than the one that was told of this run, or gone.
+
+        If so, all that was learnt from it is forgotten.
+        """
+        if self._inode is None or place.inode(self.uri) == self._inode:
+            return False
+        self.forget()
+        self._inode = None
+        return True
+
     @cached_property
     def runs(self) -> Runs:
         storage, artifacts = self.folder.parent, None
         if self.uri == place.database_uri(storage):
             place.private_database(storage)
             artifacts = place.artifact_folder(storage).as_uri()
-        return Runs(self.uri, place.PREFIX + self.folder.name, artifacts)
+        before = place.inode(self.uri)
+        runs = Runs(place.as_it_is(self.uri), place.PREFIX + self.folder.name, artifacts)
+        self._inode = before or place.inode(self.uri)
+        return runs
 
     @cached_property
     def parent(self) -> Run:

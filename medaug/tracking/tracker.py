@@ -17,7 +17,7 @@ from medaug.results.rows import Leaderboard
 from medaug.spec import StudySpec, TrialConfig
 from medaug.tracking.mirror import Mirror, read_status, write_status
 from medaug.tracking.spool import SPOOL, Backlog
-from medaug.tracking.uri import diagnosis, prepare_client
+from medaug.tracking.uri import diagnosis, prepare_client, without_password
 
 if TYPE_CHECKING:
 
@@ -117,9 +117,7 @@ class Tracker:
         """
         assert report.parent == self._folder
         self._board = board
-        for key in self._mirror.trial_keys():
-            self._backlog.add(key)
-        self._backlog.add(BUNDLES)
+        self._all_is_news()
         self._backlog.add(BOARD)
         self._end("done", FINISH_S)
 
@@ -171,9 +169,7 @@ class Tracker:
     def _work(self) -> None:
         """The thread: sends what there is news of until told to leave, and then what is left."""
         self._note_status()
-        for key in self._mirror.trial_keys():  # earlier runs may not have sent all of them
-            self._backlog.add(key)
-        self._backlog.add(BUNDLES)
+        self._all_is_news()  # earlier runs may not have sent all of it
         while names := self._backlog.take():
             name = names[0]
             try:
@@ -192,7 +188,19 @@ class Tracker:
                 self._trouble = None
                 self._leaving.wait(self._pace_s)
 
+    def _all_is_news(self) -> None:
+        for key in self._mirror.trial_keys():
+            self._backlog.add(key)
+        self._backlog.add(BUNDLES)
+
     def _send(self, name: str) -> None:
+        if self._mirror.look():
+            log.warning(
+                "MLflow at %s was deleted or replaced: it gets all of this run again; `medaug sync"
+                " NAME` sends it the others",
+                without_password(self._mirror.uri),
+            )
+            self._all_is_news()
         if name == SWEEP:
             self._mirror.send_sweep(self._status)
             if self._had_trouble and self._leaving.is_set():

@@ -55,6 +55,31 @@ def private_database(storage: Path) -> None:
     database(storage).touch(mode=0o600)
 
 
+def inode(uri: str) -> int | None:
+    """Which file the SQLite database at ``uri`` is just now; None: there is none, or no file."""
+    path = uri.removeprefix("sqlite:///")
+    if path == uri or "?" in path or not path.startswith("/"):
+        return None
+    try:
+        return os.stat(path).st_ino
+    except OSError:
+        return None
+
+
+def as_it_is(uri: str) -> str:
+    """``uri`` as MLflow has to hear it to open the file that is there now.
+
+    MLflow keeps what it has opened by its URI, for as long as the process lives: of a database that
+    was deleted or replaced it would go on with the file that has no name any more. So the file's
+    inode is part of the path, in binary, of ``/.`` and ``/``, which mean nothing to a file system.
+    """
+    if (number := inode(uri)) is None:
+        return uri
+    folder, _, name = uri.rpartition("/")
+    marks = "".join("/." if bit == "1" else "/" for bit in f"{number:b}")
+    return f"{folder}{marks}/{name}"
+
+
 def tracking_uri(study: StudySpec, storage: Path) -> str:
     """The study's own, else ``MLFLOW_TRACKING_URI``, else the storage folder's database.
 
@@ -99,6 +124,11 @@ _DIAGNOSES = {
         "cannot be reached; start it, or correct tracking.uri"
     ),
     r"database is locked": "is locked by another process; end that one",
+    r"not a database|disk image is malformed": (
+        "is no database, or a damaged one; put it aside, and `medaug sync NAME` of each run makes "
+        "a new one"
+    ),
+    r"readonly database": "may not be written; give its file and its folder to this user",
 }
 
 

@@ -59,6 +59,7 @@ _STORE = "tests/store/test_integrity.py::"
 _WRITER = "tests/store/test_writer.py::"
 _LOOP = "tests/train/test_loop.py::"
 _TRACKER = "tests/tracking/test_tracker_faults.py::"
+_DATABASE = "tests/tracking/test_tracker_database.py::"
 _SWEEP = "tests/sweep/test_sweep.py::"
 
 ELSEWHERE: dict[int, tuple[str, ...]] = {
@@ -75,13 +76,21 @@ ELSEWHERE: dict[int, tuple[str, ...]] = {
     9: (_SWEEP + "test_failures_lose_no_finished_epoch_and_leave_siblings_alone",),
     13: ("tests/sweep/test_driver.py::test_a_lost_cluster_ends_the_driver",),
     18: (_TRACKER + "test_a_sweep_without_mlflow_is_told_later",),
-    19: (_TRACKER + "test_a_server_that_comes_back_is_told_at_once",),
+    19: (
+        _TRACKER + "test_a_server_that_comes_back_is_told_at_once",
+        _DATABASE + "test_a_database_that_is_another_one_in_the_middle_gets_all_again",
+        _DATABASE + "test_a_database_that_is_none_ends_nothing",
+    ),
     20: (
         _TRACKER + "test_a_server_that_hangs_blocks_nobody",
         _TRACKER + "test_what_a_server_does_too_late_is_not_there_twice",
+        _TRACKER + "test_a_server_that_is_slow_is_waited_for",
         _TRACKER + "test_more_news_than_fit_go_through_the_disk",
     ),
-    21: (_TRACKER + "test_a_locked_database_blocks_nobody",),
+    21: (
+        _DATABASE + "test_a_locked_database_blocks_nobody",
+        _DATABASE + "test_a_database_locked_for_two_minutes",
+    ),
     22: (_TRACKER + "test_a_server_that_refuses_is_explained_once",),
     24: ("tests/plan/test_disk.py::test_too_little_room_is_said_with_both_numbers",),
     29: (

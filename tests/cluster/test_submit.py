@@ -74,6 +74,13 @@ def test_a_name_cannot_leave_its_place(tmp_path: Path) -> None:
     assert words == "resume x; touch y --address head:6379 --storage $(pwd)\n"
 
 
+def test_what_a_resume_sets_arrives(tmp_path: Path) -> None:
+    options = ["resources.max_concurrent=2", "tracking.uri=http://m/$(pwd)"]
+    words, _ = received(resume_command("x", storage="/a", wait=False, overrides=options), tmp_path)
+    said = " ".join(f"--set {option}" for option in options)
+    assert words == f"resume x {said} --address head:6379 --storage /a\n"
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

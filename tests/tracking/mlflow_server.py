@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ class MlflowServer:
         self._app: Callable[..., Iterable[bytes]] = app
         self._status: int | None = None
         self._hangs_on = ""
+        self._seconds = 0.0
         self._awake = threading.Event()
         self._awake.set()
         self._server: BaseWSGIServer | None = None
@@ -66,6 +68,10 @@ class MlflowServer:
         self._hangs_on = on
         self._awake.clear()
 
+    def slow(self, seconds: float) -> None:
+        """Take so long for every request."""
+        self._seconds = seconds
+
     def refuse(self, status: int) -> None:
         """Answer every request so, as MLflow does where the Host is not allowed."""
         self._status = status
@@ -73,6 +79,7 @@ class MlflowServer:
     def recover(self) -> None:
         """Be as if nothing had been."""
         self._status = None
+        self._seconds = 0.0
         self._awake.set()
         self.start()
 
@@ -82,4 +89,5 @@ class MlflowServer:
             return [b"Invalid Host header - possible DNS rebinding attack detected"]
         if self._hangs_on in environ["PATH_INFO"]:
             self._awake.wait()
+        time.sleep(self._seconds)
         return self._app(environ, start)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
@@ -19,6 +21,7 @@ from medaug.sweep.events import Outcome, Status
 from medaug.tracking.tracker import Tracker
 from tests.tracking.made_runs import start
 
+BLOCKED_S = 1.0  # a client that waits for its server waits ten; a busy machine less than one
 QUICK = {"pace_s": 0.02, "retry_s": 0.2}
 
 
@@ -151,3 +154,11 @@ def all_is_told(client: MlflowClient, played: Played) -> bool:
         return not missing_points(client, played.folder, played.study.name)
     except (KeyError, AssertionError):  # a run, or all of them, are not there
         return False
+
+
+def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [
+        record.getMessage()
+        for record in caplog.records
+        if record.name == "medaug.tracking.tracker" and record.levelno >= logging.WARNING
+    ]

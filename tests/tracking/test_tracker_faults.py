@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 import socket
-import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -27,16 +25,15 @@ from medaug.tracking.view import VIEW_TAG
 from tests.tracking.made_runs import study
 from tests.tracking.mlflow_server import MlflowServer
 from tests.tracking.played_sweeps import (
+    BLOCKED_S,
     Played,
     all_is_told,
     all_runs,
-    client_of,
     missing_points,
     note_of,
     wait_until,
+    warnings_in,
 )
-
-BLOCKED_S = 1.0  # a client that waits for its server waits ten; a busy machine less than one
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +47,7 @@ def mlflow_server(
     one_server: MlflowServer, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[MlflowServer]:
     """Up, and patience with it is short."""
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_JITTER", "0")
@@ -71,14 +68,6 @@ def play(
         return Played(study(tmp_path, **{"name": name, "tracking": tracking, **changes}))
 
     return start
-
-
-def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [
-        record.getMessage()
-        for record in caplog.records
-        if record.name == "medaug.tracking.tracker" and record.levelno >= logging.WARNING
-    ]
 
 
 def test_a_sweep_without_mlflow_is_told_later(
@@ -190,20 +179,17 @@ def test_a_server_that_refuses_is_explained_once(
     assert missing_points(mlflow_server.client(), played.folder, played.study.name) == []
 
 
-def test_a_locked_database_blocks_nobody(tmp_path: Path, empty_database: Path) -> None:
-    shutil.copy(empty_database, tmp_path / "mlflow.db")
-    played = Played(study(tmp_path, tracking={"required": True}))
-    trials = list(played.plan.classify[:3])
+def test_a_server_that_is_slow_is_waited_for(
+    play: Callable[..., Played], mlflow_server: MlflowServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    played = play()
+    mlflow_server.slow(0.3)
     with played.tracker() as tracker:
-        other = sqlite3.connect(tmp_path / "mlflow.db", isolation_level=None)
-        other.execute("BEGIN EXCLUSIVE")
-        played.play(tracker, trials, epochs=30)
-        time.sleep(1)
+        played.play(tracker, list(played.plan.classify[:2]), epochs=40)
         assert played.nearly_slowest_s() < BLOCKED_S
-        other.execute("COMMIT")
-        other.close()
-    sync(played.folder)
-    assert missing_points(client_of(played.study), played.folder) == []
+        wait_until(lambda: all_is_told(mlflow_server.client(), played))
+        mlflow_server.recover()
+    assert warnings_in(caplog) == []
 
 
 def test_what_mlflow_cannot_take_does_not_keep_the_rest_back(

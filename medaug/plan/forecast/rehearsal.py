@@ -23,6 +23,7 @@ from medaug.results.leaderboard import leaderboard_of
 from medaug.results.report.document import write_report
 from medaug.spec import ClassifyTrial, StudySpec, TrackingSpec, TrialConfig
 from medaug.spec.arms import ClassicalSpec
+from medaug.spec.per_class import UNIFORM
 from medaug.storage.artifacts import Artifacts
 from medaug.storage.files import private_folder
 from medaug.storage.temporary import temporary_folder
@@ -168,7 +169,10 @@ def miniature(study: StudySpec, patients: Patients) -> StudySpec:
                 name: each.at_most(EPOCHS["classify"]) for name, each in study.classifiers.items()
             },
             "sweep": study.sweep.model_copy(
-                update={"seeds": seeds, "n_synthetic": (n,), "train_rows": None, "draws": 1}
+                update={
+                    **{"seeds": seeds, "n_synthetic": (n,), "per_class": (UNIFORM,)},
+                    **{"train_rows": None, "draws": 1},
+                }
             ),
         }
     )

@@ -13,7 +13,7 @@ import logging
 import shlex
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -255,11 +255,19 @@ def run_command(study: StudySpec, *, storage: str | None, wait: bool) -> str:
 
 
 def resume_command(
-    run: str, *, storage: str | None, wait: bool, allow_version_skew: bool = False
+    run: str,
+    *,
+    storage: str | None,
+    wait: bool,
+    overrides: Iterable[str] = (),
+    allow_version_skew: bool = False,
 ) -> str:
     """The shell command that goes on with ``run`` on the cluster."""
-    skew = " --allow-version-skew" if allow_version_skew else ""
-    return _driver(f"resume {shlex.quote(run)}{skew}", storage, wait)
+    words = ["resume", run]
+    for item in overrides:
+        words += ["--set", item]
+    words += ["--allow-version-skew"] if allow_version_skew else []
+    return _driver(shlex.join(words), storage, wait)
 
 
 def _driver(command: str, storage: str | None, wait: bool) -> str:

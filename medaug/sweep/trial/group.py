@@ -14,7 +14,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from medaug.spec import ResourceSpec
 from medaug.storage.trial_folder import TrialFolder
-from medaug.sweep.cluster.draining import leaving
+from medaug.sweep.cluster.draining import Notices
 from medaug.sweep.trial.failures import Failure, GroupFailed, root_cause, triage
 from medaug.sweep.trial.fence import Turn
 from medaug.sweep.trial.heartbeat import Watch
@@ -65,6 +65,7 @@ class RankGroup:
     def __init__(self, size: int, resources: ResourceSpec) -> None:
         self.size = size
         self._laggard = Laggard(size)
+        self._notices = Notices()
         self._resources = resources
         group = ray.util.get_current_placement_group()
         assert group is not None, "a trial runs in its placement group"
@@ -114,7 +115,7 @@ class RankGroup:
     def leaving(self) -> list[str]:
         places = {place.node_id: f"node {place.host}" for place in self.places}
         places.setdefault(ray.get_runtime_context().get_node_id(), "the trial's own node")
-        return sorted(places[node] for node in leaving(places))
+        return sorted(places[node] for node in self._notices.leaving(places))
 
     def end(self) -> None:
         self._all("end")
