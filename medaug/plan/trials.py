@@ -18,7 +18,14 @@ from medaug.encoders import encoder_of
 from medaug.errors import UserError
 from medaug.experiment import generator_name, output_name
 from medaug.models.unet import tap_shape
-from medaug.plan.encoded import encode_trials, linear_encoders, linear_rows, view_trials
+from medaug.plan.encoded import (
+    Pool,
+    check_pool,
+    encode_trials,
+    linear_encoders,
+    linear_rows,
+    view_trials,
+)
 from medaug.plan.sizes import Given, HeldBack, Size, held_back_counts, sizes_of
 from medaug.plan.variants import (
     ArmVariant,
@@ -107,6 +114,7 @@ def plan_study(
     arms: Sequence[ArmVariant] | None = None,
     held_back: HeldBack | None = None,
     given: Given | None = None,
+    pool: str | None = None,
 ) -> Plan:
     """All trials of ``study`` on the slice store named ``slices``.
 
@@ -117,6 +125,7 @@ def plan_study(
             is planned as if there were always real rows left over.
         given: what :func:`medaug.given.bring_given` gave; without it the arms that read rows of
             the user's are planned with stores that there are not.
+        pool: the store of unlabelled slices; without it, so are the arms that read them.
 
     Raises:
         UserError: the plan holds no trial or more than ``sweep.max_trials``, an arm cannot make
@@ -144,7 +153,14 @@ def plan_study(
     views = view_trials(study, slices, variants)
     shown = {signature: [*map(output_name, trials)] for signature, trials in views.items()}
     makers = [v for v in variants if v.generates and v.spec.signature() not in shown]
-    generate = _generate(study, slices, segment, features, makers, sizes, given or {})
+    pool = (pool or "slices-pool") if any(v.spec.reads_pool for v in variants) else None
+    if pool:
+        check_pool(study)
+    unlabelled = _extract(study, pool, segment) if pool else ()
+    generate = _generate(
+        *(study, slices, segment, features, makers, sizes, given or {}),
+        Pool(pool, [output_name(config) for config in unlabelled]) if pool else None,
+    )
     classify = [
         *_classify(study, features, generate, shown, variants, judges, sizes, held_back),
         *linear_rows(study, beside, sizes, held_back),
@@ -152,7 +168,13 @@ def plan_study(
     plan = Plan(
         pretrain,
         segment,
-        _distinct([*extract, *itertools.chain.from_iterable([*beside.values(), *views.values()])]),
+        _distinct(
+            [
+                *extract,
+                *unlabelled,
+                *itertools.chain.from_iterable([*beside.values(), *views.values()]),
+            ]
+        ),
         _distinct(generate.values()),
         _told_linear(classify),
     )
@@ -289,6 +311,7 @@ def _generate(
     makers: Sequence[ArmVariant],
     sizes: Sequence[Size],
     given: Given,
+    pool: Pool | None,
 ) -> dict[_Place, GenerateTrial]:
     augment = (study.segmenter.augment if study.segmenter else None) or AugmentSpec()
     encoder = study.image_encoder
@@ -315,6 +338,7 @@ def _generate(
             given=given.get((signed, fold, seed, size), "given-") if arm.reads_given else None,
             train_rows=size[0],
             draw=size[1],
+            **(pool.inputs(fold, bool(with_images)) if pool and variant.spec.reads_pool else {}),
             generator_rows=study.split.generator_rows if variant.arm.synthetic else "train",
             **with_images,
             fold=fold,

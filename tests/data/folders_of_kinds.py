@@ -257,6 +257,14 @@ def table_that_is_no_csv(name: str, content: bytes, said: str) -> Build:
     return build
 
 
+def table_with_semicolons(root: Path) -> Is:
+    for i in range(12):
+        picture(root / f"images/i{i}.png")
+    lines = ["image;class", *(f"i{i}.png;{ab(i)}" for i in range(12))]
+    (root / "labels.csv").write_text("\n".join(lines))
+    return Is(12, 12, AB)
+
+
 FOLDERS: dict[str, Build] = {
     f.__name__: f
     for f in (
@@ -276,8 +284,6 @@ FOLDERS: dict[str, Build] = {
     "meta_image": volumes_ending(".mha", "MetaImage"),
     "nrrd": volumes_ending(".nrrd", "NRRD"),
     "freesurfer": volumes_ending(".mgz", "FreeSurfer's MGH"),
-    "spreadsheet": table_that_is_no_csv("labels.xlsx", b"PK", "labels.xlsx is a spreadsheet, save"),
-    "semicolons": table_that_is_no_csv(
-        "labels.csv", b"image;class\ni0.png;a\n", "labels.csv is separated by semicolons"
-    ),
+    "spreadsheet": table_that_is_no_csv("labels.xlsx", b"PK", "labels.xlsx: save it as CSV"),
+    "semicolons": table_with_semicolons,
 }

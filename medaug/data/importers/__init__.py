@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from medaug.data.importers.base import Found, Importer, Look, Options, account
@@ -17,10 +17,10 @@ from medaug.data.importers.medmnist import MedMnist
 from medaug.data.importers.monai import MonaiList
 from medaug.data.importers.nnunet import NnUnet
 from medaug.data.importers.published import CtIch, HeadCt, ImageList
+from medaug.data.importers.sheets import file_aliases, sheets_of
 from medaug.data.importers.table import OwnTable
 from medaug.data.importers.tree import Tree, parts_of
-from medaug.data.labels import read_table
-from medaug.data.names import SPREADSHEETS, ending_of
+from medaug.data.names import SPREADSHEETS
 from medaug.errors import UserError
 from medaug.spec.plugins import IMPORTERS as GROUP
 from medaug.spec.plugins import Extended
@@ -64,32 +64,45 @@ def recognise(tree: Tree) -> tuple[Importer, Look]:
     looks = [(look, i) for i in IMPORTERS.values() if (look := i.looks_like(tree)) is not None]
     if not looks:
         raise UserError(
-            f"{tree.root}: no known layout among its {tree.total} files{_hints(tree)}; use class "
-            "folders of "
+            f"{tree.root}: no known layout among its {tree.total} files; use class folders of "
             "patients (BraTS, DICOM) or of images, BIDS, nnU-Net, a MONAI data list, images with a "
-            "table, or scans.csv with the columns file,class[,patient][,mask]"
+            f"table, or scans.csv with the columns file,class[,patient][,mask]{_unread(tree)}"
         )
     look, importer = max(looks, key=lambda pair: pair[0].confidence)
     return importer, look
 
 
-def _hints(tree: Tree) -> str:
-    """Why what is there says no class."""
+_CONTAINERS = frozenset(
+    {".h5", ".hdf5", ".mat", ".pkl", ".pt", ".zarr", ".lmdb", ".tfrecord", ".parquet"}
+    | {".zip", ".tar", ".tgz", ".7z", ".rar"}
+)
+
+
+def _unread(tree: Tree) -> str:
+    """What in the folder is of a kind that nobody here reads, and what would help."""
     hints = []
-    for name in tree.tables:
-        try:
-            columns = read_table(tree.root / name).columns
-        except UserError as error:
-            hints.append(str(error))
-            continue
-        if len(columns) == 1 and ";" in columns[0]:
-            hints.append(f"{name} is separated by semicolons, save it with commas")
-    sheets = [n for n in tree.files if ending_of(n) in SPREADSHEETS]
-    hints += [f"{name.rpartition('/')[2]} is a spreadsheet, save it as CSV" for name in sheets]
+    for kinds, advice in (
+        (SPREADSHEETS, "save it as CSV"),
+        (_CONTAINERS, "unpack it, or write its images as PNG or NIfTI with a table"),
+    ):
+        found = [name for name in tree.files if PurePosixPath(name).suffix.lower() in kinds]
+        if found:
+            more = f" and {len(found) - 1} like it" if len(found) > 1 else ""
+            hints.append(f"{found[0]}{more}: {advice}")
     folders = {part for name in tree.pictures for part in parts_of(name) if says_nothing(part)}
-    if folders and not sheets:
-        hints.append(f"folders named {', '.join(sorted(folders)[:5])} are no classes")
-    return f" ({'; '.join(hints[:3])})" if hints else ""
+    if folders and not tree.tables:
+        hints.append(f"folders called {', '.join(sorted(folders)[:5])} are no classes")
+    problems: dict[str, str] = {}
+    scans = [*tree.pictures, *tree.volumes]
+    sheets = sheets_of(tree, file_aliases(scans), problems) if scans else []
+    hints += [problems[name] for name in sorted(problems)[:1]]
+    if sheets:
+        hints.append(
+            f"{sheets[0].table.name} names the files, but no column of classes: call it class"
+        )
+    elif tree.tables and not problems:
+        hints.append(f"{tree.tables[0]} has no column that names the files")
+    return "".join(f"; {hint}" for hint in hints)
 
 
 def import_folder(root: Path, options: Options, name: str | None = None) -> Found:
