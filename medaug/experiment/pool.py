@@ -11,7 +11,8 @@ from medaug.errors import UserError
 from medaug.metrics.classification import predict
 from medaug.spec import ProbeSpec
 from medaug.store import Store
-from medaug.train.linear import FlatRows, fit_linear
+from medaug.train.flat_rows import FlatRows
+from medaug.train.linear import fit_linear
 
 
 def with_pool(context: ArmContext, pool: Store, images: Store | None) -> ArmContext:

@@ -7,11 +7,9 @@ name of its slice store alone. Running it is then only a matter of filling in wh
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any, TypeVar
 
 from medaug.encoders import encoder_of
@@ -27,6 +25,7 @@ from medaug.plan.encoded import (
     view_trials,
 )
 from medaug.plan.sizes import Given, HeldBack, Size, held_back_counts, sizes_of
+from medaug.plan.unets import pretrain_trials, segment_trials
 from medaug.plan.variants import (
     ArmVariant,
     Judge,
@@ -143,8 +142,8 @@ def plan_study(
         if judge.spec_for(variant) is not None
     )
     _check_count(study, study.split.folds * len(sizes) * rows)
-    pretrain = _pretrain(study, pretrain_slices)
-    segment = _segment(study, slices, pretrain)
+    pretrain = pretrain_trials(study, pretrain_slices)
+    segment = segment_trials(study, slices, pretrain)
     extract = _extract(study, slices, segment)
     features = [output_name(config) for config in extract] or [slices] * study.split.folds
     beside = {
@@ -231,48 +230,6 @@ def _distinct(trials: Iterable[T]) -> tuple[T, ...]:
     return tuple(first.values())
 
 
-def _pretrain(study: StudySpec, slices: str | None) -> tuple[SegmentTrial, ...]:
-    spec = study.segmenter
-    if spec is None or spec.pretrain is None or spec.pretrain.phantom is None:
-        return ()
-    assert slices is not None, "pre-training on phantoms needs their slice store"
-    settings = spec.model_copy(
-        update={"pretrain": None, "epochs": spec.pretrain.epochs, "lr": spec.pretrain.lr}
-    )
-    return (
-        SegmentTrial(
-            segmenter=settings,
-            slices=slices,
-            fold=0,
-            ranks=study.resources.ranks,
-            purpose="pretrain",
-        ),
-    )
-
-
-def _segment(
-    study: StudySpec, slices: str, pretrain: Sequence[SegmentTrial]
-) -> tuple[SegmentTrial, ...]:
-    if (segmenter := study.segmenter) is None:
-        return ()
-    source, weights_sha256 = segmenter.pretrain, None
-    if source and source.weights:
-        weights_sha256 = _file_sha256(source.weights)
-    elif pretrain:  # the starting weights' name already says where they come from
-        segmenter = segmenter.model_copy(update={"pretrain": None})
-    return tuple(
-        SegmentTrial(
-            segmenter=segmenter,
-            slices=slices,
-            initial=output_name(pretrain[0]) if pretrain else None,
-            weights_sha256=weights_sha256,
-            fold=fold,
-            ranks=study.resources.ranks,
-        )
-        for fold in range(study.split.folds)
-    )
-
-
 def _extract(
     study: StudySpec, slices: str, segment: Sequence[SegmentTrial]
 ) -> tuple[ExtractTrial, ...]:
@@ -290,14 +247,6 @@ def _extract(
         )
         for unet in segment
     )
-
-
-def _file_sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"segmenter.pretrain.weights: {path}: {error.strerror}") from None
 
 
 _Place = tuple[str, str, int, int, Size]  # arm, signature, fold, seed, training-set size

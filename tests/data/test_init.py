@@ -163,7 +163,7 @@ def test_monai_list_and_table(tmp_path: Path) -> None:
         ({"p1/p1_flair.nii": ""}, "nothing says their classes; write name_mapping.csv"),
         ({"list.csv": "filename,diagnosis\nx.png,ill\n"}, "or scans.csv with the columns file,class"),
         ({"1.png": "", "l.csv": "who,what\nx,ill\n"}, "; l.csv has no column that names the files"),
-        ({"1.png": "", "l.csv": "file,age\n1.png,7\n"}, "; l.csv names the files, but no column of classes"),
+        ({"1.png": "", "l.csv": "file,age\n1.png,7\n"}, "say which column is the class with --class COLUMN"),
         ({"1.png": "", "l.csv": "file,class\n"}, "; l.csv: no rows"),
         ({"1.png": "", "l.xlsx": "PK"}, "; l.xlsx: save it as CSV"),
         ({"a.h5": "x", "b.H5": "x"}, "; a.h5 and 1 like it: unpack it, or write its images as PNG"),

@@ -96,11 +96,7 @@ def _unread(tree: Tree) -> str:
     scans = [*tree.pictures, *tree.volumes]
     sheets = sheets_of(tree, file_aliases(scans), problems) if scans else []
     hints += [problems[name] for name in sorted(problems)[:1]]
-    if sheets:
-        hints.append(
-            f"{sheets[0].table.name} names the files, but no column of classes: call it class"
-        )
-    elif tree.tables and not problems:
+    if tree.tables and not sheets and not problems:
         hints.append(f"{tree.tables[0]} has no column that names the files")
     return "".join(f"; {hint}" for hint in hints)
 

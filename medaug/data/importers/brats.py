@@ -282,7 +282,7 @@ def _classes(tree: Tree, cases: Collection[_Case], options: Options, found: Foun
     }
     problems: dict[str, str] = {}
     sheets = sheets_of(tree, aliases, problems) if aliases else []
-    if named:
+    if named and not _told_by(sheets, named, options):
         labels = _by_folder(cases, named, options, found)
         if sheets:
             labels.said = with_patients(Said({}, {}, {}, {}, ""), sheets)
@@ -296,6 +296,15 @@ def _classes(tree: Tree, cases: Collection[_Case], options: Options, found: Foun
     if not labels.class_of:
         raise UserError(_what_to_supply(tree, len(cases), problems, options))
     return labels
+
+
+def _told_by(sheets: list[Sheet], named: Mapping[tuple[str, str], str], options: Options) -> bool:
+    """Whether tables say the classes although the scans lie in a folder: a single one that nobody
+    asked for, beside a table with several classes."""
+    if not sheets or options.classes or len({*named.values()}) > 1:
+        return False
+    said = said_by(sheets, options)
+    return said is not None and len({*said.class_of.values()}) > 1
 
 
 def _by_folder(

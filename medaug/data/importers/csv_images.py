@@ -45,6 +45,9 @@ class CsvImages:
             return Look(0.6, f"{sheets[0].table.name} names the files")
         if said is None:
             return Look(0.35, f"{sheets[0].table.name} names the files, but not their classes")
+        lines = {line for line, _ in sheets[0].row_of.values()}
+        if {*sheets[0].row_of} <= {*tree.dicom} and len(lines) < len(sheets[0].row_of):
+            return Look(0.4, f"{sheets[0].table.name} names folders of DICOM files")  # series
         share = len({**said.class_of, **said.several}) / len(scans)
         return Look(
             0.5 + 0.4 * share, f"{sheets[0].table.name} names {share:.0%} of the files with classes"
