@@ -27,7 +27,7 @@ from medaug.data.importers.sheets import (
 )
 from medaug.data.importers.tree import Tree, folder_of, parts_of
 from medaug.data.labels import PATIENT_ID, read_table
-from medaug.data.masks import masked_stem
+from medaug.data.masks import is_mask_word, masked_stem, outlines_an_organ
 from medaug.data.names import stem_of
 from medaug.data.privacy import pseudonym
 from medaug.data.table import POOL, STUDY, Row
@@ -195,6 +195,8 @@ def _in_folder(folder: str, names: list[str]) -> Iterable[_Case]:
     by_case: dict[str, _Case] = {}
     for name in names:  # each file speaks for itself
         stem = stem_of(name)
+        if outlines_an_organ(stem):
+            continue
         mask = masked_stem(stem)
         who, what = (mask[0], "seg") if mask and mask[0] else _split(stem)
         _put(by_case.setdefault(who, _Case(who, folder)), what, name)
@@ -202,7 +204,9 @@ def _in_folder(folder: str, names: list[str]) -> Iterable[_Case]:
 
 
 def _put(case: _Case, what: str, name: str) -> None:
-    if masked_stem(what) is not None or what.casefold() in ("mask", "label", "seg"):
+    if outlines_an_organ(stem_of(name)):
+        return
+    if is_mask_word(what):
         case.masks.append(name)
     else:
         case.sequences.setdefault(what.casefold(), name)
@@ -219,7 +223,7 @@ def _after(own: str, stem: str) -> str | None:
 
 
 def _is_sequence(stem: str) -> bool:
-    return stem.casefold() in SEQUENCES or masked_stem(stem) is not None
+    return stem.casefold() in SEQUENCES or is_mask_word(stem)
 
 
 def _split(stem: str) -> tuple[str, str]:
@@ -394,5 +398,5 @@ def _check_one_class(rows: Iterable[Row]) -> None:
         if (other := class_of.setdefault(row.patient, row.label)) != row.label:
             raise UserError(
                 f"data.root: patient {pseudonym(row.patient)} is in {other} and in {row.label}; "
-                "a patient has one class"
+                "a patient has one class; rename a folder if they are two people's"
             )

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 from medaug.data.canonical import is_blank, near_id, tidy
+from medaug.data.columns import SYNONYMS, refuse_unheard_people, simplified
 from medaug.data.importers.base import Options
 from medaug.data.importers.tree import Tree
 from medaug.data.labels import Table, read_table
 from medaug.data.names import ending_of, stem_of
-from medaug.data.table import SYNONYMS, lines_of, simplified
+from medaug.data.table import lines_of
 from medaug.errors import UserError
 
 Aliases = Mapping[str, Sequence[Sequence[str]]]
@@ -142,7 +143,11 @@ def said_by(sheets: Sequence[Sheet], options: Options) -> Said | None:
 
 
 def with_patients(said: Said, sheets: Sequence[Sheet]) -> Said:
-    """``said`` with what the sheets say of patients, and their further columns."""
+    """``said`` with what the sheets say of patients, and their further columns.
+
+    Raises:
+        UserError: no column is called patient, and another one seems to say who is on a scan.
+    """
     notes = list(said.notes)
     for sheet in sheets:
         column = patient_column(sheet)
@@ -157,6 +162,10 @@ def with_patients(said: Said, sheets: Sequence[Sheet]) -> Said:
                 more.setdefault(name, tidy(row[name]))
         if column or group:
             notes.append(f"patients are those of {sheet.table.name}, column {column or group}")
+    if not said.patient_of and not said.group_of:
+        for sheet in sheets:
+            rows = [row for _, row in sheet.row_of.values()]
+            refuse_unheard_people(sheet.table.name, rows, sheet.columns(said.column))
     return replace(said, notes=tuple(dict.fromkeys(notes)))
 
 
