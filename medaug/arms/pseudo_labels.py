@@ -10,7 +10,7 @@ from medaug.spec.arms import PseudoLabelsSpec
 
 class PseudoLabelsArm(GeneratedArm):
     """Rows of the pool, as many of each class, the surest first (self-training: Yarowsky 1995;
-    Lee 2013).
+    Lee 2013). Where few are called a class, each comes once before any comes again.
 
     What a generator that learns from the pool has to beat: the same scans, and no generator.
     """
@@ -24,8 +24,11 @@ class PseudoLabelsArm(GeneratedArm):
         labels = ctx.pool.labels
         n_classes = len(ctx.pool.classes)
         own = [np.flatnonzero(labels == label) for label in range(n_classes)]
-        rounds = min(-(-n // n_classes), *map(len, own))
-        rows = np.stack([members[:rounds] for members in own], axis=1).reshape(-1)[:n]
-        self.remarks = {"pool_rows": float(len(labels))}
+        if not all(map(len, own)):
+            return  # nothing is called this class
+        rounds = np.arange(-(-n // n_classes))
+        rows = np.stack([members[rounds % len(members)] for members in own], axis=1)
+        rows = rows.reshape(-1)[:n]
+        self.remarks = {f"pool_rows/{c}": float(len(each)) for c, each in enumerate(own)}
         for index in chunks(len(rows), ctx.pool.schema.shape):
             yield read(ctx.pool, rows[index]).numpy(), labels[rows[index]]

@@ -79,14 +79,19 @@ def test_a_probe_calls_the_pool_the_surest_first(spec: StudySpec) -> None:
     assert not rows.provenance.synthetic, "real rows are no synthetic ones"
 
 
-def test_a_class_that_runs_out_ends_the_rows(spec: StudySpec) -> None:
+def test_a_class_with_few_rows_repeats_them_and_one_without_any_ends_all(spec: StudySpec) -> None:
     trial = trial_of(plan_study(spec, SLICES, pool=POOL), "pseudo_labels")
     artifacts = Artifacts(spec.storage)
     context = arm_context(trial, artifacts.open_store(trial.features), World.single(), artifacts)
     assert context.pool is not None
-    context = replace(context, pool=context.pool.labelled(np.arange(30) // 28))
-    made = [label for _, label in arm_of(trial.maker).sample(context, 20)]
-    assert np.concatenate(made).tolist() == [0, 1, 0, 1]
+    few = replace(context, pool=context.pool.labelled(np.arange(30) // 28))
+    chunks = [*arm_of(trial.maker).sample(few, 8)]
+    x, label = (np.concatenate(each) for each in zip(*chunks, strict=True))
+    assert label.tolist() == [0, 1] * 4
+    whole = context.pool.read().x.numpy()
+    np.testing.assert_array_equal(x, whole[[0, 28, 1, 29, 2, 28, 3, 29]])
+    none = replace(context, pool=context.pool.labelled(np.zeros(30, np.int64)))
+    assert not [*arm_of(trial.maker).sample(none, 8)]
 
 
 def test_a_generator_learns_from_the_pool_and_says_so(spec: StudySpec) -> None:

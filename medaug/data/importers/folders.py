@@ -40,9 +40,8 @@ _NEUTRAL_LIKE = re.compile(
     r"cent(?:er|re)|hospital|clinic|scanner|device)[_ -]?(\d+|[a-z])",
     re.I,
 )
-_NO_CLASSES = re.compile(
-    r"(patient|subject|participant|person|case|sub|pat|subj)[ _-]?\d+|(19|20)\d\d", re.I
-)
+_PERSON = re.compile(r"(patient|subject|participant|person|case|sub|pat|subj)[ _-]?\d+", re.I)
+_NO_CLASSES = re.compile(rf"{_PERSON.pattern}|(19|20)\d\d", re.I)
 """Folders that are all called so are people, or years."""
 _NUMBERED = re.compile(r"[_-]\d{3,}$")
 _POOL = re.compile(r"(un[ _-]?label?led|pool|no[ _-]?labels?)([ _-]?(images?|data))?", re.I)
@@ -97,6 +96,11 @@ def part_in(parts: Iterable[str]) -> str | None:
     """What the folders of a path say of the part; the innermost counts."""
     said = [part for name in parts if (part := part_of(name)) is not None]
     return said[-1] if said else None
+
+
+def person_in(parts: Iterable[str]) -> str | None:
+    """The outermost folder of a path that is called like a person: ``patient00012``."""
+    return next((part for part in parts if _PERSON.fullmatch(part)), None)
 
 
 def class_level(paths: Collection[tuple[str, ...]], known: Collection[str] = ()) -> int | None:

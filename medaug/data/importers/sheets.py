@@ -114,7 +114,7 @@ def matched(table: Table, aliases: Aliases, among: Iterable[str] | None = None) 
             seen: set[str] = set()
             for line, row in table.rows:
                 cell = tidy(row[column]).removeprefix("./").replace("\\", "/")
-                hit = scans.get(cell, ())
+                hit = _named(scans, cell)
                 left += not hit
                 for scan in () if cell in seen else hit:
                     rows.setdefault(scan, (line, row))
@@ -122,6 +122,17 @@ def matched(table: Table, aliases: Aliases, among: Iterable[str] | None = None) 
             if rows and (best is None or len(rows) > len(best.row_of)):
                 best = Sheet(table, column, rows, left)
     return best
+
+
+def _named(scans: Mapping[str, list[str]], cell: str) -> Sequence[str]:
+    """The scans that ``cell`` names. A path from further up, perhaps of another machine, names the
+    one that its longest end fits."""
+    if cell in scans:
+        return scans[cell]
+    parts = cell.split("/")
+    ends = ("/".join(parts[i:]) for i in range(1, len(parts)))
+    hit = next((scans[end] for end in ends if end in scans), [])
+    return hit if len(hit) == 1 else ()
 
 
 def said_by(sheets: Sequence[Sheet], options: Options) -> Said | None:
@@ -202,6 +213,8 @@ def class_way(sheet: Sheet, options: Options) -> tuple[str, Callable[[Cells], st
     rows = [row for _, row in sheet.row_of.values()]
     patient = patient_column(sheet)
     columns = [c for c in sheet.columns(patient or "") if simplified(c) in CLASS_COLUMNS]
+    if "x" in map(simplified, sheet.columns()):  # beside it, y is a place
+        columns = [c for c in columns if simplified(c) != "y"]
     columns = [c for c in columns if _tells_classes(rows, c)]
     columns.sort(key=lambda c: CLASS_COLUMNS.index(simplified(c)))
     if not columns:
