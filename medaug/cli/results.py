@@ -1,4 +1,4 @@
-"""Looking at what came out: leaderboard, report, ui, models, unseal, score, export, verify."""
+"""Looking at what came out: leaderboards, report, ui, models, unseal, score, export, verify."""
 
 from __future__ import annotations
 
@@ -38,6 +38,23 @@ def leaderboard(name: str | None, published: bool, storage: Path | None, as_json
 
     board = leaderboard_of(checked_run(storage, name))
     click.echo(json.dumps(board.to_json(), indent=1) if as_json else render(board))
+
+
+@click.command()
+@NAME
+@click.argument("other")
+@STORAGE
+@JSON
+def compare(name: str, other: str, storage: Path | None, as_json: bool) -> None:
+    """Put the leaderboards of runs NAME and OTHER side by side.
+
+    First, what differs in their data, protocol, split and settings; then every configuration that
+    either has, with the paired interval of the difference where both score the same patients.
+    """
+    from medaug.results import compare as comparing
+
+    found = comparing.compare(checked_run(storage, name), checked_run(storage, other))
+    click.echo(json.dumps(found.to_json(), indent=1) if as_json else comparing.render(found))
 
 
 @click.command()
