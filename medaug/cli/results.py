@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any, Literal
 
 import click
 
@@ -202,21 +203,46 @@ def predict(
     help="The new folder [default: ./NAME-generator].",
 )
 @click.option(
+    "--samples",
+    type=click.IntRange(1),
+    metavar="N",
+    help="N synthetic rows of it, classes in turn, instead of its weights [to ./NAME-samples].",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["png", "nifti", "npz"]),
+    help="Of the samples: images, or arrays of any row [default: npz].",
+)
+@click.option(
     "--allow-near-copies",
     is_flag=True,
     help="Even if it copies its training rows more than unseen patients resemble them.",
 )
 def export(
-    name: str, storage: Path | None, arm: str | None, out: Path | None, allow_near_copies: bool
+    name: str,
+    storage: Path | None,
+    arm: str | None,
+    out: Path | None,
+    samples: int | None,
+    form: Literal["png", "nifti", "npz"] | None,
+    allow_near_copies: bool,
 ) -> None:
-    """Write the best generator of run NAME for others.
+    """Write the best generator of run NAME for others, or its rows.
 
     To a new folder, with a card that says what it is and what it is worth.
     """
-    from medaug.export import export as write
+    from medaug import export as leaving
 
-    out = out or Path(f"{name}-generator")
-    click.echo(write(checked_run(storage, name), out, arm=arm, allow_near_copies=allow_near_copies))
+    if form is not None and samples is None:
+        raise UserError("export: --format is of samples; give --samples N as well")
+    folder = checked_run(storage, name)
+    own: dict[str, Any] = {"arm": arm, "allow_near_copies": allow_near_copies}
+    if samples is None:
+        click.echo(leaving.export(folder, out or Path(f"{name}-generator"), **own))
+        return
+    out = out or Path(f"{name}-samples")
+    click.echo(leaving.export_samples(folder, out, samples, form or "npz", **own))
 
 
 @click.command()
