@@ -13,6 +13,7 @@ from medaug.arms.classical import ClassicalArm
 from medaug.encoders import encoder_of
 from medaug.errors import MedaugError, UserError
 from medaug.experiment.lineage import choosing_rows, prove_lineage
+from medaug.experiment.pool import with_pool
 from medaug.experiment.segment import feature_spec, load_unet
 from medaug.seeding import numpy_generator
 from medaug.spec import AugmentSpec, ClassifyTrial, GenerateTrial, WrittenArm, build_arm
@@ -141,7 +142,12 @@ def arm_context(
         return context
     if config.given is not None:
         context = replace(context, given=artifacts.open_store(config.given))
-    return _with_images(context, config, artifacts)
+    context = _with_images(context, config, artifacts)
+    if config.pool is None:
+        return context
+    slices = config.pool_slices
+    images = None if slices is None else artifacts.open_store(slices)
+    return with_pool(context, artifacts.open_store(config.pool), images)
 
 
 def training_rows(config: GenerateTrial | ClassifyTrial, features: Store) -> Store:

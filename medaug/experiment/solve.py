@@ -35,7 +35,8 @@ from medaug.storage.results import (
     TrialResult,
 )
 from medaug.store import Store
-from medaug.train.linear import FlatRows, LinearClassifier, Pool, Prepared, fit_linear, prepare
+from medaug.train.flat_rows import FlatRows, Pool
+from medaug.train.linear import LinearClassifier, Prepared, fit_linear, prepare
 from medaug.train.world import World
 
 

@@ -112,7 +112,9 @@ def wanted_controls(study: StudySpec) -> tuple[str, ...]:
     """What the protocol adds, by kind: nothing as published."""
     if study.protocol != "honest" or study.controls == "none":
         return ()
-    wanted = CONTROLS if study.controls == "auto" else study.controls
+    wanted: tuple[str, ...] = CONTROLS if study.controls == "auto" else study.controls
+    if study.controls == "auto" and any(arm.reads_pool for arm in study.arms.values()):
+        wanted = (*wanted, "pseudo_labels")
     if not study.sweep.small_sizes:  # nothing is held back
         wanted = tuple(kind for kind in wanted if kind != "more_real")
     return wanted

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from medaug.spec.folder import FolderSpec
 from medaug.spec.gan import Beta, GanSpec, Weight, per_preset
 from medaug.spec.plugins import ARMS, KEYS, Extended, is_kind
-from medaug.spec.study import ArmSpec, AugmentSpec, Positive, PositiveFloat
+from medaug.spec.study import ArmSpec, AugmentSpec, FitOn, Positive, PositiveFloat
 
 
 class NoneSpec(ArmSpec):
@@ -70,11 +70,21 @@ class MixupSpec(ArmSpec):
     """Both parameters of the Beta distribution of the mixing weight; small: close to one row."""
 
 
+class PseudoLabelsSpec(ArmSpec):
+    kind: Literal["pseudo_labels"] = "pseudo_labels"
+
+
 class PcaSpec(ArmSpec):
     """Configuration of an arm that works on principal components."""
 
     components: Positive = 64
     """At most; fewer rows or values give fewer."""
+
+
+class PcaModelSpec(PcaSpec):
+    """Of one that fits a model there."""
+
+    fit_on: FitOn = "train"
 
 
 class SmoteSpec(PcaSpec):
@@ -85,13 +95,13 @@ class SmoteSpec(PcaSpec):
     slices beside it, and SMOTE makes what is between them."""
 
 
-class GaussianSpec(PcaSpec):
+class GaussianSpec(PcaModelSpec):
     kind: Literal["gaussian"] = "gaussian"
     covariance: Literal["class", "pooled"] = "class"
     """Of each class, or one of all classes about their means: fewer numbers to estimate."""
 
 
-class FlowSpec(PcaSpec):
+class FlowSpec(PcaModelSpec):
     kind: Literal["flow"] = "flow"
     hidden: Positive = 256
     depth: Positive = 3
@@ -234,6 +244,7 @@ _OWN: Mapping[str, type[ArmSpec]] = {
     "class_weights": ClassWeightsSpec,
     "logit_adjust": LogitAdjustSpec,
     "more_real": MoreRealSpec,
+    "pseudo_labels": PseudoLabelsSpec,
     "classical": ClassicalSpec,
     "noise": NoiseSpec,
     "mixup": MixupSpec,

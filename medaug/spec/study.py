@@ -160,6 +160,11 @@ class FeatureSpec(Spec):
     """``auto``: what the U-Net was trained in, so that all its features are made alike."""
 
 
+FitOn = Literal["train", "pool"]
+"""What a generator learns from: the fold's training rows, or the scans of the part ``pool`` as
+well, whose classes a probe says that is fitted to the training rows."""
+
+
 class ArmSpec(Spec):
     """Base of every arm's configuration; each arm in ``medaug.arms`` has its own subclass."""
 
@@ -172,6 +177,11 @@ class ArmSpec(Spec):
         if self.kind == "none" and not self.real_rows:
             raise ValueError("arm none adds no rows: without real_rows it has none at all")
         return self
+
+    @property
+    def reads_pool(self) -> bool:
+        """Whether the arm looks at unlabelled scans."""
+        return self.kind == "pseudo_labels" or getattr(self, "fit_on", "train") == "pool"
 
     def maker(self, train_rows: int | None = None, draw: int = 0) -> dict[str, Any]:
         """What decides the rows that the arm makes, beside a training set of ``train_rows`` (None:

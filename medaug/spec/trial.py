@@ -153,6 +153,10 @@ class GenerateTrial(TrialConfig):
     features: str
     given: str | None = None
     """The store of what another tool has made, where the arm reads such."""
+    pool: str | None = None
+    """The features of unlabelled scans, where the arm reads such."""
+    pool_slices: str | None = None
+    """The unlabelled slices, where it makes images of which an encoder makes features."""
     train_rows: int | None = None
     draw: int = 0
     """Which patients a training set of ``train_rows`` holds."""
@@ -170,7 +174,10 @@ class GenerateTrial(TrialConfig):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        return _named(self.features, self.slices, self.unet, self.given)
+        return _named(
+            *(self.features, self.slices, self.unet, self.given),
+            *(self.pool, self.pool_slices),
+        )
 
     @cached_property
     def generator_key(self) -> str:
