@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medaug.spec import TrialConfig
 from medaug.storage.files import write_whole
 from medaug.storage.json_files import read_json, write_json
-from medaug.sweep.events import Listener, Outcome
+from medaug.sweep.events import Outcome
 
 if TYPE_CHECKING:
     from medaug.sweep.trial.bundle import Bundle
@@ -23,9 +23,9 @@ MARK = "budget-spent"
 SAVE_S = 15.0
 
 
-class Budget(Listener):
-    """Counts what a sweep's trials hold: for each rank its device, from the trial's start to its
-    end, its restarts included; GPUs where ranks have any, else CPU ranks.
+class Budget:
+    """A listener of the sweep that counts what its trials hold: for each rank its device, from the
+    trial's start to its end, its restarts included; GPUs where ranks have any, else CPU ranks.
 
     What drivers before this one have counted is part of it; one that is killed loses what it has
     not saved, :data:`SAVE_S` seconds at most. ``hours`` None: it counts all the same, since a later
@@ -91,6 +91,15 @@ class Budget(Listener):
     def mark(self) -> None:
         """Leave a sign for whoever would try again."""
         write_whole(self._mark, f"{self.text}\n".encode())
+
+    def on_wave_start(self, stage: str, n: int, reused: int) -> None:
+        """Nothing is held yet."""
+
+    def on_place(self, unit: TrialConfig | Bundle, device: str) -> None:
+        """Every device counts alike."""
+
+    def on_epoch(self, config: TrialConfig, epoch: int, metrics: Mapping[str, float]) -> None:
+        """What is held, is held between epochs too."""
 
     def on_trial_start(self, config: TrialConfig) -> None:
         self._hold(config.key, config.ranks)
