@@ -67,8 +67,8 @@ def export_samples(
 
     ``png``: 16-bit grey or 8-bit colour, ``nifti``: float32, a file for each row in a folder for
     each class; ``npz``: ``x`` and ``label`` in one file. ``samples.csv`` says of each row its
-    class, its seed and what it was made from; arm ``folder`` reads all three. Beside them
-    ``montage.png``, ``card.json`` and ``README.md``; no patient's pseudonym, and no real row.
+    class, its seed and what it was made from; arm ``folder`` reads the first and the last. Beside
+    them ``montage.png``, ``card.json`` and ``README.md``; no patient's pseudonym, and no real row.
 
     Raises:
         UserError: there is no such generator, it has made too few rows, its rows are no images of

@@ -7,6 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -14,7 +15,6 @@ from PIL import Image
 
 import medaug
 from medaug.data.given import read_array
-from medaug.data.nifti import read_volume
 from medaug.export import export_samples
 from medaug.results.leaderboard import leaderboard_of
 from medaug.storage.artifacts import Artifacts
@@ -24,6 +24,8 @@ from tests.audit.test_export import ARMS, COPIES, SOUND, audited, card_of, comma
 
 torch.set_num_threads(1)
 N = 7
+GAUSSIAN = ("--arm", "gaussian")
+"""SMOTE is placed before it here, and copies."""
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +61,7 @@ def rows_of(folder: Path, n: int = N) -> np.ndarray:
 
 def test_pictures_and_their_table(storage: Path, tmp_path: Path) -> None:
     folder, out = storage / "small", tmp_path / "out"
-    done = command(folder, "--samples", str(N), "--format", "png", "--out", str(out))
+    done = command(folder, *GAUSSIAN, "--samples", str(N), "--format", "png", "--out", str(out))
     assert done.exit_code == 0, done.output
     assert done.stdout.strip() == str(out)
     table, wanted = table_of(out), rows_of(folder)
@@ -92,17 +94,19 @@ def test_the_rows_are_those_that_classifiers_were_given(storage: Path, tmp_path:
         assert any(np.array_equal(x, first) for first in firsts), arm
 
 
-def test_a_volume_is_read_as_it_was_written(storage: Path, tmp_path: Path) -> None:
-    out = export_samples(storage / "small", tmp_path / "out", N, "nifti")
+def test_a_nifti_holds_one_slice_with_its_directions(storage: Path, tmp_path: Path) -> None:
+    out = export_samples(storage / "small", tmp_path / "out", N, "nifti", arm="gaussian")
     for line, x in zip(table_of(out), rows_of(storage / "small"), strict=True):
-        volume = read_volume(out / line["file"])
-        assert volume.oriented
-        assert np.array_equal(volume.to_lps(volume.x_XYZ)[:, :, 0].T, x[0])
+        image = nib.load(out / line["file"])
+        assert nib.aff2axcodes(image.affine)[:2] == ("L", "P")
+        x_XYZ = np.asarray(image.dataobj)
+        assert x_XYZ.dtype == np.float32
+        assert np.array_equal(x_XYZ[:, :, 0].T, x[0])
 
 
 def test_an_array_can_be_brought_back(storage: Path, of_vectors: Path, tmp_path: Path) -> None:
     for folder in (storage / "small", of_vectors):
-        out = export_samples(folder, tmp_path / folder.parent.name, N, "npz")
+        out = export_samples(folder, tmp_path / folder.parent.name, N, "npz", arm="gaussian")
         facts, (rows,) = read_array(out / "samples.npz", None, ("LGG", "HGG"))
         assert facts["labels"] == [0, 1, 0, 1, 0, 1, 0]
         assert np.array_equal(rows, rows_of(folder).reshape(rows.shape))
@@ -110,7 +114,7 @@ def test_an_array_can_be_brought_back(storage: Path, of_vectors: Path, tmp_path:
 
 
 def test_the_card_says_what_the_leaderboard_says(storage: Path, tmp_path: Path) -> None:
-    out = export_samples(storage / "small", tmp_path / "out", N, "npz")
+    out = export_samples(storage / "small", tmp_path / "out", N, "npz", arm="gaussian")
     row = next(r for r in leaderboard_of(storage / "small").rows if r.title == "gaussian +24")
     told = card_of(out)["leaderboard"]
     assert told["balanced_accuracy"] == [row.mean, row.low, row.high]
@@ -126,7 +130,7 @@ def test_the_card_says_what_the_leaderboard_says(storage: Path, tmp_path: Path) 
 
 
 def test_nobody_leaves(storage: Path, tmp_path: Path) -> None:
-    out = export_samples(storage / "small", tmp_path / "out", N, "png")
+    out = export_samples(storage / "small", tmp_path / "out", N, "png", arm="gaussian")
     content = b"".join(path.read_bytes() for path in out.rglob("*") if path.is_file())
     assert not re.search(rb"p-[0-9a-f]{12}", content)
 
@@ -151,7 +155,9 @@ def test_refusals(storage: Path, tmp_path: Path, options: tuple[str, ...], said:
 
 @pytest.mark.parametrize("form", ["png", "nifti"])
 def test_features_are_no_pictures(of_vectors: Path, tmp_path: Path, form: str) -> None:
-    done = command(of_vectors, "--samples", "5", "--format", form, "--out", str(tmp_path / "out"))
+    done = command(
+        of_vectors, *GAUSSIAN, "--samples", "5", "--format", form, "--out", str(tmp_path / "out")
+    )
     assert done.exit_code == 2
     (error,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert error == f"error: --format {form}: the rows of gaussian +24 are no images; use npz"
@@ -161,9 +167,9 @@ def test_rows_that_copy_patients_stay(storage: Path, tmp_path: Path) -> None:
     shutil.copytree(storage, tmp_path / "runs")
     folder = tmp_path / "runs" / "small"
     audited(folder, COPIES)
-    done = command(folder, "--samples", "5", "--out", str(tmp_path / "out"))
+    done = command(folder, *GAUSSIAN, "--samples", "5", "--out", str(tmp_path / "out"))
     assert done.exit_code == 2
     assert "40.0% of the rows of gaussian +24 are near-copies" in done.stderr
     options = ("--samples", "5", "--out", str(tmp_path / "out"), "--allow-near-copies")
-    assert command(folder, *options).exit_code == 0
+    assert command(folder, *GAUSSIAN, *options).exit_code == 0
     assert "**Exported all the same" in (tmp_path / "out" / "README.md").read_text()
