@@ -22,6 +22,7 @@ from medaug.storage.probe import check_storage
 from medaug.storage.run_folder import refresh_run
 from medaug.storage.trial_folder import TrialFolder
 from medaug.sweep.budget import Budget
+from medaug.sweep.cluster.descriptors import check_open_files
 from medaug.sweep.cluster.start import Cluster
 from medaug.sweep.ended import ended_before
 from medaug.sweep.events import Listener, Listeners, Outcome
@@ -80,6 +81,7 @@ class Sweep:
         self._wait = wait
         self._allow_version_skew = allow_version_skew
         self._cluster = Cluster(address, cpus)
+        self._cpus = cpus
         self._start_ranks = start_ranks
         self._lease = Lease(self._experiment)
         self._signals = StopRequests()
@@ -192,6 +194,8 @@ class Sweep:
         return {unit.key: unit for unit in units}
 
     def _bring_up(self) -> None:
+        if self._cluster.embedded:
+            check_open_files(self.resources, self._cpus)
         self._cluster.start()
         self._signals.own()
         if not self.gpus:
