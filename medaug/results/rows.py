@@ -179,7 +179,7 @@ class Leaderboard:
             "trials_unfinished": self.unfinished,
             "rows": [row.to_json() for row in self.rows],
             "external": [dict(record) for record in self.external],
-            "subgroups": _without_nan(self.subgroups),
+            "subgroups": without_nan(self.subgroups),
         }
 
 
