@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from medaug.errors import TrialsFailed
 from medaug.experiment import bundle_by
 from medaug.plan.sizes import Given
 from medaug.plan.trials import Plan, plan_study
@@ -45,6 +46,9 @@ def choose_arms(
 
     A search looks at one fold and one seed only, and there at the validation patients: its
     objective is the classifier's validation loss with the largest number of added rows.
+
+    Raises:
+        TrialsFailed: no point of a search came to a score.
     """
     axes = study.sweep
     if axes.search == "grid" or not axes.space:
@@ -69,7 +73,14 @@ def choose_arms(
 
     searched = {key.partition(".")[0] for key in axes.space}
     best = search(axes.space, evaluate, samples=axes.samples, mode="min", seed=study.split.seed)
-    return expand_arms(study, [point for point, loss in best[: axes.keep] if loss is not None])
+    found = [point for point, loss in best[: axes.keep] if loss is not None]
+    if not found:  # an arm that nobody drew would stand in for them
+        raise TrialsFailed(
+            f"sweep.space: none of {len(best)} points that were tried came to a score; see the "
+            f"failures (`medaug report {study.name}`), correct the space under another --name, or "
+            f"`medaug resume {study.name}`"
+        )
+    return expand_arms(study, found)
 
 
 def _validation_loss(outcome: Outcome) -> float | None:

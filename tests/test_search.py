@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from medaug.errors import TrialsFailed
 from medaug.experiment import run_trial
 from medaug.spec import TrialConfig, build_study
 from medaug.spec.arms import ARM_CONFIGS
@@ -74,3 +75,16 @@ def test_a_search_keeps_the_best_points_for_all_seeds_and_folds(tmp_path: Path, 
     assert [len(wave) for wave in sweep.waves] == [4, 4, 2, 2]
     assert all(t.startswith("noise") for wave in sweep.waves for t in wave)
     assert sorted(drawn) == sorted(sorted(sweep.losses, key=sweep.losses.__getitem__)[:2])
+
+
+def test_a_search_in_which_nothing_succeeds_says_so(tmp_path: Path) -> None:
+    raw = {**STUDY, "storage": str(tmp_path), "sweep": {**STUDY["sweep"], "search": "optuna"}}
+    study = build_study(raw, ARM_CONFIGS)
+
+    class Failing(Here):
+        def run(self, trials: Sequence[TrialConfig], **how: object) -> list[Outcome]:
+            return [Outcome(trial.key, "failed", 0, error="no") for trial in trials]
+
+    slices, _ = make_slices(study, Silent())
+    with pytest.raises(TrialsFailed, match=r"sweep\.space: none of 6 points that were tried came"):
+        choose_arms(study, slices, None, Failing(tmp_path), Silent())  # type: ignore[arg-type]

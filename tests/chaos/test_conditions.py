@@ -20,7 +20,7 @@ from tests.chaos.board import Fault
 from tests.chaos.injectors import shim
 from tests.sweep.driving import EPOCHS, Driver, trial
 
-pytestmark = [pytest.mark.chaos, pytest.mark.ray]
+pytestmark = [pytest.mark.chaos, pytest.mark.ray, pytest.mark.timeout(1500)]
 
 FEW_FILES = ("sh", "-c", 'ulimit -n 256; exec "$@"', "sh")
 
@@ -153,5 +153,5 @@ def test_the_terminal_is_closed(
     os.close(ours)
     assert driver.wait(timeout=100) == 75
     fault.survive(seconds=time.monotonic() - began)
-    done = medaug("resume", "small", "--storage", storage)
+    done = medaug("resume", "small", "--storage", storage, timeout_s=900)
     assert done.returncode == 0, done.stderr
