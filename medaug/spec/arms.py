@@ -8,10 +8,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from medaug.spec.base import Precision
 from medaug.spec.folder import FolderSpec
 from medaug.spec.gan import Beta, GanSpec, Weight, per_preset
 from medaug.spec.plugins import ARMS, KEYS, Extended, is_kind
 from medaug.spec.study import ArmSpec, AugmentSpec, Positive, PositiveFloat
+
+MONAI: Mapping[str, str] = {"monai": "monai", "einops": "monai"}
+"""What an arm on MONAI's networks needs: package -> medaug's extra that brings it."""
 
 
 class NoneSpec(ArmSpec):
@@ -108,6 +112,44 @@ class FlowSpec(PcaSpec):
     solver_steps: Positive = 25
     eval_every: Positive = 10
     """Epochs between measurements of ``val/fd``; the last epoch is always measured."""
+
+
+class FlowImageSpec(ArmSpec):
+    kind: Literal["flow_image"] = "flow_image"
+    channels: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=6)] = (32, 64, 128)
+    """Of the U-Net's levels, each of half the side of the one before; attention on the last."""
+    blocks: Positive = 1
+    """Residual blocks a level."""
+    patch: Literal[1, 2, 4, 8] | None = None
+    """Pixels a side that are one place of the first level. None: as large as leaves 16 places a
+    side and fits the first level's channels (32 px: 2, 64 px: 4); larger is faster and coarser."""
+    epochs: Positive = 50
+    steps_per_epoch: Positive = 100
+    batch_size: Positive = 16
+    """Global, over all ranks; all rows where there are fewer. Classes come in balanced batches."""
+    lr: PositiveFloat = 5e-4
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """Decay per step of the averaged weights that rows are made from; shorter in the first steps,
+    and 0: none."""
+    drop_label: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of rows that are shown without their class, which guidance needs."""
+    guidance: Annotated[float, Field(ge=0)] = 1.0
+    """As of ``flow``; other than 1, rows take twice as long."""
+    solver_steps: Positive = 10
+    """Of Heun's method, each two passes of the network."""
+    eval_every: Positive = 10
+    """Epochs between measurements of ``val/fd``; the last epoch is always measured."""
+    precision: Precision = "auto"
+
+    @property
+    def needs(self) -> Mapping[str, str]:
+        return MONAI
+
+    @model_validator(mode="after")
+    def _guidance_was_learnt(self) -> FlowImageSpec:
+        if self.guidance != 1 and not self.drop_label:
+            raise ValueError("guidance is away from what is learnt without classes: set drop_label")
+        return self
 
 
 class AcganSpec(GanSpec):
@@ -240,6 +282,7 @@ _OWN: Mapping[str, type[ArmSpec]] = {
     "smote": SmoteSpec,
     "gaussian": GaussianSpec,
     "flow": FlowSpec,
+    "flow_image": FlowImageSpec,
     "wgan_gp": WganGpSpec,
     "acgan": AcganSpec,
     "acgan_image": AcganImageSpec,

@@ -171,6 +171,11 @@ class ArmSpec(Spec):
             raise ValueError("arm none adds no rows: without real_rows it has none at all")
         return self
 
+    @property
+    def needs(self) -> Mapping[str, str]:
+        """Packages that it works with beside medaug's own: name -> the extra that brings it."""
+        return {}
+
     def maker(self, train_rows: int | None = None, draw: int = 0) -> dict[str, Any]:
         """What decides the rows that the arm makes, beside a training set of ``train_rows`` (None:
         all). Whether the classifier adds real ones is no business of that, so two arms that differ
