@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-from medaug.spec.base import Precision
+from medaug.spec.base import Precision, Spec
 from medaug.spec.folder import FolderSpec
 from medaug.spec.gan import Beta, GanSpec, Weight, per_preset
 from medaug.spec.plugins import ARMS, KEYS, Extended, is_kind
@@ -41,6 +41,23 @@ class DuplicateSpec(ArmSpec):
     the classes' shares."""
 
 
+class TransformSpec(Spec):
+    """One of MONAI's array transforms by its name, and its arguments as further keys."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9]*$")]
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """With tuples for lists, which MONAI tells apart from several values of one key."""
+        return {key: _as_tuple(value) for key, value in (self.model_extra or {}).items()}
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
+
+
 class ClassicalSpec(ArmSpec):
     kind: Literal["classical"] = "classical"
     policy: Literal[
@@ -51,6 +68,9 @@ class ClassicalSpec(ArmSpec):
     right flip, up-down flip and quarter turn of every image. ``five``: study D's rivals together;
     ``flip`` to ``contrast``: each alone. ``custom``: what ``augment`` says."""
     augment: AugmentSpec | None = None
+    transforms: tuple[TransformSpec, ...] | None = None
+    """In the place of a policy: any of MONAI's array transforms, one after the other, like
+    ``{name: RandRotate, range_x: 0.2, prob: 1.0}``."""
     views: Positive = 4
     """Where a frozen encoder makes the features: how many transformed views of each image there
     are, after which they repeat."""
@@ -60,6 +80,19 @@ class ClassicalSpec(ArmSpec):
         if (self.policy == "custom") != (self.augment is not None):
             raise ValueError("policy custom and augment belong together: give both or neither")
         return self
+
+    @model_validator(mode="after")
+    def _one_recipe(self) -> ClassicalSpec:
+        if self.transforms is not None:
+            if self.policy != "study":
+                raise ValueError("transforms take the place of policy: give one of the two")
+            if not self.transforms:
+                raise ValueError("transforms is an empty list: name one, or leave it out")
+        return self
+
+    @property
+    def needs(self) -> Mapping[str, str]:
+        return {"monai": "monai"} if self.transforms else {}
 
 
 class NoiseSpec(ArmSpec):

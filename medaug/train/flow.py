@@ -44,7 +44,8 @@ class Flow:
     """What it was trained in; rows are made in float32."""
 
     def __post_init__(self) -> None:
-        self.field.eval()
+        # Some kernels round by whether weights may learn, even where nothing does.
+        self.field.eval().requires_grad_(False)
 
     @torch.inference_mode()
     def generate(self, x0: Tensor, label_N: Tensor, *, guidance: float, steps: int) -> Tensor:
