@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from medaug.plan.sizes import Given, Size, sizes_of
 from medaug.plan.variants import ArmVariant, expand_arms
 from medaug.spec import StudySpec, signature
 from medaug.spec.folder import FolderSpec
+from medaug.spec.per_class import UNIFORM, most_to_draw, per_class_title
 from medaug.storage.artifacts import Artifacts
 from medaug.storage.json_files import read_json
 from medaug.storage.trial_folder import write_json
@@ -154,13 +156,16 @@ class _Bringer:
         """Raises UserError where a class has fewer rows than the longest ratio takes."""
         rows, sweep = self.artifacts.open_store(self.store(*found)), self.study.sweep
         n, classes = max(sweep.n_synthetic), self.study.data.classes
+        ways = sweep.per_class if self.spec.real_rows else (UNIFORM,)
+        drawn, way = max(((most_to_draw(way, n, classes), way) for way in ways), key=itemgetter(0))
         for label, name in enumerate(classes):
-            have, wanted = int((rows.labels == label).sum()), len(range(label, n, len(classes)))
+            have, wanted = int((rows.labels == label).sum()), len(range(label, drawn, len(classes)))
             if have < wanted:
+                how = "" if way == UNIFORM else f" with per_class {per_class_title(way)}"
                 raise self._fault(
                     "path",
-                    f"{have} rows of class {name}, and sweep.n_synthetic = {n} takes {wanted}; "
-                    "make more, or shorten that axis",
+                    f"{have} rows of class {name}, and sweep.n_synthetic = {n}{how} takes {wanted}"
+                    "; make more, or shorten that axis",
                 )
 
     def audit(self, found: _Found, folds: list[int]) -> None:

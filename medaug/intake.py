@@ -65,6 +65,38 @@ def look_at_external(study: StudySpec, slices: str, folder: Path, display: Displ
     return study.model_copy(update={"resources": kept})
 
 
+def bring_pool(study: StudySpec, slices: str, folder: Path, display: Display) -> str | None:
+    """The slice store of the study's part ``pool``; None where no arm looks at it.
+
+    Raises:
+        UserError: there are no such scans, they cannot be read, or they are of the study's
+            patients, some of whom are scored.
+    """
+    if not any(arm.reads_pool for arm in study.arms.values()):
+        return None
+    if study.data.layout == PHANTOM:
+        raise UserError("arms: fit_on: pool wants scans of the part pool, and phantoms have none")
+    name, cohort = make_other(study, slices, study.data, POOL, display, whole=False)
+    artifacts = Artifacts(study.storage)
+    ours, theirs = artifacts.open_store(slices), artifacts.open_store(name)
+    if known := sorted({*ours.patients.tolist()} & {*theirs.patients.tolist()}):
+        raise UserError(
+            f"data: {len(known)} patients ({', '.join(known[:3])}{' …' * (len(known) > 3)}) are in "
+            "the part pool and in the study, where they are scored; give the pool other patients"
+        )
+    if theirs.schema.mask_shape != ours.schema.mask_shape and study.image_encoder is None:
+        raise UserError(
+            "data: the study's scans have masks, those of the part pool have none; add masks, or "
+            "name an encoder, whose features have none"
+        )
+    found = leakage_of(folder)
+    assert found is not None, "copies within the study are looked for first"
+    refuse_copies(study, found.store, name, study.data, cohort, display)
+    n = len({*theirs.patients.tolist()})
+    display.note(f"pool: {len(theirs):,} images of {n:,} patients, of whom no class is read")
+    return name
+
+
 def make_other(
     study: StudySpec, slices: str, data: DataSpec, part: str, display: Display, *, whole: bool
 ) -> tuple[str, Cohort]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from medaug.data.layouts import check_source
 from medaug.given import bring_given
-from medaug.intake import look_at_external, look_for_leaks, make_slices
+from medaug.intake import bring_pool, look_at_external, look_for_leaks, make_slices
 from medaug.ownership.identity import check_same_data, claim_folder, free_folder
 from medaug.plan.disk import bytes_to_write
 from medaug.plan.sizes import held_back
@@ -101,12 +101,13 @@ def run_study(
         spare = held_back(study, Artifacts(study.storage).open_store(slices))
         look_for_leaks(study, slices, folder, display)
         study = look_at_external(study, slices, folder, display)
+        pool = bring_pool(study, slices, folder, display)
         given = bring_given(study, slices, folder, display)
         sweep.seals.flush()
-        arms = choose_arms(study, slices, pretrain_slices, sweep, display, given)
+        arms = choose_arms(study, slices, pretrain_slices, sweep, display, given, pool)
         for line in rows_left_out(study, spare):
             display.note(line)
-        plan = plan_study(study, slices, pretrain_slices, arms, spare, given)
+        plan = plan_study(study, slices, pretrain_slices, arms, spare, given, pool)
         rows = len(Artifacts(study.storage).open_store(slices))
         check_storage(study.storage, bytes_to_write(study, plan.trials(), rows))
         outcomes = run_waves(plan, study, sweep, display)

@@ -39,6 +39,7 @@ def choose_arms(
     sweep: Sweep,
     display: Display,
     given: Given | None = None,
+    pool: str | None = None,
 ) -> list[ArmVariant]:
     """The arms to run with all seeds and folds: the grid's, the drawn, or what Optuna found.
 
@@ -54,7 +55,7 @@ def choose_arms(
     def evaluate(points: Sequence[Mapping[str, Any]]) -> list[float | None]:
         variants = [expand_arms(study, [point]) for point in points]
         plans = [
-            plan_study(study, slices, pretrain_slices, arms, given=given).only(
+            plan_study(study, slices, pretrain_slices, arms, given=given, pool=pool).only(
                 0, axes.seeds[0], searched
             )
             for arms in variants

@@ -29,6 +29,7 @@ from medaug.arms.gaussian import GaussianArm
 from medaug.arms.infogan import InfoganArm
 from medaug.arms.mixup import MixupArm
 from medaug.arms.noise import NoiseArm
+from medaug.arms.pseudo_labels import PseudoLabelsArm
 from medaug.arms.smote import SmoteArm
 from medaug.arms.wgan_gp import WganGpArm
 from medaug.errors import UserError
@@ -42,6 +43,7 @@ _OWN: Mapping[str, type[Arm]] = {
     "class_weights": ClassWeightsArm,
     "logit_adjust": LogitAdjustArm,
     "more_real": MoreRealArm,
+    "pseudo_labels": PseudoLabelsArm,
     "classical": ClassicalArm,
     "noise": NoiseArm,
     "mixup": MixupArm,

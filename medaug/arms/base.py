@@ -51,6 +51,11 @@ class ArmContext:
     augment: AugmentSpec = field(default_factory=AugmentSpec)
     given: Store | None = None
     """Rows that another tool has made, for an arm that reads such."""
+    pool: Store | None = None
+    """Unlabelled rows under the classes that a probe fitted to ``train`` gives them, the surest
+    first, for an arm that reads such."""
+    pool_images: Store | None = None
+    """The slices of ``pool``, row by row, where the feature is not the image itself."""
 
     def as_images(self) -> ArmContext:
         """The same with the slices themselves as rows."""

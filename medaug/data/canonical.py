@@ -13,8 +13,8 @@ from decimal import Decimal, InvalidOperation
 from itertools import combinations
 
 _BLANK = re.compile(
-    r"|[-–—?.]+|#?(nan|n\.?[/._-]?a\.?|null|none|nil|missing|unknown|undefined|nat|tbd|"
-    r"not available|not applicable|unlabell?ed)",
+    r"|[-–—?.]+|#?<?(nan|n\.?[/._-]?a\.?|null|none|nil|missing|unknown|undefined|nat|tbd|"
+    r"not available|not applicable|unlabell?ed)>?",
     re.I,
 )
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?(e[+-]?\d{1,4})?", re.I)

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from medaug.data.digests import Digests
 from medaug.data.nifti import Limits
 from medaug.data.reader import Cut, read_rows
@@ -59,6 +61,7 @@ def one_person(
         if len({rows[n].label for n in numbers} | {None}) > 2
         or len({rows[n].unit for n in numbers}) > 1
     ]
+    own = sum(len(numbers) - 1 for numbers in same if numbers not in groups)
     groups = _not_blank(groups, rows, base)
     for numbers in groups:
         told = {rows[n].label for n in numbers if rows[n].part != POOL}
@@ -70,7 +73,7 @@ def one_person(
                 "keep the one that is right"
             )
     notes = []
-    if own := sum(len(numbers) - 1 for numbers in same if numbers not in groups):
+    if own:
         notes.append(f"{own} files are copies of another one of the same patient")
     if not groups or accept:
         return list(rows), notes
@@ -119,7 +122,7 @@ def _not_blank(groups: list[list[int]], rows: Sequence[Row], base: Path) -> list
     tasks = [(base / rows[numbers[0]].files[0], None, cut) for numbers in groups]
     with Sandbox(read_rows, workers=1) as sandbox:
         shown = [
-            bool(o.arrays) and bool(o.arrays[0].min() < o.arrays[0].max())
+            bool(o.arrays) and not np.isclose(o.arrays[0].min(), o.arrays[0].max())
             for o in sandbox.map(tasks)
         ]
     return [numbers for numbers, seen in zip(groups, shown, strict=True) if seen]

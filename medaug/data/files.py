@@ -21,6 +21,11 @@ _HEADER = 1 << 18
 _SERIES_UID = re.compile(rb"\x20\x00\x0e\x00(?:UI.{2}|.{4})([0-9.]{3,64})", re.S)
 _FRAMES = re.compile(rb"\x28\x00\x08\x00(?:IS.{2}|.{4})([0-9]{1,9}) ?", re.S)
 _SAMPLES = re.compile(rb"\x28\x00\x02\x00(?:US\x02\x00|\x02\x00{3})(.)\x00", re.S)
+_NOT_READ = {
+    **dict.fromkeys((".mha", ".mhd"), "MetaImage"),
+    **dict.fromkeys((".nrrd", ".nhdr"), "NRRD"),
+    **dict.fromkeys((".mgz", ".mgh"), "FreeSurfer's MGH"),
+}
 _NO_SLICES = PICTURES | VOLUMES | TABLES | ARCHIVES
 
 
@@ -149,8 +154,14 @@ def decompressed(path: Path) -> Iterator[tuple[io.BufferedIOBase, int]]:
     """(stream of the content, size of the file on disk); names in ``.gz`` must be gzip.
 
     Raises:
-        BadFile: as :func:`open_regular`, or the file is not what its name says.
+        BadFile: as :func:`open_regular`, the file is not what its name says, or of a format that
+            nothing here reads.
     """
+    if (kind := _NOT_READ.get(ending_of(path.name))) is not None:
+        raise BadFile(
+            f"is {kind}, which is not read here; convert it to NIfTI (.nii.gz), as 3D Slicer, "
+            "SimpleITK.WriteImage or mri_convert do"
+        )
     with open_regular(path) as file:
         file_bytes = os.fstat(file.fileno()).st_size
         if path.suffix != ".gz":

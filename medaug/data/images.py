@@ -24,7 +24,7 @@ from PIL import Image, ImageOps
 
 from medaug.data.files import BadFile, open_regular
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".jpe", ".jfif")
 """File name endings, in lower case, of what is taken for an image."""
 
 _MAGIC = {
@@ -43,7 +43,10 @@ _OTHERS = {
     b"8BPS": "Photoshop",
     b"%PDF": "PDF",
 }
-_NAMED = {".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}
+_NAMED = {
+    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG"),
+    **dict.fromkeys((".tif", ".tiff"), "TIFF"),
+}
 _DAMAGE = (
     OSError, SyntaxError, ValueError, EOFError, KeyError, TypeError, struct.error, zlib.error,
 )  # fmt: skip

@@ -11,6 +11,7 @@ import numpy as np
 from medaug.data.cohort import Cohort, Scan, units_and_labels
 from medaug.data.look import THUMBNAIL, Sight, look_at
 from medaug.data.nifti import Limits
+from medaug.data.planes import plane_of
 from medaug.data.reader import Cut
 from medaug.data.slices import reader_processes, usable
 from medaug.data.splits import patient_labels
@@ -135,28 +136,39 @@ def oddities(found: Inspection) -> list[str]:
         f"scans are smaller than {TINY} pixels a side": sum(
             bool(s.size) and min(s.size[:2]) < TINY for s in sights
         ),
-        "scans show nothing: every pixel is equal": sum(s.low == s.high for s in read),
+        "scans show nothing: every pixel is equal": sum(
+            bool(np.isclose(s.low, s.high)) for s in read
+        ),
         "scans have voxels far beyond the others' (more than 100 times the median range)": _extreme(
             read
         ),
-        "volumes have axial pixels that are not square, and are not resampled": sum(
-            len(s.spacing_mm) == 3 and _ratio(s.spacing_mm[:2]) > ODD_SPACING for s in sights
-        ),
-        "volumes are thin in their axial plane (acquired in another one?), so that most of a slice "
-        "is padding; reformat them": sum(
-            len(s.size) == 3 and _ratio(s.size[:2]) > THIN for s in sights
+        "volumes are thin in the plane of their slices, so that most of a slice is padding": sum(
+            _is_thin(s) for s in sights
         ),
         "masks are empty": sum(s.masked == 0 for s in read if s.scan.mask is not None),
         "masks cover nine tenths of the scan or more": sum((s.masked or 0) > 0.9 for s in read),
     }
     lines = [f"odd: {n} {what}" for what, n in checks.items() if n]
-    warned = Counter(text for s in read for text in s.warnings)
+    warned = Counter(text for s in sights for text in s.warnings)
     lines += [f"note: {text} ({n} scans)" for text, n in warned.most_common()]
     return [*lines, *_spacing(sights), *_shortcuts(found)]
 
 
-def _ratio(pair: Sequence[float]) -> float:
-    return max(pair) / min(pair)
+def _plane(sight: Sight) -> str:
+    return next((text for text in sight.warnings if text.startswith("slices are ")), "axial")
+
+
+def _is_thin(sight: Sight) -> bool:
+    """One side of its slices is :data:`THIN` times the other, in millimetres."""
+    if len(sight.size) != 3 or len(sight.spacing_mm) != 3:
+        return False
+    plane = plane_of(sight.spacing_mm)
+    sides = [
+        n * mm
+        for k, (n, mm) in enumerate(zip(sight.size, sight.spacing_mm, strict=True))
+        if k != plane
+    ]
+    return max(sides) > THIN * min(sides)
 
 
 def _kinds(sights: Sequence[Sight]) -> list[str]:
@@ -213,6 +225,7 @@ def _shortcuts(found: Inspection) -> list[str]:
             bool(s.size) and (s.size[0] > s.size[1]) - (s.size[0] < s.size[1])
         ),
         "the number of slices": lambda s: s.slices,
+        "the plane of the slices": _plane,
         "the spacing": lambda s: tuple(round(mm, 2) for mm in s.spacing_mm),
     }
     lines = []

@@ -93,8 +93,8 @@ class Labels:
 
 
 def read_table(path: Path, want: Sequence[str] = ()) -> Table:
-    """Read a comma-separated (``.tsv``: tab-separated) UTF-8 file, with or without byte order mark,
-    any line ends.
+    """Read a UTF-8 file with or without byte order mark, any line ends, whose cells are separated
+    by what splits its header most: commas, semicolons or tabs (``.tsv``: tabs).
 
     Args:
         want: columns that must be there, by their exact names.
@@ -102,8 +102,9 @@ def read_table(path: Path, want: Sequence[str] = ()) -> Table:
     Raises:
         UserError: with the line, for anything that two readers could understand differently.
     """
-    delimiter = "\t" if path.suffix.lower() in (".tsv", ".tab") else ","
-    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True, delimiter=delimiter)
+    text = _text(path)
+    delimiter = "\t" if path.suffix.lower() in (".tsv", ".tab") else _delimiter(text)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
     records: list[tuple[int, list[str]]] = []
     try:
         records.extend((reader.line_num, cells) for cells in reader if cells)
@@ -117,10 +118,19 @@ def read_table(path: Path, want: Sequence[str] = ()) -> Table:
         if len(cells) != len(columns):
             raise UserError(
                 f"{path.name}:{line}: {len(cells)} cells under {len(columns)} columns; "
-                "quote cells that hold commas"
+                f"quote cells that hold {_NAMED[delimiter]}"
             )
     rows = ((line, dict(zip(columns, cells, strict=True))) for line, cells in records[1:])
     return Table(path.name, columns, tuple(rows))
+
+
+_NAMED = {",": "commas", ";": "semicolons", "\t": "tabs"}
+
+
+def _delimiter(text: str) -> str:
+    """Spreadsheets of half of Europe write semicolons, since a comma is their decimal point."""
+    header = next((line for line in text.splitlines() if line.strip()), "")
+    return max(_NAMED, key=lambda mark: len(next(csv.reader([header], delimiter=mark), [])))
 
 
 def _text(path: Path) -> str:

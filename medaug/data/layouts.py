@@ -17,6 +17,7 @@ from medaug.data.digests import Digests
 from medaug.data.files import BadFile, check_name
 from medaug.data.importers import OWN, Found, Options, import_folder
 from medaug.data.importers.base import count_reasons
+from medaug.data.importers.table import about_patients
 from medaug.data.importers.tree import HIDDEN
 from medaug.data.privacy import pseudonym
 from medaug.data.table import POOL, PUBLISHED, STUDY, TABLE, Row, ScanTable, check_rows
@@ -211,7 +212,7 @@ def _of_rows(table: ScanTable, path: Path, spec: DataSpec, part: str, digests: D
     rows, notes = one_person(
         table.rows, base, digests, name=table.name, merge=False, accept=spec.accept.copies
     )
-    notes = [*table.notes, *_about_patients(table), *notes]
+    notes = [*table.notes, *about_patients(table), *notes]
     return cohort_of(rows, base, spec, part, notes, table.name)
 
 
@@ -225,18 +226,6 @@ def _plain(row: Row, base: Path) -> Row:
         masks=tuple(map(plain, row.masks)),
         patient=row.patient or row.files[0],
     )
-
-
-def _about_patients(table: ScanTable) -> list[str]:
-    named = [role for role in ("patient", "group") if role in table.columns]
-    named = [role for role in named if any(getattr(row, role) for row in table.rows)]
-    if named:
-        column = table.columns[named[-1]]
-        return [f"patients are those of {table.name}, column {column}"]
-    return [
-        f"{table.name}: no column patient or group, so every scan counts as a patient of its own; "
-        "if one person has several, add the column or scores leak"
-    ]
 
 
 def _check_covariates(table: ScanTable, spec: DataSpec) -> None:

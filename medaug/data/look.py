@@ -20,9 +20,10 @@ from medaug.data.files import BadFile, decompressed, frames_of, is_dicom, open_r
 from medaug.data.names import ending_of
 from medaug.data.nifti import Limits
 from medaug.data.nifti_header import read_header
+from medaug.data.planes import plane_notes, plane_of
 from medaug.data.reader import Cut, read_rows
 from medaug.data.sandbox import Sandbox
-from medaug.data.survey import axes_of
+from medaug.data.survey import extent_of
 
 THUMBNAIL = 96
 """Side in pixels of what is kept of a scan: its middle slice."""
@@ -120,7 +121,7 @@ def look_into(
         middle = int(arrays[1].reshape(len(x), -1).sum(axis=1).argmax())
     low, high = float(x[middle].min()), float(x[middle].max())
     count, total, _ = np.reshape(read["moments"], (-1, 3)).sum(axis=0).tolist()
-    span = (low, high if high > low else low + 1)
+    span = (low, low + 1 if np.isclose(low, high) else high)  # resizing rounds what is constant
     facts |= {
         "slices": len(x),
         "low": float(x.min()),
@@ -172,10 +173,10 @@ def _header(path: Path, limits: Limits) -> dict[str, Any]:
         return _picture(path)
     with decompressed(path) as (stream, _):
         header = read_header(stream, limits)
-    order = axes_of(header)
-    size = [header.shape[axis] for axis in order]
-    spacing = [float(header.spacing_mm[axis]) for axis in order]
-    return {"form": "NIfTI", "size": size, "spacing_mm": spacing, "slices": size[2]}
+    size, spacing_mm = extent_of(header)
+    slices = size[plane_of(spacing_mm)]
+    about = {"size": list(size), "spacing_mm": list(spacing_mm), "slices": slices}
+    return {"form": "NIfTI", "warnings": list(plane_notes(spacing_mm)), **about}
 
 
 def _picture(path: Path) -> dict[str, Any]:

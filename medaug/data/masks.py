@@ -18,13 +18,24 @@ FOLDERS = frozenset(
 PERHAPS_FOLDERS = frozenset(("lesion", "lesions", "roi", "rois"))
 """Folders that hold masks where these are called like images; else they may be classes."""
 
-_SURE = r"masks?|segs?|segmentations?|segm|gt|ground[_-]?truth|annotations?|truth|dseg|lesionmask"
-_PERHAPS = r"tumou?rs?|labels?|labelmap|lesions?|rois?|contours?|hge[_-]seg"
+_SURE = (
+    r"(?:tumou?r|lesion)?(?:masks?|segs?|segmentations?|segm)|gt|ground[_-]?truth|annotations?|"
+    r"truth|dseg"
+)
+_PERHAPS = r"tumou?rs?|labels?|labelmap|lesions?|rois?|contours?|hge[_-]seg|anno|ot|manual"
+_ORGAN = re.compile(
+    r".*?(?<![a-z])(brain|skull|bet|hd[_-]?bet|parenchyma|head|face|body|background|fov|retina)"
+    r"(?:[ _.-]?parenchyma)?[ _.-]?(?:mask|seg|segmentation|label)",
+    re.I,
+)
+_GLUED = re.compile(r"(?P<stem>.+?)(?:masks?|segs?|segmentation)", re.I)
 _END = re.compile(
     rf"(?P<stem>.*?)[ _.-]+((?:hge[_-])?(?:{_SURE})|(?P<weak>{_PERHAPS}))(?:[ _-]?\d+)?", re.I
 )
 _START = re.compile(rf"(?:(?:{_SURE})|(?P<weak>{_PERHAPS}))[ _.-]+(?P<stem>.+)", re.I)
 _BARE = re.compile(rf"(?:{_SURE})(?:[ _-]?\d+)?", re.I)
+_BARE_PERHAPS = re.compile(_PERHAPS, re.I)
+ORGAN = "a mask of the whole brain, head or field of view, not of a tumour"
 
 
 def masked_stem(stem: str) -> tuple[str, bool] | None:
@@ -36,6 +47,22 @@ def masked_stem(stem: str) -> tuple[str, bool] | None:
         if match := pattern.fullmatch(stem):
             return match["stem"], match["weak"] is None
     return None
+
+
+def glued_stem(stem: str) -> str | None:
+    """``x0`` of ``x0mask``: proof only beside that image; None where no such word ends the name."""
+    match = _GLUED.fullmatch(stem)
+    return match["stem"] if match else None
+
+
+def is_mask_word(word: str) -> bool:
+    """Whether what follows a patient's name in a file's says that it is a mask."""
+    return masked_stem(word) is not None or _BARE_PERHAPS.fullmatch(word) is not None
+
+
+def outlines_an_organ(stem: str) -> bool:
+    """Whether a mask's name says that it outlines the brain, head or field of view."""
+    return _ORGAN.fullmatch(stem) is not None
 
 
 def is_mask_folder(name: str) -> bool:

@@ -10,6 +10,7 @@ VOLUMES = frozenset(".nii .nii.gz .hdr .mha .mhd .nrrd .nhdr .mgz .mgh".split())
 SLICES = frozenset([".dcm", ".ima", ".dicom", ".dic"])
 TABLES = frozenset([".csv", ".tsv"])
 ARCHIVES = frozenset({".npz"})
+SPREADSHEETS = frozenset([".xlsx", ".xls", ".ods", ".numbers"])
 SYSTEM = frozenset(["thumbs.db", "desktop.ini", "ehthumbs.db", "icon"])
 SYSTEM_FOLDERS = frozenset({"__macosx", "$recycle.bin", "@eadir"})
 

@@ -37,6 +37,14 @@ class Volume:
     free_text: int
     """Number of non-empty free-text fields and extensions, all dropped."""
 
+    @property
+    def spacing_lps_mm(self) -> tuple[float, ...]:
+        """Along Left, Posterior and Superior; as stored, where the orientation is unknown."""
+        if not self.oriented:
+            return self.spacing_mm
+        world = orientations.io_orientation(self.affine)[:, 0]
+        return tuple(self.spacing_mm[int(np.flatnonzero(world == axis)[0])] for axis in range(3))
+
     def to_lps(self, array_XYZ: NDArray[Any]) -> NDArray[Any]:
         """``array_XYZ`` with its axes permuted and flipped so that they run to Left, Posterior and
         Superior as nearly as they can. Nothing is resampled, and BraTS files come out unchanged;

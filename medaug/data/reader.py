@@ -23,6 +23,14 @@ from medaug.data.images import (
 )
 from medaug.data.names import SLICES, ending_of
 from medaug.data.nifti import Limits, Volume, nifti_files, read_mask, read_volume, same_grid
+from medaug.data.planes import (
+    pixel_mm,
+    plane_notes,
+    plane_of,
+    slices_of_plane,
+    squared,
+    squared_mask,
+)
 from medaug.data.resize import fit_images, fit_masks
 
 _VOLUME_SUFFIXES = (".nii", ".nii.gz", ".hdr")
@@ -60,8 +68,9 @@ def read_rows(
 
     Slices of volumes are axial, from inferior to superior. Their rows run to Posterior and their
     columns to the patient's Left, as a radiologist sees them; for BraTS files that is the raster
-    as it is stored. Several files are the channels of one scan, in their order. One picture has one
-    channel, or its three colours.
+    as it is stored. Where slices lie in another plane and far apart, these are taken; pixels that
+    are not square are resampled (:mod:`medaug.data.planes`). Several files are the channels of one
+    scan, in their order. One picture has one channel, or its three colours.
 
     Raises:
         BadFile: the scan cannot be used.
@@ -141,7 +150,11 @@ def _picture_at(path: Path, limits: Limits) -> Picture:
     if part is not None:
         return read_array_row(place, *array_row(part))
     if is_image(path) or not (ending_of(path.name) in SLICES or is_dicom(path)):
-        return read_picture(path)
+        try:
+            return read_picture(path)
+        except BadFile:
+            if not is_dicom(path):  # as a picture named .jpg may be PNG
+                raise
     from medaug.data.dicom import read_dicom_picture  # loads pydicom, as for volumes
 
     return read_dicom_picture(path, limits=limits)
@@ -196,19 +209,25 @@ def _read_volume(paths: tuple[Path, ...], masks: tuple[Path, ...], cut: Cut) -> 
                 f"sequence {number} of {len(paths)} is on another grid than the first; register "
                 "and resample them to one"
             )
+    plane = plane_of(first.spacing_lps_mm)
+    pixel = pixel_mm(first.spacing_lps_mm, plane)
     tumour_nHW = None
     for mask in masks:
         try:
             labels_XYZ = read_mask(mask, first, limits=cut.limits)
         except BadFile as error:
             raise BadFile(f"mask: {error}") from None
-        one_nHW = (_axial(first, labels_XYZ) > 0).astype(np.uint8)
+        one_nHW = (_slices(first, labels_XYZ, plane) > 0).astype(np.uint8)
+        one_nHW = squared_mask(one_nHW, pixel)
         tumour_nHW = one_nHW if tumour_nHW is None else np.maximum(tumour_nHW, one_nHW)
     volumes = (first, *others)
     return _Pixels(
-        tuple(_axial(first, volume.x_XYZ)[:, None] for volume in volumes),
+        tuple(squared(_slices(first, volume.x_XYZ, plane), pixel)[:, None] for volume in volumes),
         tumour_nHW,
-        tuple(dict.fromkeys(text for volume in volumes for text in volume.warnings)),
+        (
+            *dict.fromkeys(text for volume in volumes for text in volume.warnings),
+            *plane_notes(first.spacing_lps_mm),
+        ),
         sum(volume.free_text for volume in volumes),
     )
 
@@ -221,9 +240,9 @@ def _volume_at(path: Path, limits: Limits) -> Volume:
     return read_series(path, limits=limits)
 
 
-def _axial(volume: Volume, array_XYZ: NDArray[Any]) -> NDArray[Any]:
-    """(X, Y, Z) as stored -> (Z, Y, X) with X to Left, Y to Posterior, Z to Superior."""
-    return volume.to_lps(array_XYZ).transpose(2, 1, 0)
+def _slices(volume: Volume, array_XYZ: NDArray[Any], plane: int) -> NDArray[Any]:
+    """(X, Y, Z) as stored -> (n, H, W), axial or in the plane of :func:`plane_of`."""
+    return slices_of_plane(volume.to_lps(array_XYZ), plane)
 
 
 def _moments(x_nCHW: NDArray[np.float32]) -> list[Any]:

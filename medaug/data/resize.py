@@ -23,7 +23,7 @@ def fit_images(x_nHW: NDArray[np.float32], size: int) -> NDArray[np.float32]:
     side = square.shape[-1]
     if side == size:
         return square
-    weights = _area(side, size) if side > size else _linear(side, size)
+    weights = _area(side, size) if side > size else linear(side, size)
     return weights @ square @ weights.T
 
 
@@ -61,7 +61,7 @@ def _area(n_in: int, n_out: int) -> NDArray[np.float32]:
 
 
 @lru_cache
-def _linear(n_in: int, n_out: int) -> NDArray[np.float32]:
+def linear(n_in: int, n_out: int) -> NDArray[np.float32]:
     """(n_out, n_in): linear interpolation between pixel centres, constant beyond the outermost."""
     at = np.clip((np.arange(n_out) + 0.5) * n_in / n_out - 0.5, 0, n_in - 1)
     distance = np.abs(at[:, None] - np.arange(n_in)[None])

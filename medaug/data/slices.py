@@ -24,6 +24,7 @@ from medaug.data.privacy import refuse_key_inside, site_pseudonymiser
 from medaug.data.reader import Cut, files_of, read_rows
 from medaug.data.sandbox import Outcome, Sandbox
 from medaug.data.splits import draw_patients, make_splits, patient_labels, rename_patients
+from medaug.data.survey import cut_by_planes
 from medaug.data.table import STUDY
 from medaug.data.tally import Tally
 from medaug.errors import UserError
@@ -119,6 +120,8 @@ def ingest_signature(
         told["accept"] = accept  # what is taken anyway needs no mention
     if cohort.in_colour:
         told["colour"] = "keep"  # version 0.1 made everything grey and said nothing of it
+    if cut_by_planes(cohort.scans, spec):
+        told["planes"] = 1  # version 0.1 cut all volumes axially, whatever their pixels
     if spec.covariates:  # the manifest has them: other cells are another store
         told["covariates"] = [[pseudonym(scan.patient), scan.covariates] for scan in cohort.scans]
     digests = digests or Digests()

@@ -13,6 +13,7 @@ from medaug.data.address import FRAMES, is_two_dimensional, split_address
 from medaug.data.cohort import Cohort, Scan, units_and_labels
 from medaug.data.files import BadFile, decompressed, frames_of, slices_of
 from medaug.data.nifti_header import Header, Limits, read_header
+from medaug.data.planes import plane_notes, plane_of
 from medaug.data.splits import patient_labels
 from medaug.spec.data import DataSpec
 
@@ -86,7 +87,7 @@ def survey(
 
 
 def _slices(scan: Scan, limits: Limits) -> tuple[int, tuple[float, float, float] | None]:
-    """Axial slices of a scan, and its spacing along Left, Posterior and Superior."""
+    """Slices of a scan, and its spacing along Left, Posterior and Superior."""
     if is_two_dimensional(scan.path):
         return 1, None
     place, part = split_address(scan.path)
@@ -96,16 +97,39 @@ def _slices(scan: Scan, limits: Limits) -> tuple[int, tuple[float, float, float]
         return frames_of(place), None
     with decompressed(scan.path) as (stream, _):
         header = read_header(stream, limits)
-    order = axes_of(header)
-    return header.shape[order[2]], tuple(header.spacing_mm[axis] for axis in order)  # type: ignore[return-value]
+    size, spacing_mm = extent_of(header)
+    return size[plane_of(spacing_mm)], spacing_mm
 
 
-def axes_of(header: Header) -> list[int]:
-    """The stored axes that run (nearly) to Left, Posterior and Superior."""
-    if not header.oriented:
-        return [0, 1, 2]
-    world = orientations.io_orientation(header.affine)[:, 0]
-    return [int(np.flatnonzero(world == axis)[0]) for axis in range(3)]
+def cut_by_planes(scans: Iterable[Scan], spec: DataSpec) -> bool:
+    """Whether :mod:`medaug.data.planes` has a say in the rows of any scan: a volume whose axial
+    pixels are not square, or a DICOM series, of which no header is read here."""
+    limits = Limits(strict=spec.on_bad == "strict", accept=spec.accept)
+    return any(_has_other_rows(scan, limits) for scan in scans)
+
+
+def _has_other_rows(scan: Scan, limits: Limits) -> bool:
+    if is_two_dimensional(scan.path):
+        return False
+    place, part = split_address(scan.path)
+    if place.is_dir() or part == FRAMES:
+        return True
+    try:
+        spacing_mm = _slices(scan, limits)[1]
+    except BadFile:
+        return False
+    return spacing_mm is not None and bool(plane_notes(spacing_mm))
+
+
+def extent_of(header: Header) -> tuple[tuple[int, ...], tuple[float, float, float]]:
+    """(voxels, their distance in mm) along Left, Posterior and Superior; as they are stored where
+    the orientation is unknown."""
+    order = [0, 1, 2]
+    if header.oriented:
+        world = orientations.io_orientation(header.affine)[:, 0]
+        order = [int(np.flatnonzero(world == axis)[0]) for axis in range(3)]
+    x_mm, y_mm, z_mm = (float(header.spacing_mm[axis]) for axis in order)
+    return tuple(header.shape[axis] for axis in order), (x_mm, y_mm, z_mm)
 
 
 def _odd(spacings: Iterable[tuple[float, float, float]], median: np.ndarray) -> int:

@@ -11,13 +11,13 @@ from __future__ import annotations
 import csv
 import io
 import os
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from medaug.data.canonical import alike_classes, alike_ids, is_blank, tidy
+from medaug.data.columns import NEEDED, SYNONYMS, roles_of
 from medaug.data.labels import Table, read_table
 from medaug.data.masks import names_a_mask
 from medaug.errors import UserError
@@ -29,22 +29,6 @@ PUBLISHED = ("train", "val", "test")
 PARTS = (STUDY, POOL, EXTERNAL, *PUBLISHED)
 """``pool`` has no class and is never scored; ``external`` is another cohort; the publisher's own
 ``train``, ``val`` and ``test`` are of the study."""
-SYNONYMS: Mapping[str, tuple[str, ...]] = {
-    "file": ("file", "files", "filename", "path", "filepath", "image", "imagepath", "scan"),
-    "class": ("class", "label"),
-    "patient": (
-        *("patient", "patients", "patientid", "patientno", "patientnumber", "pid"),
-        *("subject", "subjectid", "subjectno", "participant", "participantid", "person"),
-        *("personid",),
-    ),
-    "mask": ("mask", "masks", "maskpath", "maskfile", "segmentation"),
-    "group": ("group", "groupid"),
-    "site": ("site", "centre", "center"),
-    "part": ("part",),
-    "slice": ("slice",),
-}
-"""Role -> what its column may be called, in lower case without spaces and separators."""
-NEEDED = ("file", "class")
 
 
 @dataclass(frozen=True)
@@ -138,36 +122,6 @@ class ScanTable:
         writer.writeheader()
         writer.writerows(lines)
         return stream.getvalue()
-
-
-def roles_of(found: Table, needed: Sequence[str] = NEEDED) -> dict[str, str]:
-    """Role -> column.
-
-    Raises:
-        UserError: two columns would play one role, or a needed role has none.
-    """
-    columns: dict[str, str] = {}
-    for role, names in SYNONYMS.items():
-        fitting = [c for c in found.columns if simplified(c) in names]
-        if len(fitting) > 1:
-            raise UserError(
-                f"{found.name}:1: columns {' and '.join(fitting)} both name the {role}; keep one, "
-                "or rename the other"
-            )
-        if fitting:
-            columns[role] = fitting[0]
-    for role in needed:
-        if role not in columns:
-            raise UserError(
-                f"{found.name}:1: no column '{role}' (want {{file, class[, patient, mask, …]}}, "
-                f"have {{{', '.join(found.columns)}}}); add it, or is it comma-separated?"
-            )
-    return columns
-
-
-def simplified(column: str) -> str:
-    """A column's name without case, spaces and separators."""
-    return re.sub(r"[\s_.-]+", "", tidy(column)).casefold()
 
 
 def lines_of(rows: Iterable[Row | int | None], most: int = 5) -> str:

@@ -18,6 +18,7 @@ from medaug.arms.base import Rows
 from medaug.audit.given import of_pictures
 from medaug.errors import UserError
 from medaug.experiment.names import generator_name, output_name
+from medaug.experiment.pool import joined
 from medaug.experiment.quality import collapse, extractor_of, quality_of, refuse_copies
 from medaug.experiment.rows import arm_context, arm_of
 from medaug.spec import GenerateTrial
@@ -100,19 +101,29 @@ class _Work:
     def own(self) -> ArmContext:
         """What the arm itself works on: images, where it makes such and an encoder makes features
         of them."""
-        images = self.arm.makes_images and self.config.encoder is not None
-        return self.context.as_images() if images else self.context
+        context = self.context
+        if self.arm.config.reads_pool and self.arm.synthetic:
+            context = joined(context)
+        return context.as_images() if self.makes_images else context
+
+    @property
+    def makes_images(self) -> bool:
+        """Whether what the arm makes is still to be encoded."""
+        return self.arm.makes_images and self.config.encoder is not None
 
     @property
     def fitted_on(self) -> list[str]:
         """The patients that the arm has seen, as far as anybody knows."""
-        seen = self.arm.made_from in (None, "study_train")
-        return sorted(set(self.context.train.units.tolist())) if seen else []
+        if self.arm.made_from not in (None, "study_train"):
+            return []
+        pool = self.context.pool
+        units = [self.context.train.units, *([] if pool is None else [pool.units])]
+        return sorted({unit for each in units for unit in each.tolist()})
 
     def rows(self) -> Rows:
         """What the arm makes, as rows of the store."""
         for x, label in self.arm.sample(self.own, self.config.n):
-            if self.own is not self.context:
+            if self.makes_images:
                 assert self.context.encode is not None
                 images = torch.from_numpy(x).to(self.context.world.device)
                 x = self.context.encode(images).float().cpu().numpy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,10 +13,12 @@ from medaug.arms.classical import ClassicalArm
 from medaug.encoders import encoder_of
 from medaug.errors import MedaugError, UserError
 from medaug.experiment.lineage import choosing_rows, prove_lineage
+from medaug.experiment.pool import with_pool
 from medaug.experiment.segment import feature_spec, load_unet
 from medaug.seeding import numpy_generator
 from medaug.spec import AugmentSpec, ClassifyTrial, GenerateTrial, WrittenArm, build_arm
 from medaug.spec.arms import ARM_CONFIGS
+from medaug.spec.per_class import UNIFORM, quotas, rows_to_draw
 from medaug.storage.artifacts import Artifacts
 from medaug.store import Store
 from medaug.train.extract import encoder
@@ -29,7 +32,8 @@ class TooFewRows(MedaugError):
 def added_rows(
     config: ClassifyTrial, features: Store, context: ArmContext, artifacts: Artifacts
 ) -> Store | None:
-    """The first ``n_synthetic`` rows of the arm, or None when it adds none."""
+    """The first rows of each class that the arm makes, ``n_synthetic`` in all, or None when it adds
+    none."""
     n = config.n_synthetic
     if n == 0:
         return None
@@ -40,15 +44,54 @@ def added_rows(
             return _held_back(config, features, n)
         if config.views:
             views = Store.concat(*_views(config, features, artifacts))
-            return views.select(view_rows(arm, context, n, len(config.views)))
-        assert isinstance(arm, ResampleArm)
-        return context.train.select(arm.rows(context, n))
+            return views.select(view_rows(arm, config, context))
+        return context.train.select(rows_again(arm, config, context))
     rows = artifacts.open_store(config.rows)
-    if len(rows) < n:
-        raise TooFewRows(f"{n} rows wanted, but only {len(rows)} were made")
+    chosen = made_rows(rows, config, context.train)
     if config.protocol == "honest":
         prove_lineage(rows, features, config.fold)
-    return rows.select(np.arange(n))
+    return rows.select(chosen)
+
+
+def _wanted(config: ClassifyTrial, real: Store) -> tuple[int, ...]:
+    """How many rows of each class are added to the training rows ``real``."""
+    have = np.bincount(real.labels, minlength=len(real.classes)).tolist()
+    return quotas(config.per_class, config.n_synthetic, real.classes, have)
+
+
+def _first_of_each(labels: np.ndarray, wanted: Sequence[int]) -> np.ndarray:
+    """Where the first ``wanted[k]`` rows of each class k stand among ``labels``, in their order,
+    int64."""
+    chosen = [np.flatnonzero(labels == label)[:n] for label, n in enumerate(wanted)]
+    return np.sort(np.concatenate(chosen))
+
+
+def made_rows(made: Store, config: ClassifyTrial, real: Store) -> np.ndarray:
+    """Which rows of a generator's store join the training rows ``real``, int64.
+
+    Raises:
+        TooFewRows: it has not made enough, or not of some class.
+    """
+    n = config.n_synthetic
+    if config.per_class == UNIFORM:  # as they stand in the store
+        if len(made) < n:
+            raise TooFewRows(f"{n} rows wanted, but only {len(made)} were made")
+        return np.arange(n)
+    wanted = _wanted(config, real)
+    have = np.bincount(made.labels, minlength=len(wanted)).tolist()
+    for name, n, there in zip(made.classes, wanted, have, strict=True):
+        if n > there:
+            raise TooFewRows(f"{n} rows of class {name} wanted, but only {there} were made")
+    return _first_of_each(made.labels, wanted)
+
+
+def rows_again(arm: ResampleArm, config: ClassifyTrial, context: ArmContext) -> np.ndarray:
+    """Which training rows are added once more, int64."""
+    if config.per_class == UNIFORM:  # as the arm itself shares them out
+        return arm.rows(context, config.n_synthetic)
+    wanted = _wanted(config, context.train)
+    rows = arm.rows(context, rows_to_draw(wanted))
+    return rows[_first_of_each(context.train.labels[rows], wanted)]
 
 
 def _views(config: ClassifyTrial, features: Store, artifacts: Artifacts) -> list[Store]:
@@ -61,11 +104,13 @@ def _views(config: ClassifyTrial, features: Store, artifacts: Artifacts) -> list
     return [view.select(np.flatnonzero(chosen)) for view in views]
 
 
-def view_rows(arm: ClassicalArm, context: ArmContext, n: int, n_views: int) -> np.ndarray:
+def view_rows(arm: ClassicalArm, config: ClassifyTrial, context: ArmContext) -> np.ndarray:
     """Which of the training rows' views (all rows of the first, of the second, …) are added:
     (n,) int64. Views repeat when each has been used."""
-    rows, rounds = arm.choose(context, n)
-    return rounds % n_views * len(context.train) + rows
+    wanted = _wanted(config, context.train)
+    rows, rounds = arm.choose(context, rows_to_draw(wanted))
+    added = _first_of_each(context.train.labels[rows], wanted)
+    return rounds[added] % len(config.views) * len(context.train) + rows[added]
 
 
 def _held_back(config: ClassifyTrial, features: Store, n: int) -> Store:
@@ -97,7 +142,12 @@ def arm_context(
         return context
     if config.given is not None:
         context = replace(context, given=artifacts.open_store(config.given))
-    return _with_images(context, config, artifacts)
+    context = _with_images(context, config, artifacts)
+    if config.pool is None:
+        return context
+    slices = config.pool_slices
+    images = None if slices is None else artifacts.open_store(slices)
+    return with_pool(context, artifacts.open_store(config.pool), images)
 
 
 def training_rows(config: GenerateTrial | ClassifyTrial, features: Store) -> Store:

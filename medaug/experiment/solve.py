@@ -14,7 +14,15 @@ import numpy as np
 
 from medaug.arms import ArmContext, ResampleArm
 from medaug.experiment.lineage import choosing_rows, exposure_of, lineage_of, prove_lineage
-from medaug.experiment.rows import TooFewRows, arm_of, first_rows, held_back_rows, view_rows
+from medaug.experiment.rows import (
+    TooFewRows,
+    arm_of,
+    first_rows,
+    held_back_rows,
+    made_rows,
+    rows_again,
+    view_rows,
+)
 from medaug.experiment.scores import scores_of
 from medaug.spec import ClassifyTrial, LinearSpec
 from medaug.storage.artifacts import Artifacts
@@ -27,7 +35,8 @@ from medaug.storage.results import (
     TrialResult,
 )
 from medaug.store import Store
-from medaug.train.linear import FlatRows, LinearClassifier, Pool, Prepared, fit_linear, prepare
+from medaug.train.flat_rows import FlatRows, Pool
+from medaug.train.linear import LinearClassifier, Prepared, fit_linear, prepare
 from medaug.train.world import World
 
 
@@ -173,9 +182,7 @@ class _Desk:
             return None
         if config.rows is not None:
             store, flat = self._made_rows(config, fold)
-            if len(store) < n:
-                raise TooFewRows(f"{n} rows wanted, but only {len(store)} were made")
-            return _part(flat, np.arange(n))
+            return _part(flat, made_rows(store, config, real.store))
         assert config.maker is not None
         arm = arm_of(config.maker)
         if arm.adds_held_back:
@@ -186,11 +193,10 @@ class _Desk:
             return _part(fold.flat_train, rest[:n])
         context = ArmContext(real.store, fold.choosing, config.seed, self._world)
         if config.views:
-            rows = view_rows(arm, context, n, len(config.views))
-            view, row = np.divmod(rows, len(real.rows))
+            view, row = np.divmod(view_rows(arm, config, context), len(real.rows))
             return _part(self._views(config, fold), view * len(fold.train) + real.rows[row])
         assert isinstance(arm, ResampleArm)
-        return _part(real.flat, arm.rows(context, n))
+        return _part(real.flat, rows_again(arm, config, context))
 
     def _made_rows(self, config: ClassifyTrial, fold: _Fold) -> tuple[Store, FlatRows]:
         assert config.rows is not None

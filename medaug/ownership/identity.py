@@ -16,13 +16,14 @@ from medaug.storage.trial_folder import read_json, write_json
 
 
 def free_folder(study: StudySpec) -> Path:
-    """``<storage>/<name>``, which is new or holds this study.
+    """``<storage>/<name>``, which is new or holds this study; or another one that ended before its
+    scans were read, like one with a mistake that has been corrected since.
 
     Raises:
         UserError: the folder holds another study; names the first key that differs.
     """
     folder = study.storage / study.name
-    if (folder / "study.json").exists():
+    if _has_begun(folder):
         before = _decisive(build_study(study_data(folder), ARM_CONFIGS))
         if difference := _first_difference(before, _decisive(study)):
             raise UserError(
@@ -47,13 +48,19 @@ def forked(study: StudySpec) -> StudySpec:
     """
     refresh_names(study.storage)
     folder = study.storage / study.name
-    if not (folder / "study.json").exists():
+    if not _has_begun(folder):
         return study
     before = _decisive(build_study(study_data(folder), ARM_CONFIGS))
     if before == _decisive(study):
         return study
     digest = signature({**_decisive(study), "name": ""})
     return study.model_copy(update={"name": f"{study.name[:57]}-{digest[:6]}"})
+
+
+def _has_begun(folder: Path) -> bool:
+    """Whether a study has read its scans there."""
+    read = (folder / "data.json").exists() or (folder / "trials").exists()
+    return read and (folder / "study.json").exists()
 
 
 def check_same_data(folder: Path, slices: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from medaug.encoders import encoder_of
 from medaug.errors import UserError
@@ -16,6 +18,31 @@ from medaug.spec.arms import ClassicalSpec
 from medaug.spec.encoder import EfficientNetLite0Spec, ImageEncoderSpec, PixelsPcaSpec
 
 NONE = WrittenArm(kind="none")
+
+
+def check_pool(study: StudySpec) -> None:
+    """Raises UserError where the pool's features would depend on the fold's patients."""
+    if (spec := study.image_encoder) is not None and encoder_of(spec).fitted:
+        raise UserError(
+            f"encoder: {spec.kind} is fitted to each fold's patients and makes no features of the "
+            "pool; take a frozen one, like efficientnet_lite0"
+        )
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Slices without a class, and the stores of their features."""
+
+    slices: str
+    features: Sequence[str]
+    """Of each fold; none where the slices themselves are the features."""
+
+    def inputs(self, fold: int, images: bool) -> dict[str, Any]:
+        """What a generator reads of it; ``images``: the slices as well."""
+        return {
+            "pool": self.features[fold] if self.features else self.slices,
+            "pool_slices": self.slices if images else None,
+        }
 
 
 def encode_trials(study: StudySpec, slices: str, spec: ImageEncoderSpec) -> list[ExtractTrial]:

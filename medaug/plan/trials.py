@@ -7,19 +7,25 @@ name of its slice store alone. Running it is then only a matter of filling in wh
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any, TypeVar
 
 from medaug.encoders import encoder_of
 from medaug.errors import UserError
 from medaug.experiment import generator_name, output_name
 from medaug.models.unet import tap_shape
-from medaug.plan.encoded import encode_trials, linear_encoders, linear_rows, view_trials
+from medaug.plan.encoded import (
+    Pool,
+    check_pool,
+    encode_trials,
+    linear_encoders,
+    linear_rows,
+    view_trials,
+)
 from medaug.plan.sizes import Given, HeldBack, Size, held_back_counts, sizes_of
+from medaug.plan.unets import pretrain_trials, segment_trials
 from medaug.plan.variants import (
     ArmVariant,
     Judge,
@@ -38,6 +44,7 @@ from medaug.spec import (
     TrialConfig,
     WrittenArm,
 )
+from medaug.spec.per_class import most_to_draw
 
 T = TypeVar("T", bound=TrialConfig)
 
@@ -63,7 +70,8 @@ class Plan:
         return [trial for _, trials in self.waves() for trial in trials]
 
     def only(self, fold: int, seed: int, arms: Collection[str]) -> Plan:
-        """The part that a search looks at: one fold and seed, these arms, their most rows."""
+        """The part that a search looks at: one fold and seed, these arms, their most rows, shared
+        out in the first way."""
 
         def searched(trial: GenerateTrial | ClassifyTrial) -> bool:
             return trial.fold == fold and trial.seed == seed and trial.arm in arms
@@ -71,11 +79,13 @@ class Plan:
         first = next((t.classifier_name for t in self.classify), "")
         most = max((t.n_synthetic for t in self.classify), default=0)
         generate = tuple(filter(searched, self.generate))
-        classify = tuple(
+        found = [
             t
             for t in self.classify
             if searched(t) and (t.n_synthetic, t.classifier_name) == (most, first)
-        )
+        ]
+        way = {t.arm: t.per_class for t in reversed(found)}
+        classify = tuple(t for t in found if t.per_class == way[t.arm])
         read = {name for trial in (*generate, *classify) for name in trial.inputs}
         return Plan(
             self.pretrain,
@@ -103,6 +113,7 @@ def plan_study(
     arms: Sequence[ArmVariant] | None = None,
     held_back: HeldBack | None = None,
     given: Given | None = None,
+    pool: str | None = None,
 ) -> Plan:
     """All trials of ``study`` on the slice store named ``slices``.
 
@@ -113,6 +124,7 @@ def plan_study(
             is planned as if there were always real rows left over.
         given: what :func:`medaug.given.bring_given` gave; without it the arms that read rows of
             the user's are planned with stores that there are not.
+        pool: the store of unlabelled slices; without it, so are the arms that read them.
 
     Raises:
         UserError: the plan holds no trial or more than ``sweep.max_trials``, an arm cannot make
@@ -123,13 +135,15 @@ def plan_study(
     check_sides(study, variants)
     # Counted before the trials of a sweep that nobody can run are written down one by one.
     rows = sum(
-        len(_counts(study, variant)) * len(judge.seeds(variant, study.sweep.seeds))
+        len(_counts(study, variant))
+        * len(variant.ways(study))
+        * len(judge.seeds(variant, study.sweep.seeds))
         for variant, judge in itertools.product(variants, judges)
         if judge.spec_for(variant) is not None
     )
     _check_count(study, study.split.folds * len(sizes) * rows)
-    pretrain = _pretrain(study, pretrain_slices)
-    segment = _segment(study, slices, pretrain)
+    pretrain = pretrain_trials(study, pretrain_slices)
+    segment = segment_trials(study, slices, pretrain)
     extract = _extract(study, slices, segment)
     features = [output_name(config) for config in extract] or [slices] * study.split.folds
     beside = {
@@ -138,7 +152,14 @@ def plan_study(
     views = view_trials(study, slices, variants)
     shown = {signature: [*map(output_name, trials)] for signature, trials in views.items()}
     makers = [v for v in variants if v.generates and v.spec.signature() not in shown]
-    generate = _generate(study, slices, segment, features, makers, sizes, given or {})
+    pool = (pool or "slices-pool") if any(v.spec.reads_pool for v in variants) else None
+    if pool:
+        check_pool(study)
+    unlabelled = _extract(study, pool, segment) if pool else ()
+    generate = _generate(
+        *(study, slices, segment, features, makers, sizes, given or {}),
+        Pool(pool, [output_name(config) for config in unlabelled]) if pool else None,
+    )
     classify = [
         *_classify(study, features, generate, shown, variants, judges, sizes, held_back),
         *linear_rows(study, beside, sizes, held_back),
@@ -146,7 +167,13 @@ def plan_study(
     plan = Plan(
         pretrain,
         segment,
-        _distinct([*extract, *itertools.chain.from_iterable([*beside.values(), *views.values()])]),
+        _distinct(
+            [
+                *extract,
+                *unlabelled,
+                *itertools.chain.from_iterable([*beside.values(), *views.values()]),
+            ]
+        ),
         _distinct(generate.values()),
         _told_linear(classify),
     )
@@ -207,48 +234,6 @@ def _distinct(trials: Iterable[T]) -> tuple[T, ...]:
     return tuple(first.values())
 
 
-def _pretrain(study: StudySpec, slices: str | None) -> tuple[SegmentTrial, ...]:
-    spec = study.segmenter
-    if spec is None or spec.pretrain is None or spec.pretrain.phantom is None:
-        return ()
-    assert slices is not None, "pre-training on phantoms needs their slice store"
-    settings = spec.model_copy(
-        update={"pretrain": None, "epochs": spec.pretrain.epochs, "lr": spec.pretrain.lr}
-    )
-    return (
-        SegmentTrial(
-            segmenter=settings,
-            slices=slices,
-            fold=0,
-            ranks=study.resources.ranks,
-            purpose="pretrain",
-        ),
-    )
-
-
-def _segment(
-    study: StudySpec, slices: str, pretrain: Sequence[SegmentTrial]
-) -> tuple[SegmentTrial, ...]:
-    if (segmenter := study.segmenter) is None:
-        return ()
-    source, weights_sha256 = segmenter.pretrain, None
-    if source and source.weights:
-        weights_sha256 = _file_sha256(source.weights)
-    elif pretrain:  # the starting weights' name already says where they come from
-        segmenter = segmenter.model_copy(update={"pretrain": None})
-    return tuple(
-        SegmentTrial(
-            segmenter=segmenter,
-            slices=slices,
-            initial=output_name(pretrain[0]) if pretrain else None,
-            weights_sha256=weights_sha256,
-            fold=fold,
-            ranks=study.resources.ranks,
-        )
-        for fold in range(study.split.folds)
-    )
-
-
 def _extract(
     study: StudySpec, slices: str, segment: Sequence[SegmentTrial]
 ) -> tuple[ExtractTrial, ...]:
@@ -268,14 +253,6 @@ def _extract(
     )
 
 
-def _file_sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"segmenter.pretrain.weights: {path}: {error.strerror}") from None
-
-
 _Place = tuple[str, str, int, int, Size]  # arm, signature, fold, seed, training-set size
 
 
@@ -287,6 +264,7 @@ def _generate(
     makers: Sequence[ArmVariant],
     sizes: Sequence[Size],
     given: Given,
+    pool: Pool | None,
 ) -> dict[_Place, GenerateTrial]:
     augment = (study.segmenter.augment if study.segmenter else None) or AugmentSpec()
     encoder = study.image_encoder
@@ -308,11 +286,12 @@ def _generate(
             arm=variant.name,
             maker=WrittenArm.of(variant.spec, *size),
             point=variant.point,
-            n=max(study.sweep.n_synthetic),
+            n=_drawn(study, variant),
             features=features[fold],
             given=given.get((signed, fold, seed, size), "given-") if arm.reads_given else None,
             train_rows=size[0],
             draw=size[1],
+            **(pool.inputs(fold, bool(with_images)) if pool and variant.spec.reads_pool else {}),
             generator_rows=study.split.generator_rows if variant.arm.synthetic else "train",
             **with_images,
             fold=fold,
@@ -345,7 +324,7 @@ def _classify(
             counts = held_back_counts(study, train_rows, held_back)
         for seed in judge.seeds(variant, study.sweep.seeds):
             maker = generate.get((variant.name, variant.spec.signature(), fold, seed, size))
-            for n in counts:
+            for n, per_class in itertools.product(counts, variant.ways(study)):
                 yield ClassifyTrial(
                     classifier=spec,
                     classifier_name=judge.name,
@@ -360,6 +339,7 @@ def _classify(
                     maker=None if maker else WrittenArm.of(variant.spec),
                     views=tuple(views.get(variant.spec.signature(), ())),
                     n_synthetic=n,
+                    per_class=per_class,
                     real_rows=variant.spec.real_rows,
                     train_rows=train_rows,
                     draw=draw,
@@ -374,3 +354,9 @@ def _classify(
 def _counts(study: StudySpec, variant: ArmVariant) -> tuple[int, ...]:
     """How many rows are added in each of the variant's classifiers."""
     return study.sweep.n_synthetic if variant.arm.adds_rows else (0,)
+
+
+def _drawn(study: StudySpec, variant: ArmVariant) -> int:
+    """How many rows a generator draws, so that there are enough of each class."""
+    n = max(study.sweep.n_synthetic)
+    return max(most_to_draw(way, n, study.data.classes) for way in variant.ways(study))

@@ -18,8 +18,9 @@ from medaug.spec import (
     build_arm,
     build_classifier,
 )
-from medaug.spec.arms import ARM_CONFIGS
+from medaug.spec.arms import ARM_CONFIGS, DuplicateSpec
 from medaug.spec.axes import grid_points, inside
+from medaug.spec.per_class import UNIFORM, PerClass
 from medaug.spec.study import CONTROLS
 
 MEANS = ("class_mean", "cosine_mean")
@@ -50,6 +51,13 @@ class ArmVariant:
     def by_chance(self) -> bool:
         """Whether another seed gives other rows."""
         return self.arm.adds_rows and not self.arm.adds_held_back
+
+    def ways(self, study: StudySpec) -> tuple[PerClass, ...]:
+        """How its rows are shared out among the classes: ``sweep.per_class``, unless the arm itself
+        says so. Rows that no real ones join are all that there is of a class."""
+        of_its_own = isinstance(self.spec, DuplicateSpec) and self.spec.classes == "prior"
+        shared_out = self.by_chance and self.spec.real_rows and not of_its_own
+        return study.sweep.per_class if shared_out else (UNIFORM,)
 
 
 @dataclass(frozen=True)
@@ -104,7 +112,9 @@ def wanted_controls(study: StudySpec) -> tuple[str, ...]:
     """What the protocol adds, by kind: nothing as published."""
     if study.protocol != "honest" or study.controls == "none":
         return ()
-    wanted = CONTROLS if study.controls == "auto" else study.controls
+    wanted: tuple[str, ...] = CONTROLS if study.controls == "auto" else study.controls
+    if study.controls == "auto" and any(arm.reads_pool for arm in study.arms.values()):
+        wanted = (*wanted, "pseudo_labels")
     if not study.sweep.small_sizes:  # nothing is held back
         wanted = tuple(kind for kind in wanted if kind != "more_real")
     return wanted

@@ -16,6 +16,7 @@ from medaug.metrics.uncertainty import statistic
 from medaug.results.records import TrialRecord, predictions_of
 from medaug.results.rows import MORE_REAL, Row
 from medaug.spec import ClassifyTrial, LinearSpec, StudySpec
+from medaug.spec.per_class import per_class_title
 from medaug.storage.results import GenerateResult
 
 WITHOUT_CHANCE = frozenset({"none", "class_weights", "logit_adjust", MORE_REAL})
@@ -109,6 +110,7 @@ def row_of(found: Configuration, study: StudySpec, makers: Mapping[str, TrialRec
         point=about.point,
         n_synthetic=about.n_synthetic,
         train_rows=about.train_rows,
+        per_class=per_class_title(about.per_class),
         classifier=about.classifier_name,
         linear=about.linear,
         control=about.control,

@@ -9,7 +9,8 @@ from medaug.results.rows import Leaderboard
 FIRST = [
     *("rank", "title", "mean", "low", "high", "gain", "gain_low", "gain_high"),
     *("conclusion.text", "worth.text", "flags"),
-    *("arm", "kind", "synthetic", "n_synthetic", "train_rows", "replicates", "expected"),
+    *("arm", "kind", "synthetic", "n_synthetic", "per_class", "train_rows"),
+    *("replicates", "expected"),
 ]
 """Columns in front; the others follow."""
 

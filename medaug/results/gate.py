@@ -12,7 +12,8 @@ from medaug.storage.results import ClassifyResult
 MIN_REPLICATES = 3
 """Seeds, or draws: fewer do not tell what chance does."""
 CONTROLS = ("duplicate", "classical")
-"""Arm kinds that every synthetic row must be compared with, with as many rows added."""
+"""Arm kinds that every synthetic row must be compared with, with as many rows added to the same
+classes."""
 REWEIGHTING = ("class_weights", "logit_adjust")
 """Arm kinds that get for nothing what an arm gains by balancing the classes."""
 
@@ -54,10 +55,10 @@ def gate(row: Row, found: Configuration, peers: Sequence[Peer], study: StudySpec
     elif not found.steps <= set().union(*(theirs.steps for theirs in unaugmented)):
         reasons.append("not the same number of optimiser steps as arm 'none'")
     if row.synthetic:
-        have = {other.kind for other, _ in complete if other.n_synthetic == row.n_synthetic}
+        have = {other.kind for other, _ in complete if other.added == row.added}
         missing = [kind for kind in CONTROLS if kind not in have]
         if missing:
-            reasons.append(f"no complete {' and no '.join(missing)} arm with +{row.n_synthetic}")
+            reasons.append(f"no complete {' and no '.join(missing)} arm with {row.added}")
     return [UNRANKABLE + why for why in reasons]
 
 

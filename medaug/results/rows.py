@@ -9,6 +9,7 @@ from typing import Any
 
 from medaug.metrics.conclusion import Conclusion
 from medaug.metrics.exchange import ExchangeRate
+from medaug.spec.per_class import UNIFORM
 from medaug.spec.trial import configuration_title
 
 RECALL_FLOOR = 0.2
@@ -49,6 +50,8 @@ class Row:
     low: float
     high: float
     """95 % interval, over patients, seeds and draws."""
+    per_class: str = UNIFORM
+    """How the added rows are shared out among the classes, as ``sweep.per_class`` says it."""
     classifier: str = ""
     """What the study calls the classifier; nothing where it has but one."""
     linear: bool = False
@@ -97,8 +100,18 @@ class Row:
     def title(self) -> str:
         """For people: ``acgan ngf=64 ndf=64 +1200 by probe``."""
         return configuration_title(
-            self.arm, self.point, self.n_synthetic, self.train_rows, self.classifier
+            self.arm,
+            self.point,
+            self.n_synthetic,
+            self.train_rows,
+            self.classifier,
+            per_class=self.per_class,
         )
+
+    @property
+    def added(self) -> str:
+        """What is added: ``+300``, or ``+300 rare_only``."""
+        return configuration_title("", {}, self.n_synthetic, per_class=self.per_class).strip()
 
     @property
     def ending(self) -> str:

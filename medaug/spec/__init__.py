@@ -14,20 +14,19 @@ from medaug.spec.classifier import (
 )
 from medaug.spec.data import DataSpec, PhantomSpec
 from medaug.spec.loader import build_arm, build_study, load_study, resumed_study, written_study
+from medaug.spec.resources import ResourceSpec
 from medaug.spec.study import (
     ArmSpec,
-    AshaSpec,
     AugmentSpec,
     FeatureSpec,
     PretrainSpec,
-    ResourceSpec,
     SegmenterSpec,
     SplitSpec,
     StudySpec,
-    SweepSpec,
     TrackingSpec,
     WrittenArm,
 )
+from medaug.spec.sweep import AshaSpec, SweepSpec
 from medaug.spec.trial import (
     ClassifyTrial,
     ExtractTrial,

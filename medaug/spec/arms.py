@@ -12,7 +12,7 @@ from medaug.spec.base import Precision, Spec
 from medaug.spec.folder import FolderSpec
 from medaug.spec.gan import Beta, GanSpec, Weight, per_preset
 from medaug.spec.plugins import ARMS, KEYS, Extended, is_kind
-from medaug.spec.study import ArmSpec, AugmentSpec, Positive, PositiveFloat
+from medaug.spec.study import ArmSpec, AugmentSpec, FitOn, Positive, PositiveFloat
 
 MONAI: Mapping[str, str] = {"monai": "monai", "einops": "monai"}
 """What an arm on MONAI's networks needs: package -> medaug's extra that brings it."""
@@ -107,11 +107,21 @@ class MixupSpec(ArmSpec):
     """Both parameters of the Beta distribution of the mixing weight; small: close to one row."""
 
 
+class PseudoLabelsSpec(ArmSpec):
+    kind: Literal["pseudo_labels"] = "pseudo_labels"
+
+
 class PcaSpec(ArmSpec):
     """Configuration of an arm that works on principal components."""
 
     components: Positive = 64
     """At most; fewer rows or values give fewer."""
+
+
+class PcaModelSpec(PcaSpec):
+    """Of one that fits a model there."""
+
+    fit_on: FitOn = "train"
 
 
 class SmoteSpec(PcaSpec):
@@ -122,13 +132,13 @@ class SmoteSpec(PcaSpec):
     slices beside it, and SMOTE makes what is between them."""
 
 
-class GaussianSpec(PcaSpec):
+class GaussianSpec(PcaModelSpec):
     kind: Literal["gaussian"] = "gaussian"
     covariance: Literal["class", "pooled"] = "class"
     """Of each class, or one of all classes about their means: fewer numbers to estimate."""
 
 
-class FlowSpec(PcaSpec):
+class FlowSpec(PcaModelSpec):
     kind: Literal["flow"] = "flow"
     hidden: Positive = 256
     depth: Positive = 3
@@ -309,6 +319,7 @@ _OWN: Mapping[str, type[ArmSpec]] = {
     "class_weights": ClassWeightsSpec,
     "logit_adjust": LogitAdjustSpec,
     "more_real": MoreRealSpec,
+    "pseudo_labels": PseudoLabelsSpec,
     "classical": ClassicalSpec,
     "noise": NoiseSpec,
     "mixup": MixupSpec,

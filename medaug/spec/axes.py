@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from medaug.errors import UserError
-from medaug.spec.study import ArmSpec, StudySpec, SweepSpec
+from medaug.spec.study import ArmSpec, StudySpec
+from medaug.spec.sweep import SweepSpec
 from medaug.spec.validation import Sources, nearest, validated, where
 
 SPACE_FORMS = ("choice", "uniform", "loguniform", "randint")

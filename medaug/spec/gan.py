@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, NonNegativeInt, model_validator
 
 from medaug.spec.base import Precision
-from medaug.spec.study import ArmSpec, Beta, Positive, PositiveFloat
+from medaug.spec.study import ArmSpec, Beta, FitOn, Positive, PositiveFloat
 
 Preset = Literal["stable", "as_published"]
 Weight = Annotated[float, Field(ge=0)]
@@ -66,6 +66,7 @@ class GanSpec(ArmSpec):
     lecam: Weight = 0.0
     """Weight of LeCam's bound on how sure the discriminator gets (Tseng et al. 2021: up to .3)."""
 
+    fit_on: FitOn = "train"
     sampler: Literal["balanced", "prior"] = per_preset(stable="balanced", as_published="prior")
     """Classes of the real rows in a batch. Labels of generated rows are uniform in both, as in
     the reference code; with ``wgan_gp`` they are those of the real rows beside them, so that a row

@@ -36,6 +36,7 @@ def quick(study: StudySpec) -> StudySpec:
             study.sweep,
             **{
                 "n_synthetic": (min(*study.sweep.n_synthetic, ROWS),),
+                "per_class": study.sweep.per_class[:1],
                 "train_rows": None,
                 "draws": 1,
             },

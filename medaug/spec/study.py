@@ -19,6 +19,8 @@ from medaug.spec.base import Positive, PositiveFloat, Precision, Spec
 from medaug.spec.classifier import ClassifierSpec, NetworkSpec
 from medaug.spec.data import DataSpec, PhantomSpec
 from medaug.spec.encoder import EncoderSpec, ImageEncoderSpec
+from medaug.spec.resources import ResourceSpec
+from medaug.spec.sweep import SweepSpec
 from medaug.storage.uri import display_uri, local
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -158,6 +160,11 @@ class FeatureSpec(Spec):
     """``auto``: what the U-Net was trained in, so that all its features are made alike."""
 
 
+FitOn = Literal["train", "pool"]
+"""What a generator learns from: the fold's training rows, or the scans of the part ``pool`` as
+well, whose classes a probe says that is fitted to the training rows."""
+
+
 class ArmSpec(Spec):
     """Base of every arm's configuration; each arm in ``medaug.arms`` has its own subclass."""
 
@@ -175,6 +182,11 @@ class ArmSpec(Spec):
     def needs(self) -> Mapping[str, str]:
         """Packages that it works with beside medaug's own: name -> the extra that brings it."""
         return {}
+
+    @property
+    def reads_pool(self) -> bool:
+        """Whether the arm looks at unlabelled scans."""
+        return self.kind == "pseudo_labels" or getattr(self, "fit_on", "train") == "pool"
 
     def maker(self, train_rows: int | None = None, draw: int = 0) -> dict[str, Any]:
         """What decides the rows that the arm makes, beside a training set of ``train_rows`` (None:
@@ -197,128 +209,6 @@ class WrittenArm(ArmSpec):
     def get(self, key: str) -> Any:
         """The value of an own key of its kind, or None."""
         return (self.model_extra or {}).get(key)
-
-
-class AshaSpec(Spec):
-    """Asynchronous successive halving of the generators (Li et al. 2020)."""
-
-    metric: str = "val/fd"
-    mode: Literal["min", "max"] = "min"
-    grace_period: Positive = 10
-    reduction_factor: Annotated[int, Field(ge=2)] = 3
-
-
-class SweepSpec(Spec):
-    """The axes of a study. Every configuration is run with all seeds and all folds."""
-
-    n_synthetic: tuple[Annotated[int, Field(ge=1)], ...] = (300, 600, 1158, 1200, 2400, 4800)
-    """Ratio axis: how many synthetic (or duplicate, or augmented) rows join the real ones."""
-    train_rows: tuple[Positive | Literal["all"], ...] | None = None
-    """Training-set size axis: real training rows kept (patients drawn whole), ``all`` among them
-    or alone; None: all."""
-    grid: Mapping[str, tuple[Any, ...]] = {}
-    """Arm axes by dotted key, for example ``acgan.ngf: [64, 256, 512]``."""
-    tie: tuple[tuple[str, ...], ...] = ()
-    """Groups of grid keys that move together, for example ``[[acgan.ngf, acgan.ndf]]``."""
-    search: Literal["grid", "random", "optuna"] = "grid"
-    space: Mapping[str, Mapping[str, Any]] = {}
-    """For ``random`` and ``optuna``: dotted key -> {choice: [..]} | {uniform: [a, b]} |
-    {loguniform: [a, b]} | {randint: [a, b]}."""
-    samples: Positive = 8
-    keep: Positive = 1
-    """For ``optuna``: how many of the best configurations get all seeds and folds."""
-    seeds: tuple[int, ...] = (0, 1, 2)
-    margin: Annotated[float, Field(gt=0, lt=1)] = 0.02
-    """A gain in balanced accuracy that is too small to matter: rows whose upper bound is below it
-    end in ``no gain above +margin``."""
-    draws: Positive = 1
-    """How often each training set of ``train_rows`` is drawn: which patients it holds is a
-    replicate beside seeds and folds."""
-    asha: AshaSpec | None = None
-    max_trials: Positive = 10_000
-
-    @field_validator("n_synthetic", "seeds", "train_rows")
-    @classmethod
-    def _not_empty(cls, values: tuple[int, ...] | None) -> tuple[int, ...] | None:
-        if values is None:
-            return None
-        if not values:
-            raise ValueError("is empty: 0 trials")
-        return tuple(dict.fromkeys(values))
-
-    @model_validator(mode="after")
-    def _draws_of_something(self) -> SweepSpec:
-        if self.draws > 1 and not self.small_sizes:
-            raise ValueError("draws: there is one draw of all rows; give train_rows as well")
-        return self
-
-    @property
-    def small_sizes(self) -> tuple[int, ...]:
-        """Those of ``train_rows`` that hold real rows back."""
-        return tuple(n for n in self.train_rows or () if n != "all")
-
-    @field_validator("grid")
-    @classmethod
-    def _axes_not_empty(cls, grid: Mapping[str, tuple[Any, ...]]) -> Mapping[str, tuple[Any, ...]]:
-        for key, values in grid.items():
-            if not values:
-                raise ValueError(f"axis {key} is empty: 0 trials")
-        return grid
-
-
-class ResourceSpec(Spec):
-    """What one trial holds: a placement group of ``ranks`` DDP ranks."""
-
-    ranks: Positive = 1
-    cpus_per_rank: PositiveFloat = 1.0
-    gpus_per_rank: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
-    """``auto``: one GPU a rank where the cluster has GPUs that torch can use, none otherwise. A
-    part of one (0.25) lets several trials share it."""
-    strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
-    hang_timeout_s: PositiveFloat = 120.0
-    max_failures: Annotated[int, Field(ge=0)] = 2
-    """Tries that one epoch of a trial may fail before the trial does; lost nodes do not count."""
-    checkpoint_every_s: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
-    """A finished epoch is saved before the last saved one is so many seconds old, and at a trial's
-    end or stop; 0: every epoch. ``auto``: by what a save costs, at most 30
-    (:func:`medaug.spec.saving.save_interval_s`). A trial that is killed loses that much, or the
-    epoch it was in if that is longer."""
-    keep_classifiers: bool = False
-    """Keep the weights of trained networks, for `medaug score` and `predict` on scans of others; a
-    ResNet-50 takes 377 MB a trial. They are kept in any case where a test set is sealed or the
-    table has a part ``external``; linear classifiers are solved again."""
-    deterministic: bool = False
-    """On GPUs only algorithms that give the same bits again, and whole float32 instead of TF32;
-    slower. On CPUs results are repeatable in any case."""
-    max_concurrent: Positive | None = None
-    replicates: Literal["separate", "fused"] = "separate"
-    """``fused``: seeds and folds of one GAN configuration are trained in shared passes, up to 16 on
-    one rank, with equal results up to rounding. Pays on GPUs, which one small network leaves idle;
-    a CPU is filled better by separate trials side by side."""
-
-    @property
-    def gpus(self) -> float:
-        """GPUs of a rank; none as long as no cluster has settled ``auto``."""
-        return 0.0 if self.gpus_per_rank == "auto" else self.gpus_per_rank
-
-    @model_validator(mode="after")
-    def _replicates_share_a_rank(self) -> ResourceSpec:
-        if self.replicates == "fused" and self.ranks > 1:
-            raise ValueError("fused replicates share one rank: set ranks to 1")
-        return self
-
-    @model_validator(mode="after")
-    def _one_gpu_per_rank(self) -> ResourceSpec:
-        if self.gpus_per_rank == "auto":
-            return self
-        if self.ranks > 1 and 0 < self.gpus_per_rank < 1:
-            raise ValueError("NCCL refuses two ranks on one GPU: gpus_per_rank must be 1")
-        if self.gpus_per_rank > 1:
-            raise ValueError(
-                f"gpus_per_rank {self.gpus_per_rank:g}: a rank computes on one GPU; set it to 1, "
-                "and ranks to the number of GPUs"
-            )
-        return self
 
 
 class TrackingSpec(Spec):
@@ -365,7 +255,6 @@ class StudySpec(Spec):
     resources: ResourceSpec = ResourceSpec()
     tracking: TrackingSpec = TrackingSpec()
     storage: Path = Path("runs")
-
     """A folder, or ``s3://bucket/prefix``: then the path of this node's copy of it."""
 
     @field_validator("storage")
@@ -411,6 +300,16 @@ class StudySpec(Spec):
                 "sweep.asha stops single trials and resources.replicates fused trains them "
                 "together: take one of the two"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _shares_of_its_classes(self) -> StudySpec:
+        for shares in self.sweep.per_class:
+            if isinstance(shares, Mapping) and (strange := shares.keys() - set(self.data.classes)):
+                raise ValueError(
+                    f"sweep.per_class gives a share to {min(strange)}, which is no class of "
+                    f"data.classes ({', '.join(self.data.classes)})"
+                )
         return self
 
     @model_validator(mode="after")

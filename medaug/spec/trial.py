@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, TypeAdapter
 from medaug.spec.base import Spec, signature
 from medaug.spec.classifier import LINEAR, ClassifierSpec, NetworkSpec
 from medaug.spec.encoder import ImageEncoder as Encoder
+from medaug.spec.per_class import UNIFORM, PerClass, per_class_title
 from medaug.spec.study import (
     AugmentSpec,
     FeatureSpec,
@@ -152,6 +153,10 @@ class GenerateTrial(TrialConfig):
     features: str
     given: str | None = None
     """The store of what another tool has made, where the arm reads such."""
+    pool: str | None = None
+    """The features of unlabelled scans, where the arm reads such."""
+    pool_slices: str | None = None
+    """The unlabelled slices, where it makes images of which an encoder makes features."""
     train_rows: int | None = None
     draw: int = 0
     """Which patients a training set of ``train_rows`` holds."""
@@ -169,7 +174,10 @@ class GenerateTrial(TrialConfig):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        return _named(self.features, self.slices, self.unet, self.given)
+        return _named(
+            *(self.features, self.slices, self.unet, self.given),
+            *(self.pool, self.pool_slices),
+        )
 
     @cached_property
     def generator_key(self) -> str:
@@ -206,7 +214,7 @@ class ClassifyTrial(TrialConfig):
     """Whether the protocol added this arm, not the study."""
     features: str
     generator: str | None = None
-    """The generator of the arm's rows, of which the first ``n_synthetic`` are taken."""
+    """The generator of the arm's rows, of which the first of each class are taken."""
     rows: str | None = None
     """The store that they are in; None where the arm uses training rows again, or adds none."""
     maker: WrittenArm | None = None
@@ -215,6 +223,8 @@ class ClassifyTrial(TrialConfig):
     """Stores of the training rows transformed, among which the arm chooses."""
     n_synthetic: int
     """How many rows are added."""
+    per_class: PerClass = UNIFORM
+    """Whom to add: how they are shared out among the classes."""
     real_rows: bool = True
     train_rows: int | None = None
     draw: int = 0
@@ -224,8 +234,10 @@ class ClassifyTrial(TrialConfig):
 
     @cached_property
     def key(self) -> str:
-        """As of all trials; in which of its generator's stores the rows lie decides nothing."""
-        return self._signed(*(["rows"] if self.generator else []))
+        """As of all trials; in which of its generator's stores the rows lie decides nothing, and
+        what is as it was before there was an axis has the name that it had."""
+        usual = ["per_class"] if self.per_class == UNIFORM else []
+        return self._signed(*usual, *(["rows"] if self.generator else []))
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -238,12 +250,19 @@ class ClassifyTrial(TrialConfig):
         return (
             *(self.classifier_name, self.linear, self.arm, self.kind, point),
             *(self.n_synthetic, self.train_rows),
+            *(() if self.per_class == UNIFORM else (per_class_title(self.per_class),)),
         )
 
     @property
     def title(self) -> str:
         return configuration_title(
-            self.arm, self.point, self.n_synthetic, self.train_rows, self.classifier_name, self.draw
+            self.arm,
+            self.point,
+            self.n_synthetic,
+            self.train_rows,
+            self.classifier_name,
+            self.draw,
+            per_class_title(self.per_class),
         )
 
 
@@ -265,10 +284,12 @@ def configuration_title(
     train_rows: int | None = None,
     classifier: str = "",
     draw: int = 0,
+    per_class: str = UNIFORM,
 ) -> str:
-    """For people: ``acgan ngf=64 ndf=64 +1200 of 120 by probe``."""
+    """For people: ``acgan ngf=64 ndf=64 +1200 rare_only of 120 by probe``."""
     parts = [arm, *(f"{key}={value}" for key, value in point.items())]
     parts += [f"+{n_synthetic}"] if n_synthetic else []
+    parts += [per_class] if per_class != UNIFORM else []
     parts += [f"of {train_rows}"] if train_rows is not None else []
     parts += [f"draw {draw}"] if draw else []
     parts += [f"by {classifier}"] if classifier else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Unpack
@@ -170,6 +171,13 @@ class Store:
         """A view of ``rows``: row numbers in any order (repeats allowed), or a boolean mask."""
         rows = _row_numbers(rows, len(self))
         return Store(self.path, self.name, self.manifest, self._shards, self._rows.take(rows))
+
+    def labelled(self, labels: np.ndarray) -> Store:
+        """A view of the same rows with other ``labels`` (n,) int64."""
+        if labels.shape != (len(self),):
+            raise UserError(f"rows: {len(labels)} labels for {len(self)} rows")
+        rows = replace(self._rows, label=labels.astype(np.int64))
+        return Store(self.path, self.name, self.manifest, self._shards, rows)
 
     @staticmethod
     def concat(*stores: Store) -> Store:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from medaug.spec import StudySpec, TrialConfig
+from medaug.spec.per_class import per_class_title
 
 PRIVATE = "(private)"
 """Stands for a place on the user's disks or network: such names may tell who a patient is."""
@@ -43,9 +44,11 @@ def trial_params(config: TrialConfig, study: StudySpec) -> dict[str, str]:
         names.get(name, name): value for name, value in own.items() if isinstance(value, Mapping)
     }
     point = settings.pop("point", {})
+    if "per_class" in settings:
+        own["per_class"] = per_class_title(settings.pop("per_class"))
     plain = {key: value for key, value in own.items() if key not in (*settings, *names, "point")}
     told = {**plain, **point}
-    for axis in ("n_synthetic", "train_rows"):
+    for axis in ("n_synthetic", "per_class", "train_rows"):
         if axis in plain:
             told[f"sweep.{axis}"] = plain[axis]
     return _as_params(flatten(settings) | told, private_names(study))

@@ -15,6 +15,7 @@ from medaug.results.report.document import REPORT
 from medaug.results.rows import REFERENCE, Leaderboard, Row
 from medaug.results.table import explanation, worth_of
 from medaug.spec.base import signature
+from medaug.spec.per_class import UNIFORM
 from medaug.tracking.generators import register_best
 from medaug.tracking.mirror import Mirror, read_sent, seconds_by_bucket
 from medaug.tracking.params import as_text, finite
@@ -52,6 +53,7 @@ def show(mirror: Mirror, board: Leaderboard) -> None:
 def _send_row(mirror: Mirror, row: Row) -> None:
     """One configuration as a run beside the trials: filter by ``tags.stage = 'leaderboard'``."""
     labels = {"arm": row.arm, "kind": row.kind, "n_synthetic": row.n_synthetic, **row.point}
+    labels |= {} if row.per_class == UNIFORM else {"per_class": row.per_class}
     labels |= {} if row.train_rows is None else {"train_rows": row.train_rows}
     labels |= {"classifier": row.classifier} if row.classifier else {}
     key = f"{mirror.folder.name}/row-{signature(labels)}"

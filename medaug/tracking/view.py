@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from medaug.results.rows import Leaderboard
+from medaug.spec.per_class import UNIFORM
 
 VIEW = "leaderboard"
 VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
@@ -24,12 +25,13 @@ def view_of(board: Leaderboard) -> str:
     """Value of :data:`VIEW_TAG`: the leaderboard's rows by rank, and the columns that matter in the
     order of reading."""
     axes = dict.fromkeys(name for row in board.rows for name in row.point)
+    ways = ["per_class"] if any(row.per_class != UNIFORM for row in board.rows) else []
     sizes = ["train_rows"] if any(row.train_rows for row in board.rows) else []
     widths = {
         "attributes.`Run Name`": 220,
         "metrics.`rank`": NARROW,
         "params.`arm`": 85,
-        **{f"params.`{name}`": 95 for name in ("n_synthetic", *sizes)},
+        **{f"params.`{name}`": 95 for name in ("n_synthetic", *ways, *sizes)},
         **{f"params.`{name}`": NARROW for name in axes},
         f"tags.`{SCORE}`": 155,
         f"tags.`{GAIN}`": 185,

@@ -15,7 +15,8 @@ import torch
 from medaug.spec.classifier import ClassifierSpec, LinearSpec, NetworkSpec
 from medaug.store import Store
 from medaug.train.checkpoint import Checkpoint, Progress
-from medaug.train.linear import FlatRows, LinearClassifier, fit_linear
+from medaug.train.flat_rows import FlatRows
+from medaug.train.linear import LinearClassifier, fit_linear
 from medaug.train.network import network_of, train_network
 from medaug.train.world import World
 

@@ -13,15 +13,15 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from medaug.errors import IntegrityError, UserError
-from medaug.metrics.generative import gap_gmp
 from medaug.spec.classifier import LinearSpec, ProbeSpec, build_classifier
 from medaug.store import Store
 from medaug.train.choice import chosen_threshold
+from medaug.train.flat_rows import FlatRows, as_vectors, blocks_of
 from medaug.train.means import Logits, fit_means, temperature
 from medaug.train.probe import Judge, LinearFit, fit_probe, unit
 from medaug.train.space import FeatureSpace
@@ -37,53 +37,6 @@ from medaug.train.world import World
 
 if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
-
-READ_ROWS = 256
-MOST_IMAGE_CHANNELS = 4
-"""Rows of more channels are feature maps."""
-
-Pool = Literal["auto", "none", "gap_gmp"]
-
-
-def as_vectors(x: np.ndarray, pool: Pool = "auto") -> np.ndarray:
-    """Rows (n, ...) as vectors (n, d), in the way that ``LinearSpec.pool`` says."""
-    return gap_gmp(x) if _pooled(x.shape[1:], pool) else x.reshape(len(x), -1)
-
-
-def vector_length(shape: tuple[int, ...], pool: Pool = "auto") -> int:
-    """d of :func:`as_vectors` for rows of ``shape``."""
-    return 2 * shape[0] if _pooled(shape, pool) else int(np.prod(shape))
-
-
-def _pooled(shape: tuple[int, ...], pool: Pool) -> bool:
-    if len(shape) != 3:
-        return False
-    feature_maps = shape[0] > MOST_IMAGE_CHANNELS and shape[1] * shape[2] > 1
-    return pool == "gap_gmp" or (pool == "auto" and feature_maps)
-
-
-@dataclass(frozen=True, eq=False)
-class FlatRows:
-    """Rows in memory, as linear classifiers take them."""
-
-    x: np.ndarray
-    """(n, d) of any float type."""
-    label: np.ndarray
-    """(n,) int64, an index into ``classes``."""
-    patient: np.ndarray
-    """(n,) str."""
-    classes: tuple[str, ...]
-
-    @staticmethod
-    def of(rows: Store, pool: Pool = "auto") -> FlatRows:
-        """All of a store's rows as vectors (see ``LinearSpec.pool``), float32."""
-        x = np.empty((len(rows), vector_length(rows.schema.shape, pool)), np.float32)
-        for part, block in _blocks(rows):
-            x[part] = as_vectors(block, pool)
-        return FlatRows(x, rows.labels, rows.patients, rows.classes)
-
-    def __len__(self) -> int:
-        return len(self.label)
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +87,7 @@ class LinearClassifier:
         """
         if len(rows) == 0:
             raise UserError(f"classifier: no rows to predict in {rows.name}; check the split")
-        return np.concatenate([self.probability(block) for _, block in _blocks(rows)])
+        return np.concatenate([self.probability(block) for _, block in blocks_of(rows)])
 
     def tensors(self) -> dict[str, np.ndarray]:
         """All arrays, by name; :meth:`of` makes the classifier from them and :meth:`facts`."""
@@ -401,10 +354,3 @@ def _check(name: str, rows: FlatRows, real: FlatRows, least: int = 1) -> None:
             f"classifier: {name} rows have shape {rows.x.shape}, the real ones {real.x.shape}; "
             "rows of different kinds do not mix"
         )
-
-
-def _blocks(rows: Store) -> Iterator[tuple[slice, np.ndarray]]:
-    """(rows, what is in them (n, *shape) float32) of a store, in order."""
-    for start in range(0, len(rows), READ_ROWS):
-        part = slice(start, min(start + READ_ROWS, len(rows)))
-        yield part, rows.read(part).x.float().numpy()

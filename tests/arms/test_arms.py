@@ -27,6 +27,7 @@ from medaug.spec.arms import ARM_CONFIGS
 
 SMALL: dict[str, dict[str, Any]] = {
     "classical": {},
+    "pseudo_labels": {},
     "noise": {},
     "mixup": {},
     "smote": {"components": 8},
@@ -67,9 +68,11 @@ def drawn(arm: GeneratedArm, ctx: ArmContext, n: int) -> tuple[np.ndarray, np.nd
 @pytest.fixture
 def context(ctx: ArmContext, make_store, request: pytest.FixtureRequest) -> ArmContext:
     """The usual context; square images of 8 pixels for the arms that want them, and for ``folder``
-    rows that another tool has made."""
+    and ``pseudo_labels`` the rows that they read."""
     if getattr(request, "param", None) == "folder":
         return replace(ctx, given=make_store(60, seed=2))
+    if getattr(request, "param", None) == "pseudo_labels":
+        return replace(ctx, pool=make_store(60, seed=2))
     if getattr(request, "param", None) not in ("dcgan", "classical", "acgan_image", "flow_image"):
         return ctx
     images = make_store(60, (1, 8, 8))
@@ -96,7 +99,7 @@ def test_rows_have_shape_class_and_seed(context: ArmContext, kind: str, tmp_path
     fewer, _ = drawn(arm, context, 10)
     assert np.array_equal(fewer, x[:10]), "a row does not depend on how many are drawn"
     other, _ = drawn(arm, replace(context, seed=8), 33)
-    assert not np.array_equal(other, x)
+    assert np.array_equal(other, x) == (kind == "pseudo_labels"), "the surest are no chance"
 
     folder = tmp_path / "arm"
     folder.mkdir()
@@ -164,7 +167,7 @@ def test_duplicates_are_real_rows_in_balanced_rounds(ctx: ArmContext) -> None:
 
 def test_controls_are_not_synthetic() -> None:
     real = {kind for kind, arm in ARMS.items() if not arm.synthetic}
-    weighted, more = {"class_weights", "logit_adjust"}, {"more_real"}
+    weighted, more = {"class_weights", "logit_adjust"}, {"more_real", "pseudo_labels"}
     assert real == {"none", "duplicate", "classical"} | weighted | more
     resampled = {kind for kind, arm in ARMS.items() if issubclass(arm, ResampleArm)}
     assert resampled == {"none", "duplicate"} | weighted

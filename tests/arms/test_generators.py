@@ -334,7 +334,7 @@ def test_presets_resolve_as_documented() -> None:
         "aux_on_fake": (False, True), "sampler": ("balanced", "prior"),
         "feature_scale": ("standardise", "minmax"), "lr_g": (1e-3, 2e-3), "lr_d": (1e-3, 2e-3),
         "betas": ((0.0, 0.9), (0.5, 0.999)), "ema": (0.98, 0.0), "out_act": ("linear", "tanh"),
-        "d_norm": ("sn", "bn"), "dropout": (0.0, 0.5),
+        "d_norm": ("sn", "bn"), "dropout": (0.0, 0.5), "collapse_patience": (10, 0),
     }  # fmt: skip
     for key, values in expected.items():
         assert (getattr(stable, key), getattr(published, key)) == values, key

@@ -47,11 +47,12 @@ def of_features(storage: Path, **changes: Any) -> StudySpec:
     return study(storage, **(body | changes))
 
 
-def write_slices(study: StudySpec, sealed_glow: float = 0.0) -> Store:
-    """A brighter disc is of class HGG, as a rule; sealed slices are brighter by ``sealed_glow``."""
+def write_slices(study: StudySpec, sealed_glow: float = 0.0, every: int = 2) -> Store:
+    """A brighter disc is of class HGG, as a rule, which one patient of ``every`` has; sealed slices
+    are brighter by ``sealed_glow``."""
     rng = np.random.default_rng(0)
     patients = [f"p-{number:012x}" for number in range(PATIENTS)]
-    labels = np.arange(PATIENTS) % 2
+    labels = (np.arange(PATIENTS) % every == every - 1).astype(int)
     splits = make_splits(patients, labels.tolist(), study.split)
     row, column = np.mgrid[:SIZE, :SIZE]
     mask = np.hypot(row - 15.5, column - 15.5) < 9

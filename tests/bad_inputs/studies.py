@@ -76,11 +76,17 @@ def edited(**changes: Any) -> Callable[[Path, object], object]:
     """The same name, another learning rate."""
 
     def make(folder: Path, _: object) -> object:
-        claim_folder(study(folder))
+        check_same_data(claim_folder(study(folder)), "slices-000000000001")
         other = study(folder, classifier={"kind": "linear", "epochs": 4, "lr": 0.5})
         return claim_folder(forked(other) if changes.get("fork") else other).name
 
     return make
+
+
+def corrected(folder: Path, _: object) -> object:
+    """Before any scan was read, a mistake may be mended under the same name."""
+    claim_folder(study(folder))
+    return claim_folder(study(folder, classifier={"kind": "linear", "epochs": 4, "lr": 0.5})).name
 
 
 def newer_study(folder: Path, _: object) -> object:
@@ -269,6 +275,7 @@ STUDIES = [
     Case(84, "a file", lambda folder, _: (folder / "f").touch() or check_storage(folder / "f" / "runs"), "make it writable or choose another", 3),
     Case(84, "read-only", lambda folder, _: check_storage(Path("/proc/medaug")), "make it writable or choose another", 3),
     Case(85, "another experiment", edited(), "holds another study"),
+    Case(85, "corrected", corrected, "^small$", 0),
     Case(85, "newer", newer_study, "quantum: unknown key"),
     Case(86, "edited", edited(), r"classifier\.lr: 0\.05 -> 0\.5.*--fork"),
     Case(86, "forked", edited(fork=True), "^small-[0-9a-f]{6}$", 0),

@@ -30,6 +30,9 @@ def labels(path, values=GRADES):
         "id,Grade\r\na,LGG\r\nb,HGG\r\n",  # 53
         "id,Grade\ra,LGG\rb,HGG",  # 53
         "id, Grade\na, LGG \n\nb,\tHGG\n",  # 62: space around labels, empty lines
+        "id;Grade\na;LGG\nb;HGG\n",  # 57: a spreadsheet whose decimal point is a comma
+        "id;Grade;size\na;LGG;1,5\nb;HGG;2,5\n",
+        "id\tGrade\na\tLGG\nb\tHGG\n",
         'x,"Grade","id"\n"1, 2",LGG,a\n,HGG,"b"\n',  # order of columns, quotes
     ],
 )
@@ -47,7 +50,6 @@ BAD = {
     "56-header-only": ("id,Grade\n\n", "no rows"),
     "57-missing": ("id,age\na,7\n", r"no column 'Grade' \(want {id, Grade}, have {id, age}\)"),
     "57-renamed": ("id,grades\na,LGG\n", "did you mean 'grades'"),
-    "57-semicolon": ("id;Grade\na;LGG\n", "labels.csv:1: no column 'id'"),
     "57-twice": ("id,Grade,Grade\na,LGG,LGG\n", "labels.csv:1: column 'Grade' appears twice"),
     "58-ragged": ("id,Grade\na,LGG\nb\n", "labels.csv:3: 1 cells under 2 columns"),
     "58-long": ("id,Grade\na,LGG,\n", "labels.csv:2: 3 cells under 2 columns"),

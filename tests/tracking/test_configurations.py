@@ -12,6 +12,8 @@ from medaug.spec import ClassifyTrial
 from medaug.storage.bundle_folder import BundleFolder, Member
 from medaug.sweep.events import Outcome
 from medaug.sweep.trial.bundle import Bundle
+from medaug.tracking.configurations import name_of
+from medaug.tracking.params import trial_params
 from medaug.tracking.tracker import sync
 from tests.tracking.made_runs import study
 from tests.tracking.played_sweeps import Played, all_runs, client_of, played_result
@@ -84,6 +86,17 @@ def test_replicates_are_one_run_with_their_means(played: Played) -> None:
     assert (other.data.metrics["done"], other.data.metrics["failed"]) == (9, 0)
     assert other.info.status == "FINISHED"
     assert again.key != bundle.key
+
+
+def test_whom_to_add_is_a_parameter_and_a_configuration(played: Played) -> None:
+    (none,) = of_arms(played, "none")
+    first = none[0].model_copy(update={"n_synthetic": 8})
+    rare = first.model_copy(update={"per_class": "rare_only"})
+    shares = first.model_copy(update={"per_class": {"HGG": 0.2, "LGG": 0.8}})
+    assert len({name_of(trial) for trial in (first, rare, shares)}) == 3
+    told = [trial_params(trial, played.study) for trial in (first, rare, shares)]
+    assert "per_class" not in told[0]
+    assert [each["sweep.per_class"] for each in told[1:]] == ["rare_only", "HGG=0.2,LGG=0.8"]
 
 
 def test_what_runs_on_is_running(played: Played) -> None:

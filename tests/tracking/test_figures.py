@@ -112,6 +112,25 @@ def test_sizes_are_an_axis_of_their_own() -> None:
     assert labels == {"none", "+100", "+300"}
 
 
+def test_whom_to_add_is_a_line_of_its_own() -> None:
+    rows = [
+        row("acgan", n, gain, per_class=way)
+        for way, gain in (("uniform", 0.0), ("rare_only", 0.1))
+        for n in (100, 300)
+    ]
+    for axis_of, labels in (
+        ("n_synthetic", {"uniform", "rare_only"}),
+        ("train_rows", {"none", "+100", "+300", "+100 rare_only", "+300 rare_only"}),
+    ):
+        both = [replace(r, train_rows=n) for r in rows for n in (40, 160)]
+        board = replace(BOARD, rows=tuple(rows if axis_of == "n_synthetic" else both))
+        figure = response(board, axis_of)
+        assert figure is not None
+        legend = figure.axes[0].get_legend()
+        assert legend is not None
+        assert {text.get_text() for text in legend.get_texts()} == labels
+
+
 def test_lines_of_a_panel_differ_by_more_than_colour() -> None:
     widths = tuple(
         row("acgan", n, 0.01 * w, point={"ngf": 2**w}) for n in (100, 300) for w in range(6)

@@ -18,8 +18,8 @@ from medaug.spec import LinearSpec, MeanSpec, ProbeSpec, build_classifier
 from medaug.store import Store
 from medaug.train.checkpoint import Ledger
 from medaug.train.classify import classifier_of, train_classifier
+from medaug.train.flat_rows import FlatRows
 from medaug.train.linear import (
-    FlatRows,
     LinearClassifier,
     LinearJob,
     fit_linear,

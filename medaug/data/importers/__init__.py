@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from medaug.data.importers.base import Found, Importer, Look, Options, account
@@ -12,11 +12,15 @@ from medaug.data.importers.brats import Brats
 from medaug.data.importers.class_folders import ClassFolders
 from medaug.data.importers.csv_images import CsvImages
 from medaug.data.importers.dicom_series import DicomSeries
-from medaug.data.importers.lists import MonaiList, NnUnet
+from medaug.data.importers.folders import says_nothing
 from medaug.data.importers.medmnist import MedMnist
+from medaug.data.importers.monai import MonaiList
+from medaug.data.importers.nnunet import NnUnet
 from medaug.data.importers.published import CtIch, HeadCt, ImageList
+from medaug.data.importers.sheets import file_aliases, sheets_of
 from medaug.data.importers.table import OwnTable
-from medaug.data.importers.tree import Tree
+from medaug.data.importers.tree import Tree, parts_of
+from medaug.data.names import SPREADSHEETS
 from medaug.errors import UserError
 from medaug.spec.plugins import IMPORTERS as GROUP
 from medaug.spec.plugins import Extended
@@ -62,10 +66,39 @@ def recognise(tree: Tree) -> tuple[Importer, Look]:
         raise UserError(
             f"{tree.root}: no known layout among its {tree.total} files; use class folders of "
             "patients (BraTS, DICOM) or of images, BIDS, nnU-Net, a MONAI data list, images with a "
-            "table, or scans.csv with the columns file,class[,patient][,mask]"
+            f"table, or scans.csv with the columns file,class[,patient][,mask]{_unread(tree)}"
         )
     look, importer = max(looks, key=lambda pair: pair[0].confidence)
     return importer, look
+
+
+_CONTAINERS = frozenset(
+    {".h5", ".hdf5", ".mat", ".pkl", ".pt", ".zarr", ".lmdb", ".tfrecord", ".parquet"}
+    | {".zip", ".tar", ".tgz", ".7z", ".rar"}
+)
+
+
+def _unread(tree: Tree) -> str:
+    """What in the folder is of a kind that nobody here reads, and what would help."""
+    hints = []
+    for kinds, advice in (
+        (SPREADSHEETS, "save it as CSV"),
+        (_CONTAINERS, "unpack it, or write its images as PNG or NIfTI with a table"),
+    ):
+        found = [name for name in tree.files if PurePosixPath(name).suffix.lower() in kinds]
+        if found:
+            more = f" and {len(found) - 1} like it" if len(found) > 1 else ""
+            hints.append(f"{found[0]}{more}: {advice}")
+    folders = {part for name in tree.pictures for part in parts_of(name) if says_nothing(part)}
+    if folders and not tree.tables:
+        hints.append(f"folders called {', '.join(sorted(folders)[:5])} are no classes")
+    problems: dict[str, str] = {}
+    scans = [*tree.pictures, *tree.volumes]
+    sheets = sheets_of(tree, file_aliases(scans), problems) if scans else []
+    hints += [problems[name] for name in sorted(problems)[:1]]
+    if tree.tables and not sheets and not problems:
+        hints.append(f"{tree.tables[0]} has no column that names the files")
+    return "".join(f"; {hint}" for hint in hints)
 
 
 def import_folder(root: Path, options: Options, name: str | None = None) -> Found:

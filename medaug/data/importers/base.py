@@ -13,7 +13,17 @@ from medaug.data.address import split_address
 from medaug.data.canonical import tidy
 from medaug.data.cohort import Reject
 from medaug.data.importers.tree import HIDDEN, Tree, folder_of
-from medaug.data.names import ARCHIVES, PICTURES, SLICES, TABLES, VOLUMES, ending_of
+from medaug.data.masks import ORGAN, outlines_an_organ
+from medaug.data.names import (
+    ARCHIVES,
+    PICTURES,
+    SLICES,
+    SPREADSHEETS,
+    TABLES,
+    VOLUMES,
+    ending_of,
+    stem_of,
+)
 from medaug.data.table import Row
 
 PREDICTIONS = frozenset("pred preds prediction predictions output outputs result results".split())
@@ -153,7 +163,7 @@ def _why(name: str, tree: Tree, found: Found) -> str:
     if any(part.casefold() in PREDICTIONS for part in folder_of(name).split("/")):
         return "in a folder of predictions or results"
     if name in tree.mask_files:
-        return "a mask without its scan"
+        return ORGAN if outlines_an_organ(stem_of(name)) else "a mask without its scan"
     if ending in SLICES or (found.used and name in tree.dicom):
         return "a DICOM file outside of the series that are read"
     if ending in VOLUMES:
@@ -162,7 +172,7 @@ def _why(name: str, tree: Tree, found: Found) -> str:
         return "an image that is no scan of this study: nothing says its class"
     if ending in TABLES:
         return "a table that was not needed"
-    if ending in (".xlsx", ".xls", ".ods"):
+    if ending in SPREADSHEETS:
         return "a spreadsheet, which is not read; if it says classes or patients, save it as CSV"
     if ending in ARCHIVES:
         return "an archive that is no scan of this study"

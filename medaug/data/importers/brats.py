@@ -27,7 +27,7 @@ from medaug.data.importers.sheets import (
 )
 from medaug.data.importers.tree import Tree, folder_of, parts_of
 from medaug.data.labels import PATIENT_ID, read_table
-from medaug.data.masks import masked_stem
+from medaug.data.masks import is_mask_word, masked_stem, outlines_an_organ
 from medaug.data.names import stem_of
 from medaug.data.privacy import pseudonym
 from medaug.data.table import POOL, STUDY, Row
@@ -195,6 +195,8 @@ def _in_folder(folder: str, names: list[str]) -> Iterable[_Case]:
     by_case: dict[str, _Case] = {}
     for name in names:  # each file speaks for itself
         stem = stem_of(name)
+        if outlines_an_organ(stem):
+            continue
         mask = masked_stem(stem)
         who, what = (mask[0], "seg") if mask and mask[0] else _split(stem)
         _put(by_case.setdefault(who, _Case(who, folder)), what, name)
@@ -202,7 +204,9 @@ def _in_folder(folder: str, names: list[str]) -> Iterable[_Case]:
 
 
 def _put(case: _Case, what: str, name: str) -> None:
-    if masked_stem(what) is not None or what.casefold() in ("mask", "label", "seg"):
+    if outlines_an_organ(stem_of(name)):
+        return
+    if is_mask_word(what):
         case.masks.append(name)
     else:
         case.sequences.setdefault(what.casefold(), name)
@@ -219,7 +223,7 @@ def _after(own: str, stem: str) -> str | None:
 
 
 def _is_sequence(stem: str) -> bool:
-    return stem.casefold() in SEQUENCES or masked_stem(stem) is not None
+    return stem.casefold() in SEQUENCES or is_mask_word(stem)
 
 
 def _split(stem: str) -> tuple[str, str]:
@@ -278,7 +282,7 @@ def _classes(tree: Tree, cases: Collection[_Case], options: Options, found: Foun
     }
     problems: dict[str, str] = {}
     sheets = sheets_of(tree, aliases, problems) if aliases else []
-    if named:
+    if named and not _told_by(sheets, named, options):
         labels = _by_folder(cases, named, options, found)
         if sheets:
             labels.said = with_patients(Said({}, {}, {}, {}, ""), sheets)
@@ -292,6 +296,15 @@ def _classes(tree: Tree, cases: Collection[_Case], options: Options, found: Foun
     if not labels.class_of:
         raise UserError(_what_to_supply(tree, len(cases), problems, options))
     return labels
+
+
+def _told_by(sheets: list[Sheet], named: Mapping[tuple[str, str], str], options: Options) -> bool:
+    """Whether tables say the classes although the scans lie in a folder: a single one that nobody
+    asked for, beside a table with several classes."""
+    if not sheets or options.classes or len({*named.values()}) > 1:
+        return False
+    said = said_by(sheets, options)
+    return said is not None and len({*said.class_of.values()}) > 1
 
 
 def _by_folder(
@@ -385,5 +398,5 @@ def _check_one_class(rows: Iterable[Row]) -> None:
         if (other := class_of.setdefault(row.patient, row.label)) != row.label:
             raise UserError(
                 f"data.root: patient {pseudonym(row.patient)} is in {other} and in {row.label}; "
-                "a patient has one class"
+                "a patient has one class; rename a folder if they are two people's"
             )

@@ -186,6 +186,19 @@ def _from_names(scans: list[Scan], kept: dict[str, str], found: Found) -> list[S
             *notes,
         ]
         return [replace(s, patient=people[below[s.path] or ""]) for s in scans]
+    above = {scan.path: _above_class(scan.path, kept[scan.path.as_posix()]) for scan in scans}
+    folders = {name for name in above.values() if name is not None}
+    if are_patients(folders) and None not in above.values():
+        classes = {(above[scan.path], scan.label) for scan in scans}
+        if len(classes) == len(folders):
+            people, notes = one_person_each(folders)
+            found.notes += [f"patients are the {len(folders)} folders above the classes", *notes]
+            return [replace(s, patient=people[above[s.path] or ""]) for s in scans]
+        found.notes.append(
+            f"the {len(folders)} folders above the classes look like patients with images of more "
+            "than one class: each image counts as a patient of its own, so scores leak between "
+            "images of one person; add a table (file,patient) with a class that patients have"
+        )
     by_scheme = {scan.path: patient_in_name(scan.path) for scan in scans}
     others = [s.path.stem for s in scans if by_scheme[s.path] == s.path.stem]
     people, notes = one_person_each(others)
@@ -203,6 +216,12 @@ def _from_names(scans: list[Scan], kept: dict[str, str], found: Found) -> list[S
     found.notes += more
     found.alone = len({scan.patient for scan in apart}) == len(apart)
     return apart
+
+
+def _above_class(path: Path, name: str) -> str | None:
+    """The folder above the class's; None where nothing there tells anything."""
+    outer = telling(path.parts[: path.parts.index(name)])
+    return outer[-1] if outer else None
 
 
 def _below_class(path: Path, name: str) -> str | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from medaug.data.image_patients import PATIENT_TABLES
 from medaug.data.importers.base import Found, Look, Options, ordered, patient_by
+from medaug.data.importers.folders import person_in
 from medaug.data.importers.people import one_person_each
 from medaug.data.importers.sheets import (
     LESION,
@@ -17,7 +18,7 @@ from medaug.data.importers.sheets import (
     said_by,
     sheets_of,
 )
-from medaug.data.importers.tree import Tree
+from medaug.data.importers.tree import Tree, parts_of
 from medaug.data.names import stem_of
 from medaug.data.table import STUDY, Row
 from medaug.errors import UserError
@@ -45,6 +46,9 @@ class CsvImages:
             return Look(0.6, f"{sheets[0].table.name} names the files")
         if said is None:
             return Look(0.35, f"{sheets[0].table.name} names the files, but not their classes")
+        lines = {line for line, _ in sheets[0].row_of.values()}
+        if {*sheets[0].row_of} <= {*tree.dicom} and len(lines) < len(sheets[0].row_of):
+            return Look(0.4, f"{sheets[0].table.name} names folders of DICOM files")  # series
         share = len({**said.class_of, **said.several}) / len(scans)
         return Look(
             0.5 + 0.4 * share, f"{sheets[0].table.name} names {share:.0%} of the files with classes"
@@ -124,6 +128,12 @@ def _people(listed: Collection[str], said: Said, options: Options, found: Found)
         return {name: said.patient_of.get(name, name) for name in listed}
     if said.group_of:
         return {name: said.group_of.get(name, name) for name in listed}
+    folders = {name: person for name in listed if (person := person_in(parts_of(name)))}
+    if len(folders) == len(listed):
+        by_folder, notes = one_person_each(folders.values())
+        people = {name: by_folder[person] for name, person in folders.items()}
+        found.notes += [f"patients are the {len({*people.values()})} folders of people", *notes]
+        return people
     stems = [stem_of(name) for name in listed]
     unique = len(set(stems)) == len(stems)
     by_stem, notes = one_person_each(stems)

@@ -124,8 +124,11 @@ def _patients(
     for name in tree.dicom:
         by_folder[folder_of(name)].append(name)
     told = {*options.classes, *tree.image_folders}
-    level = class_level({telling(parts_of(name), told) for name in tree.dicom}, options.classes)
+    paths = {telling(parts_of(name), told) for name in tree.dicom}
+    level = class_level(paths, options.classes)
     tables = bool(tree.tables) and not options.classes
+    if tables and (listed := _level_in_tables(tree, paths)) is not None:
+        level = listed - 1
     patients: dict[Key, list[_Series]] = defaultdict(list)
     images: list[Key] = []
     for folder, files in sorted(by_folder.items()):
@@ -143,6 +146,15 @@ def _patients(
             continue
         patients[key] += series
     return patients, images
+
+
+def _level_in_tables(tree: Tree, paths: Collection[tuple[str, ...]]) -> int | None:
+    """The level of folders that a table lists: these are the patients'."""
+    for level in range(max(map(len, paths), default=0)):
+        names = {path[level] for path in paths if len(path) > level}
+        if len(names) > 1 and sheets_of(tree, {name: [[name]] for name in names}):
+            return level
+    return None
 
 
 def _patient_depth(

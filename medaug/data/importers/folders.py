@@ -12,9 +12,9 @@ from medaug.data.masks import is_mask_folder
 
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 _PART_WORDS = {
-    **dict.fromkeys(("train", "training", "traindata", "trainingdata"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "validate", "dev"), "val"),
-    **dict.fromkeys(("test", "testing", "eval", "evaluation", "heldout"), "test"),
+    **dict.fromkeys(("train", "training", "traindata", "trainingdata", "trainset"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "valset", "devset"), "val"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation", "heldout", "testset"), "test"),
     "external": "external",
 }
 _ABOUT_PARTS = frozenset(
@@ -35,9 +35,14 @@ _NEUTRAL = frozenset(
 )
 _NEUTRAL_LIKE = re.compile(
     r".*[_ -]?(images?|imgs?|data|files)?[_ -]?part[_ -]?\d+|images?[_ -]\d+|fold[_ -]?\d+|"
-    r"split[_ -]?\d+|batch[_ -]?\d+|.*[_ -](images?|imgs?|data|dataset|slices)|v\d+(\.\d+)*",
+    r"split[_ -]?\d+|batch[_ -]?\d+|.*[_ -](images?|imgs?|data|dataset|slices)|v\d+(\.\d+)*|"
+    r"(part|set|subset|dataset|chunk|shard|disk|disc|tranche|cohort|session|release|wave|site|"
+    r"cent(?:er|re)|hospital|clinic|scanner|device)[_ -]?(\d+|[a-z])",
     re.I,
 )
+_PERSON = re.compile(r"(patient|subject|participant|person|case|sub|pat|subj)[ _-]?\d+", re.I)
+_NO_CLASSES = re.compile(rf"{_PERSON.pattern}|(19|20)\d\d", re.I)
+"""Folders that are all called so are people, or years."""
 _NUMBERED = re.compile(r"[_-]\d{3,}$")
 _POOL = re.compile(r"(un[ _-]?label?led|pool|no[ _-]?labels?)([ _-]?(images?|data))?", re.I)
 _NO_CLASS = re.compile(r"unknown|na|n_a|none|unlabel?led|misc|miscellaneous|others?_unknown", re.I)
@@ -93,6 +98,11 @@ def part_in(parts: Iterable[str]) -> str | None:
     return said[-1] if said else None
 
 
+def person_in(parts: Iterable[str]) -> str | None:
+    """The outermost folder of a path that is called like a person: ``patient00012``."""
+    return next((part for part in parts if _PERSON.fullmatch(part)), None)
+
+
 def class_level(paths: Collection[tuple[str, ...]], known: Collection[str] = ()) -> int | None:
     """Which of the telling folders of each path is the class; None where none can be.
 
@@ -109,7 +119,8 @@ def class_level(paths: Collection[tuple[str, ...]], known: Collection[str] = ())
             continue
         if level + 1 < depth and _are_patients(names) and _repeats(paths, level):
             continue
-        return level
+        told = {name.casefold() for name in names}
+        return None if told <= _VIEWS or all(map(_NO_CLASSES.fullmatch, told)) else level
     return 0 if depth else None
 
 

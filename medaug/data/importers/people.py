@@ -8,13 +8,14 @@ from collections.abc import Iterable
 
 _TIME = re.compile(
     r"(?P<who>.*?\d.*?)[ _.-]+(?:"
-    r"(?:t|tp|time|timepoint|ses|session|visit|v|fu|followup|follow-up|exam|day|week|month|year)"
-    r"[ _-]?\d+|baseline|followup|follow-up|pre|post|pre-?op|post-?op|"
+    r"(?:t|tp|time|timepoint|ses|session|visit|v|fu|followup|follow-up|exam|scan|day|week|month|"
+    r"year|m|mo|wk)[ _-]?\d+[a-z]?|\d+[ _-]?(?:days?|weeks?|months?|mo|years?|yrs?)|"
+    r"bl|baseline|screening|followup|follow-up|pre|post|pre-?op|post-?op|"
     r"left|right|l|r|od|os|lt|rt|(?:19|20)\d\d-?\d\d-?\d\d)",
     re.I,
 )
 _BRATS_2023 = re.compile(r"(?P<who>BraTS-[A-Za-z]+-\d{4,6})-\d{3}", re.I)
-_COUNTER = re.compile(r"(?P<who>.*\d.*)[ _-]\d{1,3}")
+_COUNTER = re.compile(r"(?P<who>.*\d.*)[ _-]\d{1,3}|(?P<glued>.*\d)(?:[a-d]|v\d)", re.I)
 
 
 def one_person_each(names: Iterable[str]) -> tuple[dict[str, str], list[str]]:
@@ -45,12 +46,16 @@ def one_person_each(names: Iterable[str]) -> tuple[dict[str, str], list[str]]:
             f"{people} patients of {len(names)} names; if they are not, give the table a column "
             "patient"
         )
-    counted = Counter(m["who"] for name in patient_of.values() if (m := _COUNTER.fullmatch(name)))
+    counted = Counter(
+        m["who"] or m["glued"]
+        for name in set(patient_of.values())
+        if (m := _COUNTER.fullmatch(name))
+    )
     several_of = {who: n for who, n in counted.items() if n > 1}
     if len(several_of) > 1:
         notes.append(
-            f"{sum(several_of.values())} names are {len(several_of)} names with a counter behind "
-            "them: if a counter tells one person's scans apart, run init again with "
-            r"--patients '(.+)[ _-]\d+', or scores leak"
+            f"{sum(several_of.values())} names are {len(several_of)} names with a counter or a "
+            "letter behind them: if it tells one person's scans apart, run init again with "
+            r"--patients '(.+)[ _-]\d+' (or what fits your names), or scores leak"
         )
     return patient_of, notes

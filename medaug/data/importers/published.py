@@ -9,12 +9,13 @@ from pathlib import Path
 
 from medaug.data.canonical import is_blank, tidy
 from medaug.data.cohort import Scan
+from medaug.data.columns import SYNONYMS, simplified
 from medaug.data.image_patients import in_blocks
 from medaug.data.importers.base import Found, Look, Options, ordered
 from medaug.data.importers.tree import Tree, folder_of
 from medaug.data.labels import Table, read_table
 from medaug.data.names import stem_of
-from medaug.data.table import SYNONYMS, Row, simplified
+from medaug.data.table import Row
 from medaug.errors import UserError
 
 HEMORRHAGE_CLASSES = ("normal", "hemorrhage")

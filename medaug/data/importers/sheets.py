@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 from medaug.data.canonical import is_blank, near_id, tidy
+from medaug.data.columns import SYNONYMS, refuse_unheard_people, simplified
 from medaug.data.importers.base import Options
 from medaug.data.importers.tree import Tree
 from medaug.data.labels import Table, read_table
 from medaug.data.names import ending_of, stem_of
-from medaug.data.table import SYNONYMS, lines_of, simplified
+from medaug.data.table import lines_of
 from medaug.errors import UserError
 
 Aliases = Mapping[str, Sequence[Sequence[str]]]
@@ -113,7 +114,7 @@ def matched(table: Table, aliases: Aliases, among: Iterable[str] | None = None) 
             seen: set[str] = set()
             for line, row in table.rows:
                 cell = tidy(row[column]).removeprefix("./").replace("\\", "/")
-                hit = scans.get(cell, ())
+                hit = _named(scans, cell)
                 left += not hit
                 for scan in () if cell in seen else hit:
                     rows.setdefault(scan, (line, row))
@@ -121,6 +122,17 @@ def matched(table: Table, aliases: Aliases, among: Iterable[str] | None = None) 
             if rows and (best is None or len(rows) > len(best.row_of)):
                 best = Sheet(table, column, rows, left)
     return best
+
+
+def _named(scans: Mapping[str, list[str]], cell: str) -> Sequence[str]:
+    """The scans that ``cell`` names. A path from further up, perhaps of another machine, names the
+    one that its longest end fits."""
+    if cell in scans:
+        return scans[cell]
+    parts = cell.split("/")
+    ends = ("/".join(parts[i:]) for i in range(1, len(parts)))
+    hit = next((scans[end] for end in ends if end in scans), [])
+    return hit if len(hit) == 1 else ()
 
 
 def said_by(sheets: Sequence[Sheet], options: Options) -> Said | None:
@@ -142,7 +154,11 @@ def said_by(sheets: Sequence[Sheet], options: Options) -> Said | None:
 
 
 def with_patients(said: Said, sheets: Sequence[Sheet]) -> Said:
-    """``said`` with what the sheets say of patients, and their further columns."""
+    """``said`` with what the sheets say of patients, and their further columns.
+
+    Raises:
+        UserError: no column is called patient, and another one seems to say who is on a scan.
+    """
     notes = list(said.notes)
     for sheet in sheets:
         column = patient_column(sheet)
@@ -157,6 +173,10 @@ def with_patients(said: Said, sheets: Sequence[Sheet]) -> Said:
                 more.setdefault(name, tidy(row[name]))
         if column or group:
             notes.append(f"patients are those of {sheet.table.name}, column {column or group}")
+    if not said.patient_of and not said.group_of:
+        for sheet in sheets:
+            rows = [row for _, row in sheet.row_of.values()]
+            refuse_unheard_people(sheet.table.name, rows, sheet.columns(said.column))
     return replace(said, notes=tuple(dict.fromkeys(notes)))
 
 
@@ -193,6 +213,8 @@ def class_way(sheet: Sheet, options: Options) -> tuple[str, Callable[[Cells], st
     rows = [row for _, row in sheet.row_of.values()]
     patient = patient_column(sheet)
     columns = [c for c in sheet.columns(patient or "") if simplified(c) in CLASS_COLUMNS]
+    if "x" in map(simplified, sheet.columns()):  # beside it, y is a place
+        columns = [c for c in columns if simplified(c) != "y"]
     columns = [c for c in columns if _tells_classes(rows, c)]
     columns.sort(key=lambda c: CLASS_COLUMNS.index(simplified(c)))
     if not columns:

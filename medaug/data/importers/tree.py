@@ -5,13 +5,19 @@ from __future__ import annotations
 import os
 import stat
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from medaug.data.files import BadFile, check_name, is_dicom
-from medaug.data.masks import is_mask_folder, masked_stem, may_be_class
+from medaug.data.masks import (
+    glued_stem,
+    is_mask_folder,
+    masked_stem,
+    may_be_class,
+    outlines_an_organ,
+)
 from medaug.data.names import (
     ARCHIVES,
     PICTURES,
@@ -156,19 +162,28 @@ def _paired(names: tuple[str, ...], images: Collection[str] = ()) -> dict[str, t
     in a folder of masks under its name (``masks/x.png`` for ``images/x.jpg`` or ``x.jpg``).
     ``images``: names of folders that hold none."""
     by_key: dict[tuple[str, str], str] = {}
-    doubtful: list[tuple[str, str, bool]] = []
-    for name in names:
-        in_folder = any(is_mask_folder(part) and part not in images for part in parts_of(name))
-        found = masked_stem(stem_of(name))
-        if in_folder or found is not None:
-            stem, sure = found or (stem_of(name), False)
-            doubtful.append((name, stem or stem_of(name), in_folder or sure))
-        else:
-            by_key[_place(name), stem_of(name).casefold()] = name
+    by_stem: dict[str, list[str]] = defaultdict(list)
+    doubtful: list[tuple[str, tuple[str, ...], bool]] = []
     masks: dict[str, list[str]] = defaultdict(list)
-    for name, stem, sure in doubtful:
-        stems = dict.fromkeys((stem.casefold(), stem_of(name).casefold()))
+    for name in names:
+        own = stem_of(name).casefold()
+        in_folder = any(is_mask_folder(part) and part not in images for part in parts_of(name))
+        found = masked_stem(own)
+        if outlines_an_organ(own):
+            masks[""].append(name)
+        elif in_folder or found is not None:
+            stem, sure = found or (own, False)
+            doubtful.append((name, (stem or own, own), in_folder or sure))
+        else:
+            by_key[_place(name), own] = name
+            by_stem[own].append(name)
+            if (glued := glued_stem(own)) is not None:
+                doubtful.append((name, (glued,), False))
+    for name, stems, sure in doubtful:
         image = next((by_key[k] for k in _keys(name, stems) if k in by_key), None)
+        alone = by_stem.get(stems[0], ())
+        if image is None and len(alone) == 1 and len(set(stems)) == 2 and not stems[0].isdecimal():
+            image = alone[0]  # in another folder, as HAM10000's are
         if image is not None:
             masks[image].append(name)
         elif sure:
@@ -176,7 +191,7 @@ def _paired(names: tuple[str, ...], images: Collection[str] = ()) -> dict[str, t
     return {image: tuple(found) for image, found in masks.items()}
 
 
-def _keys(name: str, stems: Mapping[str, None]) -> Iterator[tuple[str, str]]:
+def _keys(name: str, stems: Iterable[str]) -> Iterator[tuple[str, str]]:
     for stem in stems:
         yield _place(name), stem
         yield folder_of(name), stem

@@ -102,6 +102,11 @@ def forecast(
     notes = [small.gpus]
     if study.data.slice_policy == "tumour_only":
         notes.append("slices with tumour are not counted before they are read: all slices are")
+    if {"rare_only", "balance"} & {way for way in study.sweep.per_class if isinstance(way, str)}:
+        notes.append(
+            f"sweep.per_class: generators draw {len(study.data.classes)} times as many rows as are "
+            "added, as any class may get them all"
+        )
     if study.sweep.asha is not None:
         notes.append("sweep.asha will stop some generators early: this is the upper bound")
     if getattr(study.classifier, "early_stop", None) is not None:

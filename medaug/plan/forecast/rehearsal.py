@@ -23,6 +23,7 @@ from medaug.results.leaderboard import leaderboard_of
 from medaug.results.report.document import write_report
 from medaug.spec import ClassifyTrial, StudySpec, TrackingSpec, TrialConfig
 from medaug.spec.arms import ClassicalSpec
+from medaug.spec.per_class import UNIFORM
 from medaug.storage.artifacts import Artifacts
 from medaug.storage.files import private_folder
 from medaug.storage.temporary import temporary_folder
@@ -44,7 +45,7 @@ CLASSIFIERS = 6
 SEEDS = 3
 """The first trial on a slot loads libraries and picks kernels: an arm is rehearsed up to so often,
 so that one of its trials comes to a slot that is warm."""
-SLICES, PRETRAIN = "slices-standin00000", "slices-standin00001"
+SLICES, PRETRAIN, POOL = (f"slices-standin0000{i}" for i in range(3))
 Waves = tuple[float, list[tuple[TrialConfig, float]]]
 """Wall seconds of a wave; its trials and the seconds of each."""
 
@@ -110,7 +111,9 @@ def rehearse(
         write_stand_in(small, shown, masks, artifacts.store_path(SLICES))
         if small.segmenter is not None and small.segmenter.pretrain is not None:
             write_stand_in(small, shown, masks, artifacts.store_path(PRETRAIN))
-        plan = plan_study(small, SLICES, PRETRAIN, shrunk(arms))
+        if any(arm.reads_pool for arm in small.arms.values()):
+            write_stand_in(small, shown, masks, artifacts.store_path(POOL))
+        plan = plan_study(small, SLICES, PRETRAIN, shrunk(arms), pool=POOL)
         folder = place / "rehearsal"
         waves: dict[str, Waves] = {}
         tracker = Tracker(small, folder)  # a study has one, and it computes beside the ranks
@@ -166,7 +169,10 @@ def miniature(study: StudySpec, patients: Patients) -> StudySpec:
                 name: each.at_most(EPOCHS["classify"]) for name, each in study.classifiers.items()
             },
             "sweep": study.sweep.model_copy(
-                update={"seeds": seeds, "n_synthetic": (n,), "train_rows": None, "draws": 1}
+                update={
+                    **{"seeds": seeds, "n_synthetic": (n,), "per_class": (UNIFORM,)},
+                    **{"train_rows": None, "draws": 1},
+                }
             ),
         }
     )

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from medaug.errors import UserError
 from medaug.metrics.predictions import Predictions
 from medaug.results.leaderboard import leaderboard_of
-from medaug.results.records import TrialRecord, predictions_of, read_study, read_trials
+from medaug.results.records import TrialRecord, predictions_of, read_study, read_trials, slices_of
 from medaug.results.rows import REFERENCE, Leaderboard, Row
 from medaug.spec import Stage, StudySpec
 from medaug.storage.artifacts import Artifacts
@@ -59,12 +60,11 @@ class Evidence:
     @cached_property
     def slices(self) -> Store | None:
         """The study's own slices; None when nothing that is left names them."""
-        for stage in ("segment", "extract", "generate", "classify"):
-            for trial in self.of_stage(stage):
-                for name in trial.config.inputs:
-                    if name.startswith("slices-") and self.artifacts.has_store(name):
-                        return self.artifacts.open_store(name)
-        return None
+        try:
+            name = slices_of(self.folder)
+        except UserError:
+            return None
+        return self.artifacts.open_store(name) if self.artifacts.has_store(name) else None
 
     @property
     def reference(self) -> Row | None:

@@ -21,6 +21,7 @@ from medaug.results.numbers import with_interval
 from medaug.results.published import TITLES
 from medaug.results.report.evidence import Evidence
 from medaug.spec import Stage, StudySpec
+from medaug.spec.per_class import UNIFORM, per_class_title
 from medaug.store import Store
 from medaug.units import duration
 
@@ -64,6 +65,9 @@ def question(study: StudySpec) -> str:
         f" Compared are the arms {synthetic}, with {counts} added rows, under"
         f" {len(sweep.seeds)} seeds and {study.split.folds} folds."
     )
+    if sweep.per_class != (UNIFORM,):
+        ways = ", ".join(map(per_class_title, sweep.per_class))
+        text += f" Added rows are shared out among the classes by: {ways}."
     if sweep.train_rows:
         sizes = ", ".join("all" if n == "all" else f"{n:,}" for n in sweep.train_rows)
         text += f" The number of real training rows is varied too: {sizes}."

@@ -27,6 +27,7 @@ from medaug.results.report.style import (
     whole_ticks,
 )
 from medaug.results.rows import CHANCE, COLLAPSE, POSITIVE, REFERENCE, Leaderboard, Row
+from medaug.spec.per_class import UNIFORM
 
 MOST_ROWS = 40
 MOST_BANDS = 3
@@ -188,12 +189,15 @@ def _at(row: Row, axis_of: str) -> int:
 
 
 def _arm_lines(axis: Axes, rows: Sequence[Row], axis_of: str) -> None:
-    """One line for each point of the arm's grid (and each number of rows, along sizes)."""
+    """One line for each point of the arm's grid and each way of sharing rows out (and each number
+    of rows, along sizes)."""
     lines: dict[str, list[Row]] = {}
+    several = any(row.per_class != UNIFORM for row in rows)
     for row in rows:
         parts = [f"{key}={value}" for key, value in row.point.items()]
         parts += [f"by {row.classifier}"] if row.classifier else []
-        parts += [f"+{row.n_synthetic}"] if axis_of == "train_rows" else []
+        parts += [row.added] if axis_of == "train_rows" else []
+        parts += [row.per_class] if several and axis_of == "n_synthetic" else []
         lines.setdefault(" ".join(parts), []).append(row)
     for place, (name, line) in enumerate(sorted(lines.items())):
         line.sort(key=lambda row: _at(row, axis_of))

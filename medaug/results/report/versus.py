@@ -13,6 +13,7 @@ from medaug.results.records import read_study
 from medaug.results.report.evidence import Evidence
 from medaug.results.rows import Leaderboard, Row
 from medaug.results.table import spoken
+from medaug.spec.per_class import UNIFORM
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ def _counterpart(board: Leaderboard, row: PublishedRow) -> Row | None:
     """Our best-placed row of the same arm, else of the same kind, with the nearest number of added
     rows."""
     same = [ours for ours in board.rows if ours.kind == row.kind and ours.replicates]
+    same = [ours for ours in same if ours.per_class == UNIFORM]
     same = [ours for ours in same if ours.arm == row.arm] or same
     wanted = row.n_synthetic
     if wanted is None:

@@ -1,0 +1,10 @@
+"""All folders that tests generate: every row of what was misread, and the neighbours."""
+
+from __future__ import annotations
+
+from tests.data import folders_of_classes, folders_of_kinds, folders_of_people, folders_of_pixels
+from tests.data.folders import Build
+
+_PARTS = (folders_of_people, folders_of_classes, folders_of_kinds, folders_of_pixels)
+FOLDERS: dict[str, Build] = {name: build for part in _PARTS for name, build in part.FOLDERS.items()}
+assert len(FOLDERS) == sum(len(part.FOLDERS) for part in _PARTS), "two folders of one name"
