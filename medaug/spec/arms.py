@@ -166,6 +166,7 @@ class FlowImageSpec(ArmSpec):
     patch: Literal[1, 2, 4, 8] | None = None
     """Pixels a side that are one place of the first level. None: as large as leaves 16 places a
     side and fits the first level's channels (32 px: 2, 64 px: 4); larger is faster and coarser."""
+    fit_on: FitOn = "train"
     epochs: Positive = 50
     steps_per_epoch: Positive = 100
     batch_size: Positive = 16
