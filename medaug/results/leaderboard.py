@@ -20,6 +20,7 @@ from medaug.results.gate import Peer
 from medaug.results.judge import comparable, judge
 from medaug.results.records import TrialRecord, read_study, read_trials
 from medaug.results.rows import LEAK, Leaderboard, Row
+from medaug.results.subgroups import cells_of, subgroups_of
 from medaug.spec import StudySpec
 
 
@@ -46,6 +47,9 @@ def leaderboard_of(folder: Path) -> Leaderboard:
         unfinished=sum(trial.status in ("unfinished", "failed") for trial in trials) + missing,
         margin=study.sweep.margin,
         external=tuple(cohort_records(folder)),
+        subgroups=subgroups_of(
+            *(board, judged, study.data.classes, cells_of(folder, study), study.data.covariates)
+        ),
     )
 
 

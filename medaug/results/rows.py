@@ -148,6 +148,8 @@ class Leaderboard:
     """The gain that the study calls too small to matter."""
     external: tuple[Mapping[str, Any], ...] = ()
     """The record of each other cohort that was scored (:mod:`medaug.score`), the oldest first."""
+    subgroups: tuple[Mapping[str, Any], ...] = ()
+    """Scores of the patients who share a covariate (:mod:`medaug.results.subgroups`)."""
 
     @property
     def reference(self) -> Row | None:
@@ -177,6 +179,7 @@ class Leaderboard:
             "trials_unfinished": self.unfinished,
             "rows": [row.to_json() for row in self.rows],
             "external": [dict(record) for record in self.external],
+            "subgroups": _without_nan(self.subgroups),
         }
 
 

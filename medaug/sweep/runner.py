@@ -21,6 +21,7 @@ from medaug.storage.bundle_folder import BundleFolder
 from medaug.storage.probe import check_storage
 from medaug.storage.run_folder import refresh_run
 from medaug.storage.trial_folder import TrialFolder
+from medaug.sweep.cluster.descriptors import check_open_files
 from medaug.sweep.cluster.start import Cluster
 from medaug.sweep.ended import ended_before
 from medaug.sweep.events import Listener, Listeners, Outcome
@@ -77,6 +78,7 @@ class Sweep:
         self._wait = wait
         self._allow_version_skew = allow_version_skew
         self._cluster = Cluster(address, cpus)
+        self._cpus = cpus
         self._start_ranks = start_ranks
         self._lease = Lease(self._experiment)
         self._signals = StopRequests()
@@ -183,6 +185,8 @@ class Sweep:
         return {unit.key: unit for unit in units}
 
     def _bring_up(self) -> None:
+        if self._cluster.embedded:
+            check_open_files(self.resources, self._cpus)
         self._cluster.start()
         self._signals.own()
         if not self.gpus:

@@ -37,7 +37,7 @@ def test_any_size_and_channels_give_512_numbers(size: int, channels: int) -> Non
 def test_a_row_does_not_depend_on_its_batch_and_scales_with_its_units() -> None:
     x = images(6)
     features = image_features(x)
-    np.testing.assert_allclose(image_features(x[4:5]), features[4:5], rtol=1e-5)
+    np.testing.assert_allclose(image_features(x[4:5]), features[4:5], rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(image_features(255 * x), 255 * features, rtol=1e-4)
 
 

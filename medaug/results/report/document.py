@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from medaug.results import external
+from medaug.results import external, subgroups
 from medaug.results.numbers import share, with_interval
 from medaug.results.report import facts
 from medaug.results.report.answer import answer
@@ -94,6 +94,7 @@ def render_page(run: Evidence) -> str:
         board=_board(run.board) if run.board.rows else None,
         explanation=explanation(run.board),
         external=[_external(record, run.board) for record in run.board.external],
+        subgroups=_subgroups(run.board),
         quality=_quality(run.board),
         measured_on=_measured_on(run),
         versus=versus(run),
@@ -143,6 +144,13 @@ def _external(record: Mapping[str, Any], board: Leaderboard) -> dict[str, Any]:
         "remarks": list(external.remarks(record)),
         "table": Table((*header, "cross-validated"), tuple(rows)),
     }
+
+
+def _subgroups(board: Leaderboard) -> list[tuple[str, Table]]:
+    """Covariate and table, each."""
+    names = dict.fromkeys(group["covariate"] for group in board.subgroups)
+    tables = ((name, subgroups.table_of(board, name)) for name in names)
+    return [(name, Table(header, tuple(rows))) for name, (header, rows) in tables]
 
 
 def _quality(board: Leaderboard) -> Table | None:
