@@ -95,8 +95,9 @@ def test_it_is_trained_on_images_where_an_encoder_makes_the_features() -> None:
     (first, *_) = [trial for trial in plan.generate if trial.arm == "flow_image"]
     assert first.slices == "slices-x"
     assert not first.maker.reads_pool
-    pooled = {**study, "arms": {"flow_image": {"fit_on": "pool"}}}
-    (first, *_) = plan_study(build_study(pooled, ARM_CONFIGS), "slices-x").generate
+    pooled = {**study, "encoder": None, "arms": {"flow_image": {"fit_on": "pool"}}}
+    plan = plan_study(build_study(pooled, ARM_CONFIGS), "slices-x")
+    (first, *_) = [trial for trial in plan.generate if trial.arm == "flow_image"]
     assert first.pool is not None, "scans without a class, as every GAN reads them"
     odd = {**study, "data": {**study["data"], "image_size": 34}}
     with pytest.raises(UserError, match=r"arms.flow_image: images of 34x34 .* divisible by 4"):
