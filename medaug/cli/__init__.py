@@ -77,6 +77,7 @@ SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Commands for a study": (init.init, init.check, plan.plan, study.run, study.resume, study.show),
     "Commands for its results": (
         results.leaderboard,
+        results.compare,
         results.report,
         results.ui,
         results.export,
