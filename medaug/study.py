@@ -91,6 +91,8 @@ def run_study(
         stack.enter_context(run_log(folder))
         sweep.seals.flush()
         stack.enter_context(tracker)
+        if sweep.budget.text:
+            display.note(sweep.budget.text)
         if not (folder / "data.json").exists():  # minutes of reading scans are before us
             sweep.prepare()
             display.note(sweep.gpus)

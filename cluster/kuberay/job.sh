@@ -29,6 +29,9 @@ if (( code > 128 )); then  # ended between the signal and the loop: bash still h
   again=$?
   (( again != 127 )) && code=$again
 fi
+if [[ $code == 75 && -e $MEDAUG_STORAGE/$name/budget-spent ]]; then
+  echo "$code is how medaug ended: its budget is spent (raise resources.budget_hours)" > "$ended"
+fi
 case $code in
   0 | 75) ;;
   *)

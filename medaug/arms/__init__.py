@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from medaug.arms.acgan import AcganArm
 from medaug.arms.acgan_image import AcganImageArm
@@ -33,7 +32,7 @@ from medaug.arms.smote import SmoteArm
 from medaug.arms.wgan_gp import WganGpArm
 from medaug.errors import UserError
 from medaug.spec.plugins import ARMS as GROUP
-from medaug.spec.plugins import Extended, is_kind
+from medaug.spec.plugins import Extended, subclass
 from medaug.spec.study import ArmSpec
 
 _OWN: Mapping[str, type[Arm]] = {
@@ -58,15 +57,7 @@ _OWN: Mapping[str, type[Arm]] = {
 }
 
 
-def _arm(kind: str, found: Any) -> type[Arm]:
-    """Of another package."""
-    if not (isinstance(found, type) and issubclass(found, Arm)):
-        raise TypeError("wants a subclass of medaug.arms.Arm")
-    is_kind(kind, found.Config, ArmSpec)
-    return found
-
-
-ARMS: Mapping[str, type[Arm]] = Extended(_OWN, GROUP, _arm)
+ARMS: Mapping[str, type[Arm]] = Extended(_OWN, GROUP, subclass(GROUP, Arm, ArmSpec))
 """Kind -> arm, those of installed packages included."""
 
 

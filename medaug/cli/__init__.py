@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -19,12 +20,18 @@ def _write_no_more() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _say_error(text: object) -> None:
+    with contextlib.suppress(OSError):  # nobody may be there: the exit code says it, too
+        click.echo(f"error: {text}", err=True)
+
+
 class _Group(click.Group):
     """Turns medaug's own errors into one line and their exit code."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        if sys.stdout is None:  # closed by whoever started us
-            sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        for name in ("stdin", "stdout", "stderr"):  # closed by whoever started us
+            if getattr(sys, name) is None:
+                setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115
         return super().main(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -33,16 +40,16 @@ class _Group(click.Group):
         except MedaugError as error:
             if ctx.params.get("debug"):
                 raise
-            click.echo(f"error: {error}", err=True)
+            _say_error(error)
             ctx.exit(error.exit_code)
         except BrokenPipeError:  # `medaug … | head`: the reader has seen enough
             _write_no_more()
             ctx.exit(0)
         except OSError as error:  # of the storage, rooms below have made a fault of their own
-            if error.errno != errno.ENOSPC or error.filename:
+            if error.errno not in (errno.ENOSPC, errno.EIO) or error.filename:
                 raise
             _write_no_more()
-            click.echo(f"error: standard output: {error.strerror}; write it elsewhere", err=True)
+            _say_error(f"standard output: {error.strerror}; write it elsewhere")
             ctx.exit(3)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -70,6 +77,7 @@ SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Commands for a study": (init.init, init.check, plan.plan, study.run, study.resume, study.show),
     "Commands for its results": (
         results.leaderboard,
+        results.compare,
         results.report,
         results.ui,
         results.export,

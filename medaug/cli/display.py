@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any, TextIO, cast
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -41,7 +43,7 @@ class TerminalDisplay:
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True)
+        self.console = console or Console(file=cast(IO[str], _AsLongAsItIsRead(sys.stderr)))
         self._lock = threading.Lock()
         self._live: Live | None = None
         self._rows: dict[str, Row] = {}
@@ -287,6 +289,33 @@ class TerminalDisplay:
         if self._live is not None:
             self._live.stop()
             self._live = None
+
+
+class _AsLongAsItIsRead:
+    """A stream whose reader may go (a closed pipe, a terminal that is gone, a full disk): what is
+    written afterwards goes nowhere, and nobody who writes is stopped by it."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream or open(os.devnull, "w")  # noqa: SIM115  # None: closed at the start
+
+    def write(self, text: str) -> int:
+        with self._until_it_fails():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._until_it_fails():
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    @contextmanager
+    def _until_it_fails(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:  # what is in its buffer is written once more when the process ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 
 
 def _reached(row: Row, epoch: int) -> str:

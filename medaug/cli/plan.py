@@ -48,6 +48,8 @@ def plan(
     with make_display() as display:
         found = forecast(study, display, address=address, loading_s=loading_s, pilot=before)
     body = {"study": study.name, **found.cost.to_json(), "notes": found.notes}
+    if (hours := study.resources.budget_hours) is not None:
+        body |= {"budget_hours": hours, "within_budget": hours >= found.cost.device_hours}
     if found.power is not None:
         body |= {"power": found.power.to_json()}
     click.echo(json.dumps(body, indent=1) if as_json else render(found))

@@ -1,9 +1,10 @@
-"""Looking at what came out: leaderboard, report, ui, models, unseal, score, export, verify."""
+"""Looking at what came out: leaderboards, report, ui, models, unseal, score, export, verify."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any, Literal
 
 import click
 
@@ -38,6 +39,23 @@ def leaderboard(name: str | None, published: bool, storage: Path | None, as_json
 
     board = leaderboard_of(checked_run(storage, name))
     click.echo(json.dumps(board.to_json(), indent=1) if as_json else render(board))
+
+
+@click.command()
+@NAME
+@click.argument("other")
+@STORAGE
+@JSON
+def compare(name: str, other: str, storage: Path | None, as_json: bool) -> None:
+    """Put the leaderboards of runs NAME and OTHER side by side.
+
+    First, what differs in their data, protocol, split and settings; then every configuration that
+    either has, with the paired interval of the difference where both score the same patients.
+    """
+    from medaug.results import compare as comparing
+
+    found = comparing.compare(checked_run(storage, name), checked_run(storage, other))
+    click.echo(json.dumps(found.to_json(), indent=1) if as_json else comparing.render(found))
 
 
 @click.command()
@@ -185,21 +203,46 @@ def predict(
     help="The new folder [default: ./NAME-generator].",
 )
 @click.option(
+    "--samples",
+    type=click.IntRange(1),
+    metavar="N",
+    help="N synthetic rows of it, classes in turn, instead of its weights [to ./NAME-samples].",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["png", "nifti", "npz"]),
+    help="Of the samples: images, or arrays of any row [default: npz].",
+)
+@click.option(
     "--allow-near-copies",
     is_flag=True,
     help="Even if it copies its training rows more than unseen patients resemble them.",
 )
 def export(
-    name: str, storage: Path | None, arm: str | None, out: Path | None, allow_near_copies: bool
+    name: str,
+    storage: Path | None,
+    arm: str | None,
+    out: Path | None,
+    samples: int | None,
+    form: Literal["png", "nifti", "npz"] | None,
+    allow_near_copies: bool,
 ) -> None:
-    """Write the best generator of run NAME for others.
+    """Write the best generator of run NAME for others, or its rows.
 
     To a new folder, with a card that says what it is and what it is worth.
     """
-    from medaug.export import export as write
+    from medaug import export as leaving
 
-    out = out or Path(f"{name}-generator")
-    click.echo(write(checked_run(storage, name), out, arm=arm, allow_near_copies=allow_near_copies))
+    if form is not None and samples is None:
+        raise UserError("export: --format is of samples; give --samples N as well")
+    folder = checked_run(storage, name)
+    own: dict[str, Any] = {"arm": arm, "allow_near_copies": allow_near_copies}
+    if samples is None:
+        click.echo(leaving.export(folder, out or Path(f"{name}-generator"), **own))
+        return
+    out = out or Path(f"{name}-samples")
+    click.echo(leaving.export_samples(folder, out, samples, form or "npz", **own))
 
 
 @click.command()

@@ -153,15 +153,25 @@ def sync(name: str, storage: Path | None) -> None:
 
 
 def _tell(finished: Finished) -> None:
-    """Print the leaderboard, where everything is, and what to type next."""
-    from medaug.results.table import render
-
+    """Print the leaderboard, where everything is, and what to type next; raise what is amiss."""
     storage = finished.folder.parent
     elsewhere = "" if storage == Path("runs") else f" --storage {display_uri(storage)}"
+    try:
+        _print_results(finished, elsewhere)
+    finally:  # whether somebody reads it or not
+        _raise_what_is_amiss(finished, elsewhere)
+
+
+def _print_results(finished: Finished, elsewhere: str) -> None:
+    from medaug.results.table import render
+
     click.echo(render(finished.board))
     click.echo(f"report:      {finished.report}")
     click.echo(f"MLflow:      medaug ui{elsewhere}")
     click.echo(f"leaderboard: medaug leaderboard {finished.folder.name}{elsewhere}")
+
+
+def _raise_what_is_amiss(finished: Finished, elsewhere: str) -> None:
     if finished.failures:
         first = finished.failures[0]
         raise TrialsFailed(
@@ -170,6 +180,7 @@ def _tell(finished: Finished) -> None:
         )
     if finished.left_out:
         raise TrialsFailed(
-            f"{finished.left_out} scans were left out: {storage / 'stores' / 'rejects.jsonl'} says "
+            f"{finished.left_out} scans were left out: "
+            f"{finished.folder.parent / 'stores' / 'rejects.jsonl'} says "
             "which and why; mend them, or take them away, and run again under another --name"
         )

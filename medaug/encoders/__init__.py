@@ -8,7 +8,6 @@ encoder, so they are not among them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from medaug.encoders.base import Encoder, unsealed
 from medaug.encoders.efficientnet import EfficientNetLite0Encoder
@@ -18,7 +17,7 @@ from medaug.encoders.transformers import TransformersEncoder
 from medaug.encoders.weights import WeightsEncoder
 from medaug.spec.encoder import ImageEncoderSpec
 from medaug.spec.plugins import ENCODERS as GROUP
-from medaug.spec.plugins import Extended, is_kind
+from medaug.spec.plugins import Extended, subclass
 
 _OWN: Mapping[str, type[Encoder]] = {
     "efficientnet_lite0": EfficientNetLite0Encoder,
@@ -28,15 +27,9 @@ _OWN: Mapping[str, type[Encoder]] = {
 }
 
 
-def _encoder(kind: str, found: Any) -> type[Encoder]:
-    """Of another package."""
-    if not (isinstance(found, type) and issubclass(found, Encoder)):
-        raise TypeError("wants a subclass of medaug.encoders.Encoder")
-    is_kind(kind, found.Config, ImageEncoderSpec)
-    return found
-
-
-ENCODERS: Mapping[str, type[Encoder]] = Extended(_OWN, GROUP, _encoder)
+ENCODERS: Mapping[str, type[Encoder]] = Extended(
+    _OWN, GROUP, subclass(GROUP, Encoder, ImageEncoderSpec)
+)
 """Kind -> encoder, those of installed packages included."""
 
 

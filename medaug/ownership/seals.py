@@ -105,19 +105,24 @@ def vouched_bundles(run: Path) -> bool:
 
 def _are_vouched(run: Path, below: str, wanted: Iterable[Path]) -> bool:
     try:
-        own = _files_by_folder(run).get(below, {})
-        gone = check_files(run, Record(files=own))
+        own = _files_by_folder(run).get(below, Record())
+        gone = check_files(run, own)
     except IntegrityError as damage:
         log.warning("%s; not taken over from there", damage)
         return False
-    loose = [path for path in wanted if path.relative_to(run).as_posix() not in own]
+    names = [path.relative_to(run).as_posix() for path in wanted]
+    loose = [name for name in names if name not in own.files] + sorted(own.unkeyed)
     if loose and seal_key() is not None:
-        log.warning("%s: run %s has not sealed it; not taken over", loose[0], run.name)
+        log.warning(
+            "%s: run %s has not sealed it with this site's key; not taken over",
+            run / loose[0],
+            run.name,
+        )
         return False
     return not gone
 
 
-def _files_by_folder(run: Path) -> dict[str, dict[str, str]]:
+def _files_by_folder(run: Path) -> dict[str, Record]:
     """What the journal of ``run`` vouches for; read once while it does not change."""
     path = run / JOURNAL
     version = path.stat() if path.exists() else None
@@ -125,13 +130,16 @@ def _files_by_folder(run: Path) -> dict[str, dict[str, str]]:
 
 
 @functools.lru_cache(maxsize=64)
-def _read_by_folder(run: Path, version: tuple[int, int] | None) -> dict[str, dict[str, str]]:
+def _read_by_folder(run: Path, version: tuple[int, int] | None) -> dict[str, Record]:
     record = read_journal(run, seal_key()) or Record()
-    found: dict[str, dict[str, str]] = {}
+    found: dict[str, Record] = {}
     for name, sha256 in record.files.items():
         parts = name.split("/")
         below = "/".join(parts[:2]) if parts[0] == "trials" else parts[0]
-        found.setdefault(below, {})[name] = sha256
+        part = found.setdefault(below, Record())
+        part.files[name] = sha256
+        if name in record.unkeyed:
+            part.unkeyed.add(name)
     return found
 
 

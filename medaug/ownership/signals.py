@@ -1,4 +1,5 @@
-"""Stop requests: SIGTERM (Slurm, Kubernetes, spot machines), SIGINT (Ctrl-C), SIGUSR1 (Slurm).
+"""Stop requests: SIGTERM (Slurm, Kubernetes, spot machines), SIGINT (Ctrl-C), SIGUSR1 (Slurm),
+SIGHUP (the terminal was closed).
 
 The first asks to end after the current epoch, the second not to wait for it.
 """
@@ -10,7 +11,7 @@ import threading
 from types import FrameType
 from typing import Any
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 
 
 class StopRequests:
@@ -32,6 +33,8 @@ class StopRequests:
         if threading.current_thread() is not threading.main_thread():
             return
         for number in SIGNALS:
+            if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                continue  # nohup: to go on without a terminal is what it is for
             handler = signal.signal(number, self._receive)
             self._before.setdefault(number, handler)
 

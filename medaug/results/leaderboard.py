@@ -30,6 +30,11 @@ def leaderboard_of(folder: Path) -> Leaderboard:
     Raises:
         UserError: there is no such run.
     """
+    return leaderboard_and_trials(folder)[0]
+
+
+def leaderboard_and_trials(folder: Path) -> tuple[Leaderboard, dict[str, Configuration]]:
+    """The same, and the trials behind each row by its title."""
     study = read_study(folder)
     trials = list(read_trials(folder))
     peers, board = _peers(study, trials)
@@ -38,7 +43,8 @@ def leaderboard_of(folder: Path) -> Leaderboard:
     if (leakage := leakage_of(folder)) is not None and leakage.folds:
         judged = [replace(row, flags=(*row.flags, LEAK)) for row in judged]
     missing = len(planned(folder) - {trial.config.key for trial in trials})  # no trace of them
-    return Leaderboard(
+    found = {row.title: each for row, each in peers}
+    whole = Leaderboard(
         folder.name,
         study.protocol,
         study.data.classes,
@@ -51,6 +57,7 @@ def leaderboard_of(folder: Path) -> Leaderboard:
             *(board, judged, study.data.classes, cells_of(folder, study), study.data.covariates)
         ),
     )
+    return whole, found
 
 
 def gains_of(folder: Path) -> list[Contrast]:

@@ -129,7 +129,7 @@ class Row:
             body["weaker_by"] = dict(
                 zip(("title", "gain", "low", "high"), self.weaker_by, strict=True)
             )
-        return _without_nan(body)
+        return without_nan(body)
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ class Leaderboard:
             "trials_unfinished": self.unfinished,
             "rows": [row.to_json() for row in self.rows],
             "external": [dict(record) for record in self.external],
-            "subgroups": _without_nan(self.subgroups),
+            "subgroups": without_nan(self.subgroups),
         }
 
 
@@ -201,9 +201,10 @@ MORE_REAL = "more_real"
 """The kind of the positive control's arm."""
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
+    """Plain JSON of ``value``: numbers that do not exist are null."""
     if isinstance(value, Mapping):
-        return {key: _without_nan(item) for key, item in value.items()}
+        return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
+        return [without_nan(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -45,7 +45,7 @@ NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 @dataclass(frozen=True)
-class _Line:
+class Line:
     """A row of the table: its name, its numbers, and what is said against it."""
 
     rank: str
@@ -63,14 +63,14 @@ def render(board: Leaderboard, width: int | None = None) -> str:
     """
     if not board.rows:
         return f"{board.run}: no configuration has been scored yet ({_unfinished(board)})"
-    header = _Line("", "configuration", ("balanced accuracy", "gain", *board.classes, "n"))
+    header = Line("", "configuration", ("balanced accuracy", "gain", *board.classes, "n"))
     lines = _lines(board)
     parts = [Text(f"{board.run} (protocol {board.protocol})", style="bold"), Text()]
     others = [part for record in board.external for part in _external(record, board.classes)]
-    return _text(width, [*parts, header, *lines, *others, Text(), Text(explanation(board))])
+    return laid_out(width, [*parts, header, *lines, *others, Text(), Text(explanation(board))])
 
 
-def _lines(board: Leaderboard) -> Iterator[Text | _Line]:
+def _lines(board: Leaderboard) -> Iterator[Text | Line]:
     """The rows, under a heading each training-set size where there are several."""
     sizes = itertools.groupby(board.rows, key=lambda row: row.train_rows)
     several = len({row.train_rows for row in board.rows}) > 1
@@ -79,7 +79,7 @@ def _lines(board: Leaderboard) -> Iterator[Text | _Line]:
             yield Text(f"trained on {'all' if size is None else f'{size:,}'} real rows", "italic")
         for row in rows:
             recalls = (share(row.scores.get(f"recall/{name}")) for name in board.classes)
-            yield _Line(
+            yield Line(
                 str(row.rank or "–"),
                 row.title,
                 (
@@ -93,7 +93,7 @@ def _lines(board: Leaderboard) -> Iterator[Text | _Line]:
             )
 
 
-def _external(record: Mapping[str, Any], classes: tuple[str, ...]) -> Iterator[Text | _Line]:
+def _external(record: Mapping[str, Any], classes: tuple[str, ...]) -> Iterator[Text | Line]:
     """Another cohort, whose rows stand under the same columns."""
     yield Text()
     yield Text(external.heading(record), style="bold")
@@ -101,7 +101,7 @@ def _external(record: Mapping[str, Any], classes: tuple[str, ...]) -> Iterator[T
     yield Text()
     for row in external.rows_of(record, classes):
         said = f"cross-validated {row.before}"
-        yield _Line("–", row.title, (row.score, row.gain, *row.recalls, ""), ending=said)
+        yield Line("–", row.title, (row.score, row.gain, *row.recalls, ""), ending=said)
 
 
 def gain_of(row: Row) -> str:
@@ -118,8 +118,8 @@ def worth_of(row: Row) -> str:
 
 def render_published(width: int | None = None) -> str:
     """The four papers' own tables, judged as our rows are, with what is wrong with each."""
-    parts: list[Text | _Line] = []
-    header = _Line("", "row", ("accuracy", "balanced accuracy", "gain"))
+    parts: list[Text | Line] = []
+    header = Line("", "row", ("accuracy", "balanced accuracy", "gain"))
     for paper, title in TITLES.items():
         parts += [Text(f"Study {paper}: {title}", style="bold"), Text(), header]
         parts += [_published_line(judged) for judged in published(paper)]
@@ -128,7 +128,7 @@ def render_published(width: int | None = None) -> str:
         "Intervals are ours, from the papers' numbers of test patients and images; the gain is of"
         " balanced accuracy where class recalls are at hand, else of accuracy."
     )
-    return _text(width, [*parts, Text(note)])
+    return laid_out(width, [*parts, Text(note)])
 
 
 def explanation(board: Leaderboard) -> str:
@@ -206,7 +206,7 @@ def spoken(flags: Iterable[str]) -> list[str]:
     return [*([UNRANKABLE + "; ".join(reasons)] if reasons else []), *rest]
 
 
-def _published_line(judged: JudgedRow) -> _Line:
+def _published_line(judged: JudgedRow) -> Line:
     row = judged.row
     recalls = ", ".join(f"{name} {share(value)}" for name, value in (row.recalls or {}).items())
     gain = None if REFERENCE in judged.flags else judged.gain
@@ -216,14 +216,14 @@ def _published_line(judged: JudgedRow) -> _Line:
         with_interval(*gain, signed=True) if gain else "",
     )
     title = f"{row.title} ({recalls})" if recalls else row.title
-    return _Line("", title, numbers, judged.flags)
+    return Line("", title, numbers, judged.flags)
 
 
 def _unfinished(board: Leaderboard) -> str:
     return f"{board.unfinished} trials are unfinished or failed"
 
 
-def _text(width: int | None, parts: Sequence[Text | _Line]) -> str:
+def laid_out(width: int | None, parts: Sequence[Text | Line]) -> str:
     terminal = sys.stdout.isatty()
     if width is None:
         width = shutil.get_terminal_size().columns if terminal else PLAIN_WIDTH
@@ -231,16 +231,16 @@ def _text(width: int | None, parts: Sequence[Text | _Line]) -> str:
     console = Console(
         file=io.StringIO(), width=width, force_terminal=terminal, no_color=not terminal
     )
-    lines = [part for part in parts if isinstance(part, _Line)]
+    lines = [part for part in parts if isinstance(part, Line)]
     columns = _widths(lines, width)
     with console.capture() as capture:
         for part in parts:
-            for text in _lay_out(part, columns, width) if isinstance(part, _Line) else [part]:
+            for text in _lay_out(part, columns, width) if isinstance(part, Line) else [part]:
                 console.print(text, highlight=False)
     return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
-def _widths(lines: Sequence[_Line], width: int) -> list[int]:
+def _widths(lines: Sequence[Line], width: int) -> list[int]:
     """Of rank, title and numbers. The title gives way to the numbers; where it had less than
     :data:`NARROWEST_TITLE` it gets a line of its own, width 0."""
     cells = zip(*((line.rank, line.title, *line.numbers) for line in lines), strict=False)
@@ -251,7 +251,7 @@ def _widths(lines: Sequence[_Line], width: int) -> list[int]:
     return widths
 
 
-def _lay_out(line: _Line, widths: Sequence[int], width: int) -> Iterator[Text]:
+def _lay_out(line: Line, widths: Sequence[int], width: int) -> Iterator[Text]:
     is_header = not (line.flags or line.rank or line.ending)
     rank, indent = f"{line.rank:>{widths[0]}}{GAP}", " " * (widths[0] + len(GAP))
     cells = (f"{cell:<{w}}" for cell, w in zip(line.numbers, widths[2:], strict=True))

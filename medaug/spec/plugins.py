@@ -103,6 +103,19 @@ def is_kind(name: str, keys: Any, base: type) -> Any:
     return keys
 
 
+def subclass(group: str, base: type, keys: type) -> Read[Any]:
+    """Reads a class of ``group``: a subclass of ``base`` whose ``Config``, a subclass of ``keys``,
+    is of the kind under which its package has it."""
+
+    def read(name: str, found: Any) -> Any:
+        if not (isinstance(found, type) and issubclass(found, base)):
+            raise TypeError(f"wants a subclass of {group}.{base.__name__}")
+        is_kind(name, getattr(found, "Config", None), keys)
+        return found
+
+    return read
+
+
 def _single(points: tuple[EntryPoint, ...]) -> EntryPoint:
     values = {point.value for point in points}
     if len(values) > 1:

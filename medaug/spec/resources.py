@@ -34,6 +34,10 @@ class ResourceSpec(Spec):
     """On GPUs only algorithms that give the same bits again, and whole float32 instead of TF32;
     slower. On CPUs results are repeatable in any case."""
     max_concurrent: Positive | None = None
+    budget_hours: PositiveFloat | None = None
+    """Device-hours that the run may hold in all, over all its drivers: those of GPUs where ranks
+    have any, else of CPU ranks. When they are spent it stops as after a signal (exit 75), and
+    ``medaug resume NAME --set resources.budget_hours=…`` goes on."""
     replicates: Literal["separate", "fused"] = "separate"
     """``fused``: seeds and folds of one GAN configuration are trained in shared passes, up to 16 on
     one rank, with equal results up to rounding. Pays on GPUs, which one small network leaves idle;

@@ -47,10 +47,12 @@ class Record:
     planned: set[str] = field(default_factory=set)
     ended: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
+    unkeyed: set[str] = field(default_factory=set)
+    """Those of ``files`` whose line has no HMAC of the key at hand."""
     made: dict[str, str] = field(default_factory=dict)
 
-    def add(self, body: Mapping[str, Any]) -> None:
-        """Take in one line."""
+    def add(self, body: Mapping[str, Any], *, keyed: bool) -> None:
+        """Take in one line; ``keyed``: its HMAC is of the key at hand."""
         self.lines += 1
         self.planned.update(body.get("plan", ()))
         for key in body.get("reopened", ()):
@@ -59,6 +61,11 @@ class Record:
             self.files = {n: sha256 for n, sha256 in self.files.items() if not n.startswith(below)}
         self.ended.update(body.get("ended", {}))
         self.files.update(body.get("files", {}))
+        self.keyed += keyed
+        if keyed:
+            self.unkeyed.difference_update(body.get("files", {}))
+        else:
+            self.unkeyed.update(body.get("files", {}))
         self.made.update(body.get("made", {}))
 
 
@@ -74,14 +81,15 @@ def read_journal(folder: Path, key: bytes | None = None) -> Record | None:
     if content is None:
         return None
     record = Record()
-    for body in _bodies(content, folder / JOURNAL, record, key):
-        record.add(body)
+    for body, keyed in _bodies(content, folder / JOURNAL, record, key):
+        record.add(body, keyed=keyed)
     return record
 
 
 def _bodies(
     content: bytes, path: Path, record: Record, key: bytes | None
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[tuple[dict[str, Any], bool]]:
+    """(line, whether it was written with ``key``) of each, the newest seal noted in ``record``."""
     whole, _, _torn = content.rpartition(b"\n")
     for number, line in enumerate(whole.splitlines(), start=1):
         name = f"{path} line {number}"
@@ -92,14 +100,15 @@ def _bodies(
         if body.get("before") != record.seal or not _is_well_formed(body):
             raise IntegrityError(f"{name}: does not follow the line before it; {_REMEDY}")
         mac, of = body.pop("mac", None), body.get("key")
-        if of is not None and key is not None and of == key_name(key):
+        keyed = of is not None and key is not None and of == key_name(key)
+        if keyed:
+            assert key is not None
             if not hmac.compare_digest(str(mac), _mac(body, key)):
                 raise IntegrityError(f"{name}: was not written with this site's key; {_REMEDY}")
-            record.keyed += 1
         elif of is not None:
             record.foreign += 1
         record.seal = hashlib.sha256(line).hexdigest()
-        yield body
+        yield body, keyed
 
 
 class Journal:
@@ -171,8 +180,7 @@ class Journal:
             body["mac"] = _mac(body, self._key)
         line = sealed(body)
         storage_at(path).append(path, line, durable=True)
-        record.add(body)
-        record.keyed += self._key is not None
+        record.add(body, keyed=self._key is not None)
         record.seal = hashlib.sha256(line).hexdigest()
 
 

@@ -65,10 +65,11 @@ def file_entry(content: bytes | memoryview) -> dict[str, Any]:
 
 
 def write_manifest(folder: Path) -> None:
-    """Write ``MANIFEST.json`` for all files that are in ``folder``."""
+    """Write ``MANIFEST.json`` for all files that are in ``folder`` itself."""
     files = {
         file.name: {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
         for file in sorted(folder.iterdir())
+        if file.is_file()
     }
     (folder / MANIFEST).write_bytes(sealed({"files": files}))
 

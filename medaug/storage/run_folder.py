@@ -12,9 +12,11 @@ from typing import Any
 
 from medaug.errors import UserError
 from medaug.spec.legacy import upgraded_study
+from medaug.spec.study import NAME_PATTERN
 from medaug.storage import storage_at
 from medaug.storage.trial_folder import FILES, read_json
 
+_NAME = re.compile(NAME_PATTERN)
 _NO_RUNS = {"stores", "models"}
 _RECORD = re.compile(r"((trials|bundles)/[^/]+/)?[^/.][^/]*\.(json|jsonl|log)")
 _OF_THIS_NODE = re.compile(r"(lease-\d+\.json|mlflow.*)")
@@ -41,7 +43,16 @@ def refresh_run(folder: Path) -> None:
 
 
 def run_in(storage: Path, name: str) -> Path:
-    """The folder of run ``name``, up to date; raises as :func:`refresh_names`."""
+    """The folder of run ``name``, up to date; raises as :func:`refresh_names`.
+
+    Raises:
+        UserError: it cannot be a name, so that no path leads out of the storage.
+    """
+    if not _NAME.fullmatch(name):
+        raise UserError(
+            f"{name[:64]!r}: cannot be a run's name; write 1 to 64 letters, digits, '.', '_' or '-'"
+            " (--storage says where it is)"
+        )
     refresh_names(storage)
     refresh_run(storage / name)
     return storage / name

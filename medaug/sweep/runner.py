@@ -21,6 +21,8 @@ from medaug.storage.bundle_folder import BundleFolder
 from medaug.storage.probe import check_storage
 from medaug.storage.run_folder import refresh_run
 from medaug.storage.trial_folder import TrialFolder
+from medaug.sweep.budget import Budget
+from medaug.sweep.cluster.descriptors import check_open_files
 from medaug.sweep.cluster.start import Cluster
 from medaug.sweep.ended import ended_before
 from medaug.sweep.events import Listener, Listeners, Outcome
@@ -73,10 +75,13 @@ class Sweep:
         self.gpus = ""
         """Which of them are used, in a line, once it is there."""
         self.seals = RunSeals(self._experiment)
-        self._listeners = Listeners([self.seals, *listeners])
+        self.budget = Budget(self._experiment, resources.budget_hours)
+        """What the run has held so far, of what it may hold."""
+        self._listeners = Listeners([self.seals, self.budget, *listeners])
         self._wait = wait
         self._allow_version_skew = allow_version_skew
         self._cluster = Cluster(address, cpus)
+        self._cpus = cpus
         self._start_ranks = start_ranks
         self._lease = Lease(self._experiment)
         self._signals = StopRequests()
@@ -88,6 +93,7 @@ class Sweep:
             note_version(self._experiment, allow_skew=self._allow_version_skew)
             refresh_run(self._experiment)
             check_run(self._experiment)
+            self.budget.open()
         except BaseException:
             self._lease.release()
             raise
@@ -129,14 +135,16 @@ class Sweep:
         Raises:
             EnvironmentFault: a trial does not fit into the cluster, or the storage is full or does
                 not let it write (the other trials have ended).
-            Interrupted: a stop signal came or the cluster was lost; running the same wave again
-                goes on from the last finished epochs.
+            Interrupted: a stop signal came, the cluster was lost or the budget is spent; running
+                the same wave again goes on from the last finished epochs.
         """
         if not configs:
             return []
         outcomes = ended_before(configs, self._experiment, self._storage, halved=asha is not None)
         todo = {config.key: config for config in configs if config.key not in outcomes}
         self._check()
+        if todo:
+            self._check_budget()
         ends = {key: outcome.status for key, outcome in outcomes.items()}
         self.seals.begin([config.key for config in configs], ends, todo)
         units = self._start(list(todo.values()), bundle_by) if todo else {}
@@ -149,7 +157,10 @@ class Sweep:
         finally:
             self._listeners.tell("on_wave_end")
             self.seals.flush()
+            self.budget.save()
         self._check()
+        if any(outcome.status == "interrupted" for outcome in outcomes.values()):
+            self._check_budget()
         out_of_storage = [o.error for o in outcomes.values() if o.error and o.storage_failed]
         if out_of_storage:  # whatever comes next would fail as well
             n = len(out_of_storage)
@@ -183,11 +194,14 @@ class Sweep:
         return {unit.key: unit for unit in units}
 
     def _bring_up(self) -> None:
+        if self._cluster.embedded:
+            check_open_files(self.resources, self._cpus)
         self._cluster.start()
         self._signals.own()
         if not self.gpus:
             self.resources, self.gpus = self._cluster.settle(self.resources)
             log.info("%s", self.gpus)
+            self.budget.use(self.resources.gpus)
 
     def _run(
         self,
@@ -198,7 +212,7 @@ class Sweep:
         ended: dict[str, Outcome],
     ) -> dict[str, Outcome]:
         from medaug.sweep.trial.trainable import Wave
-        from medaug.sweep.tune.wave import TuneRun
+        from medaug.sweep.tune.wave import AnyOf, TuneRun
 
         wave = Wave(
             self._experiment,
@@ -208,12 +222,12 @@ class Sweep:
             _name_of(bundle_work),
             self._lease.number,
         )
-        run = TuneRun(
-            wave, units, asha, ended, self._listeners, self._signals.asked, self._start_ranks
-        )
+        stop = AnyOf(self._signals.asked, self.budget)
+        run = TuneRun(wave, units, asha, ended, self._listeners, stop, self._start_ranks)
         run.start()
         while not run.wait(seconds=0.5):
             self.seals.flush_when_due()
+            self.budget.save_when_due()
             if self._signals.asked_twice.is_set():
                 self._check()
             if self._lease.lost.is_set():
@@ -230,6 +244,16 @@ class Sweep:
     def _check(self) -> None:
         if self._signals.asked.is_set():
             raise Interrupted(f"stopped by {self._signals.name}; `medaug resume` goes on")
+
+    def _check_budget(self) -> None:
+        if not self.budget.is_spent:
+            return
+        self.budget.save()
+        self.budget.mark()
+        raise Interrupted(
+            f"resources.budget_hours: {self.budget.text}; to go on, `medaug resume "
+            f"{self._experiment.name} --set resources.budget_hours=…` with more"
+        )
 
 
 def _name_of(function: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,15 +56,21 @@ def register_best(mirror: Mirror, board: Leaderboard) -> None:
 def best_generator(
     folder: Path, board: Leaderboard, arm: str | None = None
 ) -> tuple[Row, TrialRecord] | None:
-    """(row, ``generate`` trial) of the first row whose generator makes rows without training data.
+    """(row, ``generate`` trial) of the first row whose generator makes rows without training data;
+    see :func:`best_maker`."""
+    return best_maker(folder, board, arm, is_portable)
+
+
+def best_maker(
+    folder: Path, board: Leaderboard, arm: str | None, wanted: Callable[[str], bool]
+) -> tuple[Row, TrialRecord] | None:
+    """(row, ``generate`` trial) of the first row with an arm of a ``wanted`` kind.
 
     ``arm``: of the rows of this arm. Of a row's replicates the first fold's and seed's is taken,
     whatever it scored: choosing the luckiest would be choosing by the held-out patients.
     """
     rows = [
-        row
-        for row in board.rows
-        if row.replicates and is_portable(row.kind) and arm in (None, row.arm)
+        row for row in board.rows if row.replicates and wanted(row.kind) and arm in (None, row.arm)
     ]
     for row in sorted(rows, key=_standing_order):
         trials = [read_trial(folder / "trials" / key) for key in row.trials]

@@ -13,12 +13,11 @@ from medaug.experiment import run_trial
 from medaug.plan.trials import plan_study
 from medaug.spec import StudySpec, build_study
 from medaug.spec.arms import ARM_CONFIGS
-from medaug.storage.artifacts import Artifacts
-from medaug.store import Provenance, Store, StoreSchema, StoreWriter
+from medaug.store import Store
 from medaug.train.checkpoint import Ledger
 from medaug.train.world import World
+from tests.store.cohorts import SLICES, patients_of, write_cohort
 
-SLICES = "slices-0123456789ab"
 PATIENTS, EACH, SIZE = 24, 4, 32
 
 
@@ -51,7 +50,7 @@ def write_slices(study: StudySpec, sealed_glow: float = 0.0, every: int = 2) -> 
     """A brighter disc is of class HGG, as a rule, which one patient of ``every`` has; sealed slices
     are brighter by ``sealed_glow``."""
     rng = np.random.default_rng(0)
-    patients = [f"p-{number:012x}" for number in range(PATIENTS)]
+    patients = patients_of(PATIENTS)
     labels = (np.arange(PATIENTS) % every == every - 1).astype(int)
     splits = make_splits(patients, labels.tolist(), study.split)
     row, column = np.mgrid[:SIZE, :SIZE]
@@ -61,29 +60,7 @@ def write_slices(study: StudySpec, sealed_glow: float = 0.0, every: int = 2) -> 
     x += mask * glow[:, None, None, None]
     x[np.isin(patients, splits.test)] += sealed_glow
     x = x.clip(0).astype(np.float32)
-    moments = {
-        name: [float(own.size), float(own.sum(dtype=float)), float((own.astype(float) ** 2).sum())]
-        for name, own in zip(patients, x, strict=True)
-    }
-    owner = np.repeat(patients, EACH)
-    with StoreWriter(
-        Artifacts(study.storage).store_path(SLICES),
-        StoreSchema((1, SIZE, SIZE), "float32", (SIZE, SIZE)),
-        provenance=Provenance("slices", "0" * 12, (), (), synthetic=False),
-        classes=study.data.classes,
-        splits=splits,
-        extra={"moments": moments, "parts": {}},
-    ) as writer:
-        writer.write(
-            x.reshape(-1, 1, SIZE, SIZE),
-            mask=np.broadcast_to(mask, (len(owner), SIZE, SIZE)).astype(np.uint8),
-            label=labels.repeat(EACH),
-            patient=owner,
-            volume=owner,
-            slice_index=np.tile(np.arange(EACH), PATIENTS),
-            tumour_pixels=int(mask.sum()),
-        )
-    return Artifacts(study.storage).open_store(SLICES)
+    return write_cohort(study, x, labels, mask)
 
 
 def run(study: StudySpec, sealed_glow: float = 0.0) -> Path:

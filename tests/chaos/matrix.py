@@ -52,6 +52,7 @@ ROWS = {
     43: "processes left behind",
     44: "a flood of epochs and metrics",
     45: "a second fault while recovering from one",
+    46: "few files, one CPU, a terminal that stops or goes away",
 }
 
 _CHECKPOINT = "tests/train/test_checkpoint.py::"

@@ -1,7 +1,8 @@
 /* Preloaded into a process under test: storage that hangs, and a clock that is wrong.
  *
  * While the file HANG_FILE exists, every fsync of a file below HANG_BELOW waits for ever.
- * SKEW_S seconds are added to the clock that tells the date.
+ * SKEW_S seconds are added to the clock that tells the date, while the file SKEW_FILE exists if one
+ * is named.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -13,7 +14,8 @@
 #include <unistd.h>
 
 static long skew_s(void) {
-    const char *value = getenv("SKEW_S");
+    const char *value = getenv("SKEW_S"), *file = getenv("SKEW_FILE");
+    if (file && access(file, F_OK)) return 0;
     return value ? atol(value) : 0;
 }
 

@@ -50,6 +50,7 @@ def shown(words: list[str]) -> str:
 ELSEWHERE = {
     "medaug run": ("tests/integration/test_spine.py", '"run"'),
     "medaug resume": ("tests/integration/test_spine.py", '"resume"'),
+    "medaug compare": ("tests/tracking/test_compare.py", '"compare"'),
     "medaug unseal": ("tests/audit/test_unseal.py", "unseal("),
     "medaug score": ("tests/audit/test_score.py", '"score"'),
     "medaug predict": ("tests/audit/test_score.py", '"predict"'),

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from medaug.data.splits import make_splits
 from medaug.experiment import output_name, run_bundle
 from medaug.given import bring_given
 from medaug.metrics.board import Board
@@ -28,11 +27,10 @@ from medaug.spec import StudySpec, TrialConfig, build_study
 from medaug.spec.arms import ARM_CONFIGS
 from medaug.storage.artifacts import Artifacts
 from medaug.storage.results import ClassifyResult, HeldOut, TrialResult
-from medaug.store import Provenance, Store, StoreSchema, StoreWriter
 from medaug.sweep.display import Silent
 from medaug.train.world import World
+from tests.store.cohorts import SLICES
 
-SLICES = "slices-0123456789ab"
 SIDE = 16
 CLASSES = ("A", "B", "C")
 
@@ -80,34 +78,6 @@ def planted(storage: Path, truth: Truth, **changes: Any) -> StudySpec:
         "storage": str(storage),
     }
     return build_study(body | changes, ARM_CONFIGS)
-
-
-def write_cohort(study: StudySpec, x: np.ndarray, label: np.ndarray) -> Store:
-    """The study's slice store: images (patients, slices, side, side)."""
-    n, slices = x.shape[:2]
-    patients = [f"p-{number:012x}" for number in range(n)]
-    splits = make_splits(patients, label.tolist(), study.split)
-    moments = {
-        name: [float(own.size), float(own.sum(dtype=float)), float((own.astype(float) ** 2).sum())]
-        for name, own in zip(patients, x, strict=True)
-    }
-    owner = np.repeat(patients, slices)
-    with StoreWriter(
-        Artifacts(study.storage).store_path(SLICES),
-        StoreSchema((1, SIDE, SIDE), "float32"),
-        provenance=Provenance("slices", "0" * 12, (), (), synthetic=False),
-        classes=study.data.classes,
-        splits=splits,
-        extra={"moments": moments, "parts": {}},
-    ) as writer:
-        writer.write(
-            x.reshape(-1, 1, SIDE, SIDE),
-            label=label.repeat(slices),
-            patient=owner,
-            volume=owner,
-            slice_index=np.tile(np.arange(slices), n),
-        )
-    return Artifacts(study.storage).open_store(SLICES)
 
 
 def write_rows(path: Path, x: np.ndarray, label: np.ndarray) -> Path:

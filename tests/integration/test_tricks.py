@@ -27,9 +27,9 @@ from tests.integration.planted import (
     row_of_arm,
     run_planted,
     shown,
-    write_cohort,
     write_rows,
 )
+from tests.store.cohorts import write_cohort
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

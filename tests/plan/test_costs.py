@@ -8,10 +8,18 @@ from typing import Any
 
 import pytest
 
+from medaug.data.survey import Survey
 from medaug.errors import EnvironmentFault
-from medaug.plan.forecast.costs import Estimate, estimate, slices_bytes, stores_bytes, trial_seconds
+from medaug.plan.forecast.costs import (
+    Estimate,
+    StageCost,
+    estimate,
+    slices_bytes,
+    stores_bytes,
+    trial_seconds,
+)
 from medaug.plan.forecast.fit import check_fit, check_stores
-from medaug.plan.forecast.forecast import whole_plan
+from medaug.plan.forecast.forecast import Forecast, render, whole_plan
 from medaug.plan.forecast.kinds import Kind, kind_of, mean_of, measure
 from medaug.plan.forecast.rehearsal import PRETRAIN, SLICES, Miniature, _few, miniature, shrunk
 from medaug.plan.forecast.schedule import schedule
@@ -307,3 +315,18 @@ def test_what_a_search_tries_is_counted(search: str, generated: int) -> None:
     whole = study(arms={"none": {}, "classical": {}, "acgan": {}}, sweep={**axes, "space": space})
     _, plan = whole_plan(whole)
     assert len(plan.generate) == generated
+
+
+def test_a_plan_says_what_its_budget_allows() -> None:
+    def forecast_with(hours: float | None) -> Forecast:
+        spec = study(resources={"checkpoint_every_s": 0, "budget_hours": hours})
+        stage = StageCost("classify", 1, 36_000.0, 36_000.0, 36_000.0, 1, 0, 1)
+        cost = Estimate(1, 1, (stage,), 1, 1, 0.0, 0.0)
+        assert cost.device_hours == 10
+        cohort = Survey({"LGG": 1}, ((0, 1),), {"LGG": 1}, 0, 1, None, 0, ())
+        return Forecast(spec, cohort, cost, ())
+
+    assert forecast_with(None).budget == ""
+    assert forecast_with(12).budget == "within its budget of 12 device-hours"
+    assert "it would stop after 25% of them with exit code 75" in forecast_with(2.5).budget
+    assert "more than its budget of 2.5 device-hours" in render(forecast_with(2.5))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from medaug.audit.scan import note_leakage, scan_slices
+from medaug.data.privacy import KEY_ENV
 from medaug.experiment import run_trial
 from medaug.ownership.seals import RunSeals
 from medaug.plan.trials import plan_study
@@ -24,6 +28,16 @@ ARMS: dict[str, Any] = {"none": {}, "duplicate": {}, "classical": {}, "gaussian"
 def small_study(storage: Path, seeds: Sequence[int] = (0,)) -> StudySpec:
     """Two arms and two controls, two folds, a sealed test set."""
     return study(storage, arms=ARMS, sweep={"n_synthetic": [24], "seeds": list(seeds)})
+
+
+@contextmanager
+def site_key(file: Path) -> Iterator[None]:
+    """This machine's site key is that of ``file``, which is made."""
+    file.write_text("7" * 64)
+    file.chmod(0o600)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(KEY_ENV, str(file))
+        yield
 
 
 def sealed_run(study: StudySpec) -> Path:

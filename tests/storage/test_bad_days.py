@@ -14,17 +14,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from medaug.cli import main
-from medaug.data.privacy import KEY_ENV
-from tests.storage.sealed_runs import sealed_run, small_study
+from tests.storage.sealed_runs import sealed_run, site_key, small_study
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     root = tmp_path_factory.mktemp("days")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(KEY_ENV, str(root / "site.key"))
-        (root / "site.key").write_text("7" * 64)
-        (root / "site.key").chmod(0o600)
+    with site_key(root / "site.key"):
         yield sealed_run(small_study(root / "runs", seeds=[0, 1, 2]))
 
 
@@ -86,3 +82,16 @@ def test_nobody_takes_the_output(run: Path, after: str) -> None:
     assert "Exception" not in done.stderr
     assert done.returncode == (3 if "full" in after else 0), done.stderr
     assert len(done.stderr.splitlines()) == (1 if "full" in after else 0), done.stderr
+
+
+@pytest.mark.parametrize(
+    "name", ["../small", "/etc", ".", "..", "", "a/b", "a\0b", "x" * 300, "é" * 200, "a\n"]
+)
+@pytest.mark.parametrize("command", ["leaderboard", "report", "export", "unseal", "sync", "resume"])
+def test_no_name_leads_out_of_the_storage(tmp_path: Path, command: str, name: str) -> None:
+    more = ["--out", str(tmp_path / "out")] if command == "export" else []
+    words = [command, "--storage", str(tmp_path), *more, "--", name]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 2, result.output
+    assert "cannot be a run's name" in result.stderr
+    assert len(result.stderr.splitlines()) == 1

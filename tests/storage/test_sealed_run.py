@@ -13,11 +13,11 @@ from click.testing import CliRunner, Result
 
 from medaug.cli import main
 from medaug.data.privacy import KEY_ENV
-from medaug.ownership.seals import RunSeals
+from medaug.ownership.seals import RunSeals, vouched
 from medaug.storage.journal import JOURNAL, Journal
 from medaug.storage.trial_folder import TrialFolder
 from medaug.sweep.events import Outcome
-from tests.storage.sealed_runs import sealed_run, small_study
+from tests.storage.sealed_runs import sealed_run, site_key, small_study
 
 torch.set_num_threads(1)
 READERS = ("leaderboard", "report", "export", "unseal", "resume", "sync")
@@ -27,10 +27,7 @@ READERS = ("leaderboard", "report", "export", "unseal", "resume", "sync")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run with every file sealed under a site key."""
     root = tmp_path_factory.mktemp("sealed")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(KEY_ENV, str(root / "site.key"))
-        (root / "site.key").write_text("5" * 64)
-        (root / "site.key").chmod(0o600)
+    with site_key(root / "site.key"):
         return sealed_run(small_study(root / "runs"))
 
 
@@ -126,6 +123,34 @@ def test_a_deleted_trial_is_missed(run: Path) -> None:
     assert "files are missing" in said.stderr
     a_classifier(run).with_name("config.json").unlink()
     assert json.loads(ask(run, "leaderboard", "--json").stdout)["trials_unfinished"] == 2
+
+
+@pytest.mark.parametrize("key", [b"x" * 32, None], ids=["another key", "no key"])
+def test_another_run_takes_over_only_what_this_site_has_sealed(
+    run: Path, key: bytes | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    trial = a_classifier(run).parent
+    assert vouched(trial)
+    path = with_threshold_0(run)
+    assert not vouched(trial)
+    assert "is not what this run has written" in caplog.text
+    journal = Journal(run, key)  # whoever can write the storage seals what he has forged
+    journal.seal(path)
+    journal.flush()
+    assert not vouched(trial)
+    assert f"{path}: run {run.name} has not sealed it with this site's key" in caplog.text
+    others = [p.parent for p in run.glob("trials/*/result.json") if p != path]
+    assert all(map(vouched, others))
+
+
+def test_without_a_key_what_was_sealed_is_taken_over(
+    run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(KEY_ENV, str(tmp_path / "no.key"))
+    trial = a_classifier(run).parent
+    assert vouched(trial)
+    with_threshold_0(run)
+    assert not vouched(trial)
 
 
 def test_a_lost_journal_is_missed(run: Path) -> None:

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -40,17 +40,20 @@ class Driver:
         seconds: float = SECONDS,
         save_s: float = 0.0,
         below: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         """``below`` is a command that runs the one that follows it."""
         command = [sys.executable, HERE / "driver.py", storage, address, epochs, seconds, *names]
         self.temporary = temporary
+        python_path = [str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
         self.process = subprocess.Popen(
             [*below, *map(str, command)],
             env={
                 **os.environ,
-                "PYTHONPATH": str(HERE),
+                "PYTHONPATH": os.pathsep.join(python_path),
                 "TMPDIR": str(temporary),
                 "MEDAUG_TEST_SAVE_S": str(save_s),
+                **(environment or {}),
             },
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 
 from medaug.errors import EnvironmentFault, IntegrityError, UserError
+from medaug.models.unet import tap_shape
 from medaug.sweep.trial.failures import Failure, root_cause, triage
 
 
@@ -16,8 +18,20 @@ from medaug.sweep.trial.failures import Failure, root_cause, triage
     ("error", "kind", "another_try"),
     [
         (UserError("fold: 7 is not one of 0..4"), "configuration", False),
-        (ValueError("no"), "configuration", False),
-        (FileNotFoundError(errno.ENOENT, "No such file", "x"), "configuration", False),
+        (ValueError("Found array with 0 sample(s)"), "error", False),  # of a library
+        (FileNotFoundError(errno.ENOENT, "No such file", "x"), "storage", False),
+        (PermissionError(errno.EACCES, "Permission denied", "x"), "storage", False),
+        (OSError(errno.EMFILE, "Too many open files", "x"), "open files", False),
+        (OSError(errno.ENFILE, "Too many open files in system"), "open files", False),
+        (OSError(errno.ENOSPC, "No space left on device", "/dev/shm/x"), "shared memory", False),
+        (OSError(errno.ENOSPC, "No space left on device", "/storage/x"), "storage", False),
+        (
+            RuntimeError(
+                "unable to write to file </torch_12_3_4>: No space left; torch_shm_manager"
+            ),
+            "shared memory",
+            False,
+        ),
         (IntegrityError("shard 3: hash"), "damaged file", False),
         (EnvironmentFault("need 3 MB, have 1 MB at /x"), "storage", False),
         (OSError(errno.ESTALE, "Stale file handle"), "storage", False),
@@ -45,6 +59,15 @@ def test_classes(error: Exception, kind: str, another_try: bool) -> None:
     assert line.startswith(f"{kind}: ")
     assert "\n" not in line
     assert ";" in line
+
+
+def test_a_value_error_of_ours_is_the_user_s_and_one_of_a_library_is_not() -> None:
+    with pytest.raises(ValueError, match="image_size") as ours:
+        tap_shape("conv5", 4, 100)
+    assert triage(ours.value).kind == "configuration"
+    with pytest.raises(ValueError, match="could not convert") as theirs:
+        np.array(["x"]).astype(float)
+    assert triage(theirs.value).kind == "error"
 
 
 def test_the_cause_is_not_what_its_peers_saw() -> None:

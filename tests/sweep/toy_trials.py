@@ -158,7 +158,7 @@ def _break(fault: str, tries: Path) -> None:
     with open(tries, "a") as file:
         file.write("x")
     if fault == "raise":
-        raise ValueError("settings.fault: 'raise' is no good; take it away")
+        raise UserError("settings.fault: 'raise' is no good; take it away")
     if fault == "skip":
         return
     if fault == "memory":  # an address space that is nearly used up, as under a batch scheduler

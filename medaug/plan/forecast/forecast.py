@@ -46,6 +46,19 @@ class Forecast:
     power: Power | None = None
     """What the study could see; None where it has no rows with synthetic data to compare."""
 
+    @property
+    def budget(self) -> str:
+        """What ``resources.budget_hours`` allows of it; nothing without a budget."""
+        hours, wanted = self.study.resources.budget_hours, self.cost.device_hours
+        if hours is None:
+            return ""
+        if hours >= wanted:
+            return f"within its budget of {hours:g} device-hours"
+        return (
+            f"more than its budget of {hours:g} device-hours (resources.budget_hours): it would "
+            f"stop after {hours / wanted:.0%} of them with exit code 75, and can be resumed"
+        )
+
 
 def forecast(
     study: StudySpec,
@@ -157,6 +170,8 @@ def render(found: Forecast) -> str:
         f"{cost.slots} trials of {cost.ranks} rank{'s' * (cost.ranks != 1)} at once; "
         f"{cost.device_hours:.2f} {device} ({cost.cpu_s / 3600:.2f} of CPU time)",
     ]
+    if found.budget:
+        lines.append(found.budget)
     if found.power is not None:
         lines.append(found.power.text)
     return "\n".join([*lines, *(f"note: {note}" for note in found.notes)])

@@ -117,7 +117,8 @@ def rehearse(
         folder = place / "rehearsal"
         waves: dict[str, Waves] = {}
         tracker = Tracker(small, folder)  # a study has one, and it computes beside the ranks
-        resources, listeners = study.resources, (display, tracker)
+        resources = study.resources.model_copy(update={"budget_hours": None})  # that is the run's
+        listeners = display, tracker
         with Sweep(folder, place, resources, address=address, listeners=listeners) as sweep:
             write_json(folder / "study.json", small.canonical())
             with tracker:
@@ -133,7 +134,9 @@ def rehearse(
                     waves[title] = wall_s, list(zip(chosen, seconds, strict=True))
                 slots = sweep.slots(study.resources.ranks)
                 nodes = tuple(sweep.memory_bytes())
-                small = small.model_copy(update={"resources": sweep.resources})
+                whole = {"budget_hours": study.resources.budget_hours}
+                settled = sweep.resources.model_copy(update=whole)
+                small = small.model_copy(update={"resources": settled})
                 scan_s = _scan(folder, artifacts)
                 ended = time.monotonic()
                 board = leaderboard_of(folder)

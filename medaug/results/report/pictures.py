@@ -100,6 +100,30 @@ def montage(
     return figure
 
 
+@styled
+def made_tiles(tiles: Mapping[str, np.ndarray], title: str, *, images: bool) -> Figure:
+    """Generated tiles (n, H, W), or (n, H, W, 3) in colour, of each class, all on one scale.
+
+    ``images`` tells pictures from feature maps.
+    """
+    low, high = np.percentile(
+        np.concatenate([each.ravel() for each in tiles.values()]), [0.5, 99.5]
+    )
+    columns = min(3, len(tiles))
+    rows = math.ceil(len(tiles) / columns)
+    side = WIDTH / columns
+    figure, axes = panels(columns, rows, height=side + 0.3)
+    for axis, (name, mine) in zip(axes, tiles.items(), strict=False):
+        picture = _on_screen(_mosaic(mine), low, high)
+        colours = "gray" if images else SEQUENTIAL
+        axis.imshow(picture, cmap=colours, vmin=low, vmax=_above(low, high))
+        axis.set_title(name)
+    for axis in axes:
+        axis.set_axis_off()
+    figure.suptitle(f"synthetic: {title}", fontsize=9)
+    return figure
+
+
 def _above(low: float, high: float) -> float:
     return max(high, low + 1e-6)
 

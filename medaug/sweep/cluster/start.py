@@ -59,6 +59,11 @@ class Cluster:
         self._around = contextlib.ExitStack()
         """What is to be put back, and removed, at the end."""
 
+    @property
+    def embedded(self) -> bool:
+        """Whether it is of this machine alone, for this process."""
+        return self._address is None
+
     def start(self) -> None:
         """Start or join.
 

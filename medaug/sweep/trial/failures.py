@@ -8,12 +8,12 @@ import traceback
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from medaug.errors import EnvironmentFault, IntegrityError
+from medaug.errors import EnvironmentFault, IntegrityError, UserError
 from medaug.sweep.trial.fence import Superseded
 
 Kind = Literal[
     "configuration", "damaged file", "storage", "out of memory", "collective", "device",
-    "no GPU", "rank died", "hang", "lost node", "superseded",
+    "no GPU", "rank died", "hang", "lost node", "superseded", "open files", "shared memory",
     "error",
 ]  # fmt: skip
 
@@ -29,6 +29,8 @@ _ADVICE: dict[Kind, str] = {
     "hang": "failure.json has the stacks of all ranks; raise resources.hang_timeout_s if slow",
     "lost node": "resume when the cluster has its nodes back",
     "superseded": "nothing to do: that one goes on with it",
+    "open files": "ulimit -n 65536 (LimitNOFILE= in a systemd unit) and resume",
+    "shared memory": "make /dev/shm larger (docker run --shm-size=2g) and resume",
     "error": "failure.json has the traceback; a bug, please report it",
 }
 assert set(_ADVICE) == set(get_args(Kind))
@@ -37,8 +39,9 @@ _ANOTHER_TRY: frozenset[Kind] = frozenset(
     {"out of memory", "collective", "device", "rank died", "hang", "lost node"}
 )
 _USUAL_CAUSE_FIRST: tuple[Kind, ...] = (
-    "superseded", "out of memory", "no GPU", "device", "configuration", "damaged file", "storage",
-    "error", "lost node", "rank died", "hang", "collective",
+    "superseded", "out of memory", "open files", "shared memory", "no GPU", "device",
+    "configuration", "damaged file", "storage", "error", "lost node", "rank died", "hang",
+    "collective",
 )  # fmt: skip
 
 _COLLECTIVE = re.compile(r"gloo|nccl|closed by peer|reset by peer|broken pipe", re.IGNORECASE)
@@ -48,6 +51,7 @@ _MEMORY = re.compile(
     r"|ALLOC_FAILED|unable to find an engine|find was unable to find",
     re.IGNORECASE,
 )
+_SHARED_MEMORY = re.compile(r"/dev/shm|shared memory (object|file)|torch_shm|shm_open")
 _NO_GPU = re.compile(
     # A build or a driver that cannot use this GPU: another try on it ends in the same way.
     r"no kernel image|no CUDA GPUs are available|not compiled with CUDA|NVIDIA driver|CUDA driver"
@@ -122,12 +126,16 @@ def _kind(error: BaseException, name: str, text: str) -> Kind:
         return "storage"
     if isinstance(error, MemoryError) or name == "OutOfMemoryError" or _MEMORY.search(text):
         return "out of memory"
-    if isinstance(error, ValueError | FileNotFoundError | PermissionError):
+    if isinstance(error, UserError) or (isinstance(error, ValueError) and _is_of_medaug(error)):
         return "configuration"
+    if isinstance(error, OSError | RuntimeError) and _SHARED_MEMORY.search(text):
+        return "shared memory"
     if name in ("DistBackendError", "DistNetworkError", "DistStoreError"):
         return "collective"
     if isinstance(error, ConnectionError | TimeoutError):
         return "collective"
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return "open files"
     if isinstance(error, OSError):
         return "out of memory" if error.errno == errno.ENOMEM else "storage"
     nccl = re.search("nccl", text, re.IGNORECASE)  # it names CUDA's errors, too
@@ -140,6 +148,16 @@ def _kind(error: BaseException, name: str, text: str) -> Kind:
     if isinstance(error, RuntimeError) and _COLLECTIVE.search(text):
         return "collective"
     return "error"
+
+
+def _is_of_medaug(error: BaseException) -> bool:
+    """Whether our own code has raised it: what is wrong is then said for people. A library's
+    ValueError is a mistake of ours, not of the study."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    module = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
+    return module.partition(".")[0] == "medaug"
 
 
 def root_cause(failures: list[Failure]) -> Failure:

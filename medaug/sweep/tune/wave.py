@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ray import tune
 from ray.tune.search import Searcher
@@ -25,6 +25,22 @@ from medaug.sweep.tune.record import MOVES, Record
 log = logging.getLogger(__name__)
 
 
+class Flag(Protocol):
+    """What may ask to stop: an event of :mod:`threading`, or a budget."""
+
+    def is_set(self) -> bool: ...
+
+
+class AnyOf:
+    """Set when one of several flags is."""
+
+    def __init__(self, *flags: Flag) -> None:
+        self._flags = flags
+
+    def is_set(self) -> bool:
+        return any(flag.is_set() for flag in self._flags)
+
+
 class TuneRun:
     """A fresh Tuner in a background thread, so that this process stays able to act on signals.
 
@@ -39,7 +55,7 @@ class TuneRun:
         asha: AshaSpec | None,
         ended: Mapping[str, Outcome],
         listeners: Listeners,
-        stop: threading.Event,
+        stop: Flag,
         start_ranks: StartRanks | None = None,
     ) -> None:
         self._wave = wave
@@ -132,7 +148,7 @@ class Feed(Searcher):
 class StopAll(tune.Stopper):
     """Ends the whole run when asked to."""
 
-    def __init__(self, stop: threading.Event) -> None:
+    def __init__(self, stop: Flag) -> None:
         self._stop = stop
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
