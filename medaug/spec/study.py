@@ -115,7 +115,8 @@ class PretrainSpec(Spec):
     phantom: PhantomSpec | None = None
     weights: Path | None = None
     """A ``.safetensors`` file of a medaug U-Net; ``input_adapter`` says what becomes of it where
-    its images had another number of channels."""
+    its images had another number of channels. In its own folder (``models/NAME``) it says whom it
+    was fitted on, of whom none may be held out; elsewhere the study's lineage is unknown."""
     epochs: Positive = 100
     lr: PositiveFloat = 1e-4
 
