@@ -63,7 +63,7 @@ def classify(
                 train_rows=len(trained),
                 train_patients=len(np.unique(trained.patients)),
                 split=features.manifest["splits"]["hash"],
-                lineage=lineage_of(exposure, added),
+                lineage=lineage_of(exposure, added, features),
                 exposure=exposure,
             )
             progress = replace(progress, result=result, keep=keep)

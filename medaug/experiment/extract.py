@@ -81,6 +81,7 @@ def features_of(
         out,
         world,
         provenance=replace(provenance, fitted_on=tuple(about["fitted_on"])),
+        extra={"made_from": about["made_from"]} if "made_from" in about else None,
     )
 
 

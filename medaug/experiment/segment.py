@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from medaug.data.normalisation import normalisation
-from medaug.experiment.lineage import choosing_rows
+from medaug.experiment.lineage import UNKNOWN, choosing_rows, seen_by_weights
 from medaug.experiment.names import output_name
 from medaug.models.unet import UNet, adapt_input
 from medaug.spec import FeatureSpec, SegmentTrial
@@ -29,6 +29,12 @@ def segment(
     slices = artifacts.open_store(config.slices)
     train = slices.split("train", config.fold)
     mean_std = normalisation(slices, config.fold)
+    fitted_on, made_from = set(train.units.tolist()), {}
+    given = spec.pretrain.weights if config.initial is None and spec.pretrain else None
+    if given is not None:
+        seen = seen_by_weights(given, slices, config.fold)
+        fitted_on |= set(seen or ())
+        made_from = {"made_from": UNKNOWN} if seen is None else {}
     epochs = train_segmenter(
         spec,
         train,
@@ -45,8 +51,9 @@ def segment(
                 "base": spec.base,
                 "precision": unet.precision,
                 "normalisation": mean_std,
-                "fitted_on": sorted(set(train.units.tolist())),
+                "fitted_on": sorted(fitted_on),
                 "parents": list(config.inputs),
+                **made_from,
             }
             if world.is_main:
                 artifacts.save_model(output_name(config), unet.weights, description)

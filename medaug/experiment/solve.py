@@ -225,7 +225,7 @@ class _Desk:
             added = self._made_rows(config, fold)[0] if config.rows and config.n_synthetic else None
             trained = _trained(config, fold, real)
             exposure = exposure_of(fold.features, fold.fold, trained, added)
-            lineage = lineage_of(exposure, added)
+            lineage = lineage_of(exposure, added, fold.features)
             self._fits[key] = exposure, lineage, len(trained), len(np.unique(trained.patients))
         return self._fits[key]
 

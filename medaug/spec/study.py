@@ -115,7 +115,8 @@ class PretrainSpec(Spec):
     phantom: PhantomSpec | None = None
     weights: Path | None = None
     """A ``.safetensors`` file of a medaug U-Net; ``input_adapter`` says what becomes of it where
-    its images had another number of channels."""
+    its images had another number of channels. In its own folder (``models/NAME``) it says whom it
+    was fitted on, of whom none may be held out; elsewhere the study's lineage is unknown."""
     epochs: Positive = 100
     lr: PositiveFloat = 1e-4
 
@@ -178,6 +179,11 @@ class ArmSpec(Spec):
         if self.kind == "none" and not self.real_rows:
             raise ValueError("arm none adds no rows: without real_rows it has none at all")
         return self
+
+    @property
+    def needs(self) -> Mapping[str, str]:
+        """Packages that it works with beside medaug's own: name -> the extra that brings it."""
+        return {}
 
     @property
     def reads_pool(self) -> bool:

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from medaug.errors import UserError
+from medaug.errors import IntegrityError, UserError
 from medaug.experiment.lineage import (
     PROVEN,
+    UNKNOWN,
     VIOLATED,
     choosing_rows,
     exposure_of,
     lineage_of,
     prove_lineage,
+    seen_by_weights,
 )
+from medaug.models.unet import UNet
+from medaug.storage.artifacts import Artifacts
 from medaug.store import Fold, Provenance, Splits, Store, StoreSchema, StoreWriter
+from tests.audit.small_runs import of_features, run
 
 PATIENTS = ("a", "b", "c", "d")
 
 
-def write(path: Path, splits: Splits | None, provenance: Provenance) -> Store:
+def write(path: Path, splits: Splits | None, provenance: Provenance, **extra: object) -> Store:
     """Two images of each patient, numbered 0 and 1."""
     patients = np.repeat(PATIENTS, 2)
     with StoreWriter(
@@ -30,6 +39,7 @@ def write(path: Path, splits: Splits | None, provenance: Provenance) -> Store:
         provenance=provenance,
         classes=("no", "yes"),
         splits=splits,
+        extra=extra,
     ) as writer:
         writer.write(
             np.zeros((8, 1, 2, 2), np.float32),
@@ -113,3 +123,63 @@ def test_controls_have_no_generator(tmp_path: Path) -> None:
     for added in (None, store.split("train", 0), transformed):
         exposure = exposure_of(store, 0, store.split("train", 0), added)
         assert exposure.seen_by_generator.patients == 0
+
+
+def unet_file(storage: Path, **about: object) -> Path:
+    """The weights of a published medaug U-Net."""
+    Artifacts(storage).save_model("unet-0", {"w": torch.zeros(2)}, {"base": 1, **about})
+    return Artifacts(storage).model_path("unet-0") / "weights.safetensors"
+
+
+@pytest.mark.parametrize(("seen", "held_out"), [("c", "val"), ("d", "eval")])
+def test_weights_that_have_seen_held_out_patients_are_refused(
+    tmp_path: Path, seen: str, held_out: str
+) -> None:
+    store = features(tmp_path, BY_PATIENT)
+    weights = unet_file(tmp_path, fitted_on=["x", seen])
+    with pytest.raises(
+        UserError, match=rf"{weights} was fitted on 1 held-out patients of fold 0 \({seen}"
+    ):
+        seen_by_weights(weights, store, 0)
+
+
+def test_weights_bring_whom_they_have_seen(tmp_path: Path) -> None:
+    store = features(tmp_path, BY_PATIENT)
+    weights = unet_file(tmp_path, fitted_on=["a", "x"])
+    assert seen_by_weights(weights, store, 0) == ("a", "x")
+    about = weights.with_name("config.json")
+    about.write_text(about.read_text().replace('"x"', '"y"'))  # forged
+    with pytest.raises(IntegrityError, match=r"config\.json"):
+        seen_by_weights(weights, store, 0)
+
+
+def test_weights_of_which_nobody_says_whom_they_have_seen(tmp_path: Path) -> None:
+    store = features(tmp_path, BY_PATIENT)
+    weights = unet_file(tmp_path)
+    assert seen_by_weights(weights, store, 0) is None
+    moved = tmp_path / "weights.safetensors"
+    shutil.copy(weights, moved)
+    assert seen_by_weights(moved, store, 0) is None
+    later = unet_file(tmp_path / "2", fitted_on=["a"], made_from=UNKNOWN)  # of its own start
+    assert seen_by_weights(later, store, 0) is None
+
+    origin = Provenance("extract", "0" * 12, (), ("a", "b"), synthetic=False)
+    made = write(tmp_path / "of-unknown", BY_PATIENT, origin, made_from=UNKNOWN)
+    train = made.split("train", 0)
+    assert lineage_of(exposure_of(made, 0, train, None), None, made) == UNKNOWN
+    assert lineage_of(exposure_of(store, 0, train, None), None, store) == PROVEN
+
+
+def test_every_row_of_a_study_says_that_its_weights_are_unknown(tmp_path: Path) -> None:
+    weights = tmp_path / "from-elsewhere.safetensors"
+    save_file(UNet(1, 1, init="kaiming").state_dict(), weights)
+    segmenter = {"base": 1, "epochs": 1, "init": "kaiming", "augment": None}
+    spec = of_features(
+        tmp_path / "runs",
+        segmenter={**segmenter, "pretrain": {"weights": str(weights), "epochs": 1}},
+        arms={"none": {}, "gaussian": {"components": 4}},
+        sweep={"n_synthetic": [24], "seeds": [0]},
+    )
+    found = [json.loads(path.read_text()) for path in run(spec).glob("trials/*/result.json")]
+    said = {result["lineage"] for result in found if result["stage"] == "classify"}
+    assert said == {UNKNOWN}
