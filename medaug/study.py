@@ -19,7 +19,8 @@ from medaug.intake import bring_pool, look_at_external, look_for_leaks, make_sli
 from medaug.ownership.identity import check_same_data, claim_folder, free_folder
 from medaug.plan.disk import bytes_to_write
 from medaug.plan.sizes import held_back
-from medaug.plan.trials import plan_study, rows_left_out
+from medaug.plan.trials import check_sides, plan_study, rows_left_out
+from medaug.plan.variants import expand_arms
 from medaug.results.leaderboard import leaderboard_of
 from medaug.results.report.document import write_report
 from medaug.results.rows import Leaderboard
@@ -68,6 +69,7 @@ def run_study(
         Interrupted: a signal came; ``medaug resume`` goes on.
     """
     check_source(study.data)  # before any device is taken
+    check_sides(study, expand_arms(study))
     refresh_runs(study.storage)  # a trial may have been run in another one
     check_storage(study.storage)
     folder = free_folder(study)

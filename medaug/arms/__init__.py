@@ -22,6 +22,7 @@ from medaug.arms.controls import (
 )
 from medaug.arms.dcgan import DcganArm
 from medaug.arms.flow import FlowArm
+from medaug.arms.flow_image import FlowImageArm
 from medaug.arms.folder import FolderArm
 from medaug.arms.gaussian import GaussianArm
 from medaug.arms.infogan import InfoganArm
@@ -48,6 +49,7 @@ _OWN: Mapping[str, type[Arm]] = {
     "smote": SmoteArm,
     "gaussian": GaussianArm,
     "flow": FlowArm,
+    "flow_image": FlowImageArm,
     "wgan_gp": WganGpArm,
     "acgan": AcganArm,
     "acgan_image": AcganImageArm,

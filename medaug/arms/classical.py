@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from medaug.arms.base import ArmContext, GeneratedArm, Rows, balanced_rows, chunks, read
+from medaug.arms.monai_chain import MonaiChain
 from medaug.data.augment import STUDY_A, STUDY_D, STUDY_D_EACH, augment, times_four
 from medaug.seeding import seed_of
 from medaug.spec.arms import ClassicalSpec
@@ -30,6 +31,12 @@ class ClassicalArm(GeneratedArm):
     config: ClassicalSpec
     synthetic = False
     needs_images = True
+    chain: MonaiChain | None = None
+    """Of the configuration's transforms, once they are asked for."""
+
+    def check_side(self, name: str, rows: int, images: int) -> None:
+        if self.config.transforms:
+            self._chain(f"arms.{name}.transforms").try_out(images)
 
     def choose(self, ctx: ArmContext, n: int) -> tuple[np.ndarray, np.ndarray]:
         """Which training rows are transformed, and how often each was before: (n,) int64 both."""
@@ -54,11 +61,17 @@ class ClassicalArm(GeneratedArm):
 
         ``own`` is the study's augmentation, which policy ``study`` takes.
         """
+        if self.config.transforms:
+            self.chain = self.chain or self._chain("arms.classical.transforms")
+            return self.chain(x_NCHW, seeds)
         if self.config.policy == "times4":
             ways = times_four(x_NCHW).unflatten(0, (4, -1))
             return ways[torch.from_numpy(1 + rounds % 3), torch.arange(len(x_NCHW))]
         spec = self.config.augment or POLICIES.get(self.config.policy, own)
         return augment(x_NCHW, None, spec, seeds)[0]
+
+    def _chain(self, where: str) -> MonaiChain:
+        return MonaiChain(self.config.transforms or (), where)
 
     def view(self, x_NCHW: torch.Tensor, rows: np.ndarray, number: int) -> torch.Tensor:
         """View ``number`` (from 0) of images that are rows ``rows`` of a store; the same whatever

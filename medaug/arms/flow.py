@@ -14,6 +14,7 @@ from torch import Tensor
 from medaug.arms.base import ArmContext, noise
 from medaug.arms.pca import PcaArm
 from medaug.arms.probe import probe
+from medaug.models.flow_matching import follow_field, velocity_loss, without_class
 from medaug.models.mlp import VelocityMlp
 from medaug.seeding import generator, seed_of
 from medaug.spec.arms import FlowSpec
@@ -32,9 +33,8 @@ from medaug.train.world import World
 class FlowArm(PcaArm):
     """Conditional flow matching with straight paths (Lipman et al. 2023; Liu et al. 2023).
 
-    The network learns the velocity x1 - x0 at x_t = (1 - t) x0 + t x1 between noise x0 and
-    standardised scores x1; rows come from integrating it by Heun's method. It is so small that
-    every rank trains all of it.
+    The network learns the velocity from noise to standardised scores
+    (:mod:`medaug.models.flow_matching`). It is so small that every rank trains all of it.
     """
 
     Config = FlowSpec
@@ -86,9 +86,8 @@ class FlowArm(PcaArm):
             x1 = kept[0].take(rows)
             x0 = torch.empty_like(x1).normal_(generator=source)
             t, hidden = random(len(x1)), random(len(x1)) < self.config.drop_label
-            label = kept[1].index_select(0, rows).masked_fill(hidden, self.n_classes)
-            velocity = learner(torch.lerp(x0, x1, t[:, None]), t, label)
-            loss = (velocity - (x1 - x0)).square().mean()
+            label = without_class(kept[1].index_select(0, rows), hidden, self.n_classes)
+            loss = velocity_loss(learner, x0, x1, t, label)
             adam.zero_grad(set_to_none=True)
             loss.backward()
             tally.add({"train/loss": loss}, len(x1), training.guard.step(adam))
@@ -105,23 +104,15 @@ class FlowArm(PcaArm):
         return VelocityMlp(dim, self.n_classes, config.hidden, config.depth).to(device)
 
     def scores(self, label: int, index: np.ndarray, seed: int) -> Tensor:
-        """Heun's method (second order) from t = 0 to 1."""
-        device, steps = self.space.mean.device, self.config.solver_steps
-        x = noise(len(self.space.components), index, seed, "flow row", label).to(device)
-        for step in range(steps):
-            t, dt = step / steps, 1 / steps
-            slope = self._velocity(x, t, label)
-            x = x + dt * 0.5 * (slope + self._velocity(x + dt * slope, t + dt, label))
+        device, config = self.space.mean.device, self.config
+        x0 = noise(len(self.space.components), index, seed, "flow row", label).to(device)
+        labels = torch.full((len(x0),), label, device=device)
+        x = follow_field(
+            *(self.field, x0, labels, self.n_classes),
+            guidance=config.guidance,
+            steps=config.solver_steps,
+        )
         return self.scale.decode(x)
-
-    def _velocity(self, x: Tensor, t: float, label: int) -> Tensor:
-        at = x.new_full((len(x),), t)
-        labels = torch.full((len(x),), label, device=x.device)
-        velocity = self.field(x, at, labels)
-        if self.config.guidance == 1:
-            return velocity
-        free = self.field(x, at, torch.full_like(labels, self.n_classes))
-        return torch.lerp(free, velocity, self.config.guidance)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors, facts = super().state()

@@ -201,7 +201,7 @@ def _gan(bench: Bench, k: int = 1, sent: bool = False, **keys: Any) -> Ours:
     gan = Ours(spec, build, [random_rows(shape, 64, i) for i in range(k)], bench.world, range(k))
     if sent:
         for replicate in gan.replicates:
-            replicate.kept = None
+            replicate.rows.kept = None
             replicate.begin_epoch()
     return gan
 

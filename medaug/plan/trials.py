@@ -132,7 +132,7 @@ def plan_study(
     """
     variants = [*(arms if arms is not None else expand_arms(study)), *control_arms(study)]
     judges, sizes = judges_of(study), sizes_of(study)
-    _check_sides(study, variants)
+    check_sides(study, variants)
     # Counted before the trials of a sweep that nobody can run are written down one by one.
     rows = sum(
         len(_counts(study, variant))
@@ -203,8 +203,12 @@ def _told_linear(trials: Iterable[ClassifyTrial]) -> tuple[ClassifyTrial, ...]:
     return tuple(first.values())
 
 
-def _check_sides(study: StudySpec, variants: Sequence[ArmVariant]) -> None:
-    """Now, rather than on a device when the U-Nets are trained."""
+def check_sides(study: StudySpec, variants: Sequence[ArmVariant]) -> None:
+    """Now, rather than on a device when the U-Nets are trained.
+
+    Raises:
+        UserError: an arm cannot make rows of the study's size, or its transforms do not work.
+    """
     side = images = study.data.image_size
     if study.image_encoder is not None:
         side = 1

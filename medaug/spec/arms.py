@@ -6,12 +6,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
+from medaug.spec.base import Precision, Spec
 from medaug.spec.folder import FolderSpec
 from medaug.spec.gan import Beta, GanSpec, Weight, per_preset
 from medaug.spec.plugins import ARMS, KEYS, Extended, is_kind
 from medaug.spec.study import ArmSpec, AugmentSpec, FitOn, Positive, PositiveFloat
+
+MONAI: Mapping[str, str] = {"monai": "monai", "einops": "monai"}
+"""What an arm on MONAI's networks needs: package -> medaug's extra that brings it."""
 
 
 class NoneSpec(ArmSpec):
@@ -37,6 +41,23 @@ class DuplicateSpec(ArmSpec):
     the classes' shares."""
 
 
+class TransformSpec(Spec):
+    """One of MONAI's array transforms by its name, and its arguments as further keys."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9]*$")]
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """With tuples for lists, which MONAI tells apart from several values of one key."""
+        return {key: _as_tuple(value) for key, value in (self.model_extra or {}).items()}
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
+
+
 class ClassicalSpec(ArmSpec):
     kind: Literal["classical"] = "classical"
     policy: Literal[
@@ -47,6 +68,9 @@ class ClassicalSpec(ArmSpec):
     right flip, up-down flip and quarter turn of every image. ``five``: study D's rivals together;
     ``flip`` to ``contrast``: each alone. ``custom``: what ``augment`` says."""
     augment: AugmentSpec | None = None
+    transforms: tuple[TransformSpec, ...] | None = None
+    """In the place of a policy: any of MONAI's array transforms, one after the other, like
+    ``{name: RandRotate, range_x: 0.2, prob: 1.0}``."""
     views: Positive = 4
     """Where a frozen encoder makes the features: how many transformed views of each image there
     are, after which they repeat."""
@@ -56,6 +80,19 @@ class ClassicalSpec(ArmSpec):
         if (self.policy == "custom") != (self.augment is not None):
             raise ValueError("policy custom and augment belong together: give both or neither")
         return self
+
+    @model_validator(mode="after")
+    def _one_recipe(self) -> ClassicalSpec:
+        if self.transforms is not None:
+            if self.policy != "study":
+                raise ValueError("transforms take the place of policy: give one of the two")
+            if not self.transforms:
+                raise ValueError("transforms is an empty list: name one, or leave it out")
+        return self
+
+    @property
+    def needs(self) -> Mapping[str, str]:
+        return {"monai": "monai"} if self.transforms else {}
 
 
 class NoiseSpec(ArmSpec):
@@ -118,6 +155,45 @@ class FlowSpec(PcaModelSpec):
     solver_steps: Positive = 25
     eval_every: Positive = 10
     """Epochs between measurements of ``val/fd``; the last epoch is always measured."""
+
+
+class FlowImageSpec(ArmSpec):
+    kind: Literal["flow_image"] = "flow_image"
+    channels: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=6)] = (32, 64, 128)
+    """Of the U-Net's levels, each of half the side of the one before; attention on the last."""
+    blocks: Positive = 1
+    """Residual blocks a level."""
+    patch: Literal[1, 2, 4, 8] | None = None
+    """Pixels a side that are one place of the first level. None: as large as leaves 16 places a
+    side and fits the first level's channels (32 px: 2, 64 px: 4); larger is faster and coarser."""
+    fit_on: FitOn = "train"
+    epochs: Positive = 50
+    steps_per_epoch: Positive = 100
+    batch_size: Positive = 16
+    """Global, over all ranks; all rows where there are fewer. Classes come in balanced batches."""
+    lr: PositiveFloat = 5e-4
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """Decay per step of the averaged weights that rows are made from; shorter in the first steps,
+    and 0: none."""
+    drop_label: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of rows that are shown without their class, which guidance needs."""
+    guidance: Annotated[float, Field(ge=0)] = 1.0
+    """As of ``flow``; other than 1, rows take twice as long."""
+    solver_steps: Positive = 10
+    """Of Heun's method, each two passes of the network."""
+    eval_every: Positive = 10
+    """Epochs between measurements of ``val/fd``; the last epoch is always measured."""
+    precision: Precision = "auto"
+
+    @property
+    def needs(self) -> Mapping[str, str]:
+        return MONAI
+
+    @model_validator(mode="after")
+    def _guidance_was_learnt(self) -> FlowImageSpec:
+        if self.guidance != 1 and not self.drop_label:
+            raise ValueError("guidance is away from what is learnt without classes: set drop_label")
+        return self
 
 
 class AcganSpec(GanSpec):
@@ -251,6 +327,7 @@ _OWN: Mapping[str, type[ArmSpec]] = {
     "smote": SmoteSpec,
     "gaussian": GaussianSpec,
     "flow": FlowSpec,
+    "flow_image": FlowImageSpec,
     "wgan_gp": WganGpSpec,
     "acgan": AcganSpec,
     "acgan_image": AcganImageSpec,

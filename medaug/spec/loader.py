@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
+from importlib.util import find_spec
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,7 +151,14 @@ def build_arm(name: str, value: Any, arms: ArmTypes, sources: Sources | None = N
             f"{where(('arms', name, 'kind'), sources)}: unknown arm '{kind}'"
             f"{nearest(str(kind), arms)}"
         )
-    return validated(arms[kind], value, ("arms", name), sources)
+    arm = validated(arms[kind], value, ("arms", name), sources)
+    for package, extra in arm.needs.items():
+        if find_spec(package) is None:  # found without being imported
+            raise UserError(
+                f"{where(('arms', name), sources)}: {kind} needs the package {package}; "
+                f"pip install 'medaug[{extra}]'"
+            )
+    return arm
 
 
 def _written(name: str, value: Any, sources: Sources) -> dict[str, Any]:

@@ -181,6 +181,11 @@ class ArmSpec(Spec):
         return self
 
     @property
+    def needs(self) -> Mapping[str, str]:
+        """Packages that it works with beside medaug's own: name -> the extra that brings it."""
+        return {}
+
+    @property
     def reads_pool(self) -> bool:
         """Whether the arm looks at unlabelled scans."""
         return self.kind == "pseudo_labels" or getattr(self, "fit_on", "train") == "pool"

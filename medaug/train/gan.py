@@ -15,8 +15,9 @@ from typing import Any
 
 from medaug.errors import UserError
 from medaug.train.checkpoint import Progress
-from medaug.train.gan_run import Gan, GanTask, Quality, Replicate
+from medaug.train.gan_run import Gan, GanTask, Replicate
 from medaug.train.gan_step import GanBatch, GanStep
+from medaug.train.judging import Quality
 from medaug.train.loop import Epochs, forget_compiled
 from medaug.train.world import World
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,20 +16,20 @@ from medaug.models.layers import channels_innermost
 from medaug.seeding import generator, seed_of
 from medaug.spec.gan import GanSpec
 from medaug.store import balanced_weights
-from medaug.store.sampler import Order, epoch_batches
+from medaug.store.sampler import Order
 from medaug.train.adam import FusedAdam
 from medaug.train.checkpoint import Checkpoint
 from medaug.train.draws import Draws
 from medaug.train.gan_step import GanBatch, GanStep
+from medaug.train.judging import Quality, judged
 from medaug.train.loop import Collapsed, Guard, Training, dropout_seed
 from medaug.train.precision import settle
-from medaug.train.resident import ResidentRows, Sender, epoch_rows
 from medaug.train.rows import RowSource
-from medaug.train.scaling import FeatureScale, channels_last, rows_per_read
+from medaug.train.scaling import FeatureScale
 from medaug.train.tally import ClassSpread, Tally
+from medaug.train.training_rows import TrainingRows
 from medaug.train.world import World, check_batch_size, convert_batchnorm
 
-EVAL_BLOCK = 64
 PROBED_ROWS = 8
 """Rows on which the two precisions are compared."""
 SMALLEST = 1e-12
@@ -38,21 +37,6 @@ COLLAPSED_SPREAD = 0.05
 """Within-class deviation of generated rows, relative to real ones, below which modes are lost."""
 COLLAPSED_LOSS = 1e-3
 """Discriminator loss below which the generator has nothing to learn from."""
-
-
-class Quality(Protocol):
-    """Judges generated rows during training; it must be cheap."""
-
-    labels: Tensor
-    """(N,) int64: the classes of the rows that it wants."""
-
-    def summary(self, x: Tensor) -> Tensor:
-        """Generated rows (n, *shape), in the units of the training rows, to vectors (n, d)."""
-        ...
-
-    def score(self, summary_ND: Tensor) -> dict[str, float]:
-        """Scores, named ``val/…``, of the summaries of N rows."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -153,7 +137,7 @@ class Replicate:
         self.trained = self.training.epoch - 1
         """The last epoch that was begun."""
         self._settle_precision()
-        self._keep()
+        self.rows = TrainingRows(train, self.scale, self.task.spec.precision, world)
 
     def _settle_precision(self) -> None:
         """The configuration's ``auto`` becomes what is faster here, or what was begun with."""
@@ -191,35 +175,7 @@ class Replicate:
             "weights": self.weights,
             "steps": task.spec.steps_per_epoch,
         }
-        self._batches = self._kept_batches(order) if self.kept else self._sent_batches(order)
-
-    def _kept_batches(self, order: Order) -> Iterator[tuple[Tensor, Tensor]]:
-        assert self.kept is not None
-        plan = epoch_batches(len(self.task.train), self.batch_size, **order)
-        share = self.world.share(self.batch_size)
-        for rows in epoch_rows(plan, share, self.world.device):
-            yield self.kept.take(rows), self.labels.index_select(0, rows)
-
-    def _sent_batches(self, order: Order) -> Iterator[tuple[Tensor, Tensor]]:
-        for batch in self.task.train.batches(self.world, self.batch_size, **order):
-            x, label = self.send(batch.x, batch.label)
-            yield self._scaled(x), label
-
-    def _scaled(self, x: Tensor) -> Tensor:
-        """Rows as the first layer wants them: autocast would round them so in any case."""
-        dtype = torch.bfloat16 if self.task.spec.precision == "bf16" else torch.float32
-        return channels_last(self.scale.encode(x), dtype)
-
-    def _keep(self) -> None:
-        """Rows on the device, scaled, if they fit there."""
-        train, device = self.task.train, self.world.device
-        self.send = Sender(device)
-        self.labels = torch.from_numpy(train.labels).to(device)
-        in_order = train.batches(
-            World.single(), rows_per_read(train), seed=0, epoch=0, shuffle=False, drop_last=False
-        )
-        chunks = (self._scaled(batch.x.to(device)) for batch in in_order)
-        self.kept = ResidentRows.of(chunks, len(train), device)
+        self._batches = self.rows.batches(self.batch_size, **order)
 
     def next_batch(self) -> GanBatch | None:
         """The epoch's next rows on the device, with the step's latents; None at its end."""
@@ -265,21 +221,15 @@ class Replicate:
 
     def _judged(self, quality: Quality) -> dict[str, float]:
         """Scores of rows from latents that are the same at every epoch."""
-        world, label = self.world, quality.labels
+        world = self.world
         modes = [(module, module.training) for module in (self.generator, self.discriminator)]
         gan = self.finish()
         source = generator(self.task.seed, "quality", device=world.device)
-        z = torch.randn(len(label), self.nz, generator=source, device=world.device)
-        share = world.share(len(label))
-        blocks = zip(z[share].split(EVAL_BLOCK), label[share].split(EVAL_BLOCK), strict=True)
-        summaries = [quality.summary(gan.generate(*block)) for block in blocks]
+        z = torch.randn(len(quality.labels), self.nz, generator=source, device=world.device)
+        scores = judged(quality, lambda rows, label: gan.generate(z[rows], label), world)
         for module, mode in modes:
             module.train(mode)
-        scores = quality.score(world.gather(torch.cat(summaries)))
-        # The ranks' processors may round differently: all take the first one's word.
-        values = torch.tensor(list(scores.values()), dtype=torch.float64, device=world.device)
-        values = world.reduce_sum(values if world.is_main else torch.zeros_like(values))
-        return dict(zip(scores, values.tolist(), strict=True))
+        return scores
 
 
 def _check(task: GanTask, world: World) -> None:

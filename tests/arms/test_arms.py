@@ -33,6 +33,12 @@ SMALL: dict[str, dict[str, Any]] = {
     "smote": {"components": 8},
     "gaussian": {"components": 8},
     "flow": {"components": 8, "epochs": 2, "steps_per_epoch": 5, "hidden": 16, "solver_steps": 3},
+    "flow_image": {
+        "channels": (8, 8),
+        "epochs": 2,
+        "steps_per_epoch": 4,
+        "solver_steps": 2,
+    },
     "wgan_gp": {"components": 8, "epochs": 2, "hidden": 16, "nz": 8, "steps_per_epoch": 4},
     "acgan": {"epochs": 2, "ngf": 8, "ndf": 8, "nz": 12, "filter": "none"},
     "acgan_image": {"epochs": 2, "ngf": 8, "ndf": 8, "nz": 12, "filter": "none"},
@@ -67,7 +73,7 @@ def context(ctx: ArmContext, make_store, request: pytest.FixtureRequest) -> ArmC
         return replace(ctx, given=make_store(60, seed=2))
     if getattr(request, "param", None) == "pseudo_labels":
         return replace(ctx, pool=make_store(60, seed=2))
-    if getattr(request, "param", None) not in ("dcgan", "classical", "acgan_image"):
+    if getattr(request, "param", None) not in ("dcgan", "classical", "acgan_image", "flow_image"):
         return ctx
     images = make_store(60, (1, 8, 8))
     return replace(ctx, train=images, val=make_store(45, (1, 8, 8), seed=1))

@@ -34,10 +34,13 @@ CLASSES = ("benign", "malignant")
 WHOLE = Cut(8, "all", 1, Limits())
 
 
-def read(root: Path, out: Path, **keys: object) -> Store:
+def spec(root: Path, **keys: object) -> DataSpec:
     given = {"layout": "class_folders", "root": root, "classes": CLASSES, "image_size": 32}
-    data = DataSpec(**{**given, **keys})
-    return Store.open(ingest(data, SPLIT, out, workers=1).path)
+    return DataSpec(**{**given, **keys})
+
+
+def read(root: Path, out: Path, **keys: object) -> Store:
+    return Store.open(ingest(spec(root, **keys), SPLIT, out, workers=1).path)
 
 
 def test_colour_stays_colour(tmp_path: Path) -> None:
@@ -69,7 +72,7 @@ def test_one_picture_in_colour_makes_all_of_them_three_channels(tmp_path: Path) 
     for i in range(8):
         for label in CLASSES:
             picture(tmp_path / "in" / label / f"{label}{i}.png")
-    data = DataSpec(layout="class_folders", root=tmp_path / "in", classes=CLASSES, image_size=16)
+    data = spec(tmp_path / "in", image_size=16)
     before = ingest_signature(read_cohort(data), data, SPLIT)
     assert surveyed(read_cohort(data), data, 1).channels == 1
     grey = data.model_copy(update={"colour": "grey"})

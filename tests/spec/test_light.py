@@ -22,6 +22,7 @@ HEAVY = ("torch", "ray", "mlflow", "pyarrow", "sklearn")
     [
         ("arms.acgn={}", "did you mean 'acgan'"),
         ("arms.acgan.epocs=3", "did you mean 'epochs'"),
+        ("arms.flow_image={epocs: 3}", "did you mean 'epochs'"),
         ("classifier.kind=probee", "did you mean 'probe'"),
         ("data.layout=phantm", "did you mean 'phantom'"),
         ("sweep.n_synthetic=abc", "should be a list"),
@@ -38,6 +39,19 @@ def test_a_mistake_is_told_before_anything_heavy_is_loaded(override: str, said: 
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert said in ran.stderr
+    assert len(ran.stderr.splitlines()) == 1
+    assert ran.stdout.strip() == ""
+
+
+def test_an_extra_that_is_missing_is_told_before_a_scan_is_read() -> None:
+    code = (
+        "import sys\nsys.modules['monai'] = None\nfrom medaug.cli import main\n"
+        f"try: main(['run', {str(DEMO)!r}, '--set', 'arms.flow_image={{}}'])\n"
+        "except SystemExit as end: assert end.code == 2, end.code\n"
+        f"print(*(name for name in {HEAVY} if name in sys.modules))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert ran.stderr.endswith("needs the package monai; pip install 'medaug[monai]'\n")
     assert len(ran.stderr.splitlines()) == 1
     assert ran.stdout.strip() == ""
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from medaug.metrics.predictions import Predictions
+from medaug.results.report.curve_tables import write_curves
 from medaug.results.report.curves import gan_curves, segmenter_curves
 from medaug.results.report.figures import confusion, forest, response, roc
 from medaug.results.report.pictures import Overlay, montage, overlays, strongest
@@ -95,6 +98,33 @@ def test_the_ratio_curve_has_a_panel_for_each_arm_with_none_behind() -> None:
     behind = [patch for patch in figure.axes[1].patches if patch.get_height() == pytest.approx(0.2)]
     assert behind[0].get_y() == pytest.approx(0.6)
     assert response(BOARD, "train_rows") is None
+
+
+def test_the_curves_are_numbers_too(tmp_path: Path) -> None:
+    rows = [
+        row("none", 0, 0.0, real_rows=40, train_rows=40, classifier="probe", low=math.nan),
+        row("none", 0, 0.1, real_rows=160, train_rows=160, classifier="probe"),
+        row("acgan", 300, 0.2, train_rows=40, classifier="probe", per_class="rare_only"),
+        row("acgan", 100, 0.1, train_rows=40, classifier="probe", rank=2),
+        row("smote", 100, math.nan, mean=math.nan),
+    ]
+    whole = [replace(each, replicates=9, expected=9) for each in rows]
+    write_curves(tmp_path, replace(BOARD, rows=tuple(whole)))
+    with (tmp_path / "figures" / "ratio.csv").open(newline="") as file:
+        ratio = list(csv.DictReader(file))
+    assert [line["configuration"] for line in ratio] == [
+        "acgan +100 of 40 by probe", "acgan +300 rare_only of 40 by probe",
+        "none of 40 by probe", "none of 160 by probe",
+    ]  # fmt: skip
+    assert (ratio[0]["rows_added"], ratio[0]["balanced_accuracy"]) == ("100", "0.8")
+    assert (ratio[0]["gain"], ratio[0]["gain_low"], ratio[0]["rank"]) == ("0.1", "0.05", "2")
+    assert (ratio[1]["per_class"], ratio[1]["rank"], ratio[2]["low"]) == ("rare_only", "", "")
+    with (tmp_path / "figures" / "learning_curve.csv").open(newline="") as file:
+        curve = list(csv.DictReader(file))
+    assert [(line["real_rows"], line["balanced_accuracy"]) for line in curve] == [
+        ("40", "0.7"), ("160", "0.8"),
+    ]  # fmt: skip
+    assert {line["classifier"] for line in curve} == {"probe"}
 
 
 def test_sizes_are_an_axis_of_their_own() -> None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from medaug.data.canonical import is_blank, tidy
 from medaug.data.importers.base import Found, Look, Options, ordered, patient_by
+from medaug.data.importers.brats_cases import Case, cases_of
 from medaug.data.importers.folders import (
     class_level,
     names_no_class,
     part_in,
-    says_nothing,
     telling,
 )
 from medaug.data.importers.people import one_person_each
@@ -25,9 +25,8 @@ from medaug.data.importers.sheets import (
     sheets_of,
     with_patients,
 )
-from medaug.data.importers.tree import Tree, folder_of, parts_of
+from medaug.data.importers.tree import Tree, parts_of
 from medaug.data.labels import PATIENT_ID, read_table
-from medaug.data.masks import is_mask_word, masked_stem, outlines_an_organ
 from medaug.data.names import stem_of
 from medaug.data.privacy import pseudonym
 from medaug.data.table import POOL, STUDY, Row
@@ -36,10 +35,6 @@ from medaug.errors import UserError
 NAME_MAPPING = "name_mapping.csv"
 _ID_COLUMN = re.compile(r"(BraTS_?\d{2,4}_?(subject_?)?ID)|((subject|patient)(_?ID)?)|ID", re.I)
 """Columns of subject ids: BraTS_2020_subject_ID, BraTS18ID, subject_ID, patient_id …"""
-SEQUENCES = (
-    *("flair", "t2f", "t1", "t1w", "t1n", "t1c", "t1ce", "t1gd", "t1post", "t2", "t2w"),
-    *("dwi", "adc", "swi", "pd", "pdw", "ct", "cta", "pet", "bold", "asl", "mra"),
-)
 _PUBLISHED = ("flair", "t1", "t1ce", "t2")
 """The order of study A; the first of them is what a study reads where it takes one."""
 _ALSO_CALLED = {
@@ -55,26 +50,8 @@ _ENOUGH = 0.9
 
 
 @dataclass
-class _Case:
-    """One examination: its sequences and masks."""
-
-    name: str
-    place: str
-    """Its folder, without its own name."""
-    sequences: dict[str, str] = field(default_factory=dict)
-    """Lower-case name -> file."""
-    masks: list[str] = field(default_factory=list)
-    own_folder: bool = False
-    """Whether its folder holds nobody else's files."""
-
-    @property
-    def key(self) -> tuple[str, str]:
-        return self.place, self.name
-
-
-@dataclass
 class _Labels:
-    """What folders and tables say of cases, by :attr:`_Case.key`."""
+    """What folders and tables say of cases, by :attr:`Case.key`."""
 
     class_of: dict[tuple[str, str], str] = field(default_factory=dict)
     lacking: dict[tuple[str, str], tuple[str, bool]] = field(default_factory=dict)
@@ -127,7 +104,7 @@ class Brats:
 
     def _add(
         self,
-        case: _Case,
+        case: Case,
         labels: _Labels,
         read: tuple[str, ...],
         patient_of: Mapping[str, str],
@@ -172,69 +149,7 @@ class Brats:
             found.leave_out(mask, "a mask of a scan without a class")
 
 
-def cases_of(tree: Tree) -> list[_Case]:
-    """The examinations of a folder of volumes, by name."""
-    by_folder: dict[str, list[str]] = defaultdict(list)
-    for name in tree.volumes:
-        by_folder[folder_of(name)].append(name)
-    cases: list[_Case] = []
-    for folder, names in sorted(by_folder.items()):
-        cases += _in_folder(folder, names)
-    return sorted(cases, key=lambda case: (case.name, case.place))
-
-
-def _in_folder(folder: str, names: list[str]) -> Iterable[_Case]:
-    place, _, own = folder.rpartition("/")
-    ends = {name: _after(own, stem_of(name)) for name in names}
-    bare = [_is_sequence(stem_of(name)) for name in names]
-    if own and not says_nothing(own) and (all(e is not None for e in ends.values()) or all(bare)):
-        case = _Case(own, place, own_folder=True)
-        for name in names:
-            _put(case, ends[name] or stem_of(name), name)
-        return [case] if case.sequences else []
-    by_case: dict[str, _Case] = {}
-    for name in names:  # each file speaks for itself
-        stem = stem_of(name)
-        if outlines_an_organ(stem):
-            continue
-        mask = masked_stem(stem)
-        who, what = (mask[0], "seg") if mask and mask[0] else _split(stem)
-        _put(by_case.setdefault(who, _Case(who, folder)), what, name)
-    return [case for case in by_case.values() if case.sequences]
-
-
-def _put(case: _Case, what: str, name: str) -> None:
-    if outlines_an_organ(stem_of(name)):
-        return
-    if is_mask_word(what):
-        case.masks.append(name)
-    else:
-        case.sequences.setdefault(what.casefold(), name)
-
-
-def _after(own: str, stem: str) -> str | None:
-    """What follows the folder's name in a file's; None where the file is not named after it."""
-    if not own or not stem.casefold().startswith(own.casefold()):
-        return None
-    rest = stem[len(own) :]
-    if rest and rest[0] not in "_-. ":
-        return None
-    return rest.lstrip("_-. ") or "image"
-
-
-def _is_sequence(stem: str) -> bool:
-    return stem.casefold() in SEQUENCES or is_mask_word(stem)
-
-
-def _split(stem: str) -> tuple[str, str]:
-    """(case, sequence) of a file that lies beside those of others."""
-    match = re.fullmatch(r"(.+)[ _.-]([A-Za-z0-9]+)", stem)
-    if match and match[2].casefold() in SEQUENCES:
-        return match[1], match[2]
-    return stem, "image"
-
-
-def _possible(tree: Tree, found: Found) -> list[_Case]:
+def _possible(tree: Tree, found: Found) -> list[Case]:
     """The cases whose names can be patient ids; the files of others are left out."""
     cases = []
     for case in cases_of(tree):
@@ -246,7 +161,7 @@ def _possible(tree: Tree, found: Found) -> list[_Case]:
     return cases
 
 
-def _sequences(cases: Collection[_Case]) -> list[str]:
+def _sequences(cases: Collection[Case]) -> list[str]:
     """By the published order where they are known, else by name."""
     names = {name for case in cases for name in case.sequences}
 
@@ -257,7 +172,7 @@ def _sequences(cases: Collection[_Case]) -> list[str]:
     return sorted(names, key=place)
 
 
-def _chosen(channels: list[str], cases: Collection[_Case], options: Options) -> tuple[str, ...]:
+def _chosen(channels: list[str], cases: Collection[Case], options: Options) -> tuple[str, ...]:
     if options.channels:
         wanted = tuple(name.casefold() for name in options.channels)
         by_other_name = {known: name for name, known in _ALSO_CALLED.items() if name in channels}
@@ -272,7 +187,7 @@ def _chosen(channels: list[str], cases: Collection[_Case], options: Options) -> 
     )
 
 
-def _classes(tree: Tree, cases: Collection[_Case], options: Options, found: Found) -> _Labels:
+def _classes(tree: Tree, cases: Collection[Case], options: Options, found: Found) -> _Labels:
     """The class of each case by its folders, or by a table; and what tables say besides."""
     paths = {case.key: _above(case, options.classes) for case in cases}
     level = class_level(set(paths.values()), options.classes)
@@ -308,7 +223,7 @@ def _told_by(sheets: list[Sheet], named: Mapping[tuple[str, str], str], options:
 
 
 def _by_folder(
-    cases: Iterable[_Case],
+    cases: Iterable[Case],
     named: Mapping[tuple[str, str], str],
     options: Options,
     found: Found,
@@ -336,7 +251,7 @@ def _by_folder(
     return labels
 
 
-def _by_sheets(cases: Iterable[_Case], said: Said | None, sheets: list[Sheet]) -> _Labels:
+def _by_sheets(cases: Iterable[Case], said: Said | None, sheets: list[Sheet]) -> _Labels:
     labels = _Labels(said=said)
     for case in cases:
         if said is not None and case.name in said.class_of:
@@ -386,7 +301,7 @@ def _what_to_supply(tree: Tree, n_cases: int, problems: Mapping[str, str], optio
     )
 
 
-def _above(case: _Case, known: Collection[str]) -> tuple[str, ...]:
+def _above(case: Case, known: Collection[str]) -> tuple[str, ...]:
     return telling([part for part in case.place.split("/") if part], known)
 
 

@@ -16,6 +16,7 @@ from medaug.results.numbers import share, with_interval
 from medaug.results.report import facts
 from medaug.results.report.answer import answer
 from medaug.results.report.checklist import checklist
+from medaug.results.report.curve_tables import write_curves
 from medaug.results.report.evidence import Evidence
 from medaug.results.report.facts import Table
 from medaug.results.report.gallery import Drawn, draw_all
@@ -59,8 +60,9 @@ def write_report(folder: Path) -> Path:
     Raises:
         UserError: there is no such run.
     """
-    path = folder / REPORT
-    write_whole(path, render_page(Evidence.of(folder)).encode())
+    path, run = folder / REPORT, Evidence.of(folder)
+    write_whole(path, render_page(run).encode())
+    write_curves(folder, run.board)
     return path
 
 
