@@ -91,8 +91,9 @@ class GanSpec(ArmSpec):
     ema: Annotated[float, Field(ge=0, lt=1)] = per_preset(stable=0.98, as_published=0.0)
     """Decay per generator step of the averaged weights that samples are drawn from; 0: none."""
     collapse_patience: NonNegativeInt = per_preset(stable=10, as_published=0)
-    """End the training as a mode collapse after so many epochs in a row in which generated rows
-    have less than a twentieth of the real ones' within-class deviation; 0: train on."""
+    """End the training as a mode collapse after so many epochs in a row, in its second half, in
+    which generated rows have less than a twentieth of the real ones' within-class deviation; 0:
+    train on."""
     precision: Precision = "auto"
     accumulate: Positive = 1
     """Take the discriminator's batch in so many parts, one after the other, and move once: the

@@ -205,10 +205,14 @@ class Replicate:
         return metrics
 
     def check_modes(self) -> None:
-        """Raise Collapsed where rows had no variety in the last epochs, as many as the patience."""
-        patience = self.task.spec.collapse_patience
+        """Raise Collapsed where rows had no variety in the last epochs, as many as the patience,
+        all of them in the second half of the training: in the first, variety may be to come."""
+        spec, done = self.task.spec, self.training.epoch
+        patience = spec.collapse_patience
+        if not patience or done - patience <= spec.epochs // 2:
+            return
         last = [each["train/diversity"] for each in self.training.history[-patience:]]
-        if patience and len(last) == patience and max(last) < COLLAPSED_SPREAD:
+        if max(last) < COLLAPSED_SPREAD:
             raise Collapsed(
                 self.training.epoch,
                 f"for {patience} epochs its rows had below {COLLAPSED_SPREAD} of the real ones'"

@@ -123,7 +123,7 @@ def test_adam_on_a_gpu_can_be_captured(fake_cuda: Counter) -> None:
 
 def test_batches_of_a_gan_are_made_on_the_device() -> None:
     (replicate,) = gan().replicates
-    assert replicate.kept is not None
+    assert replicate.rows.kept is not None
     batch = replicate.next_batch()
     assert batch is not None
     labels = replicate.task.train.labels

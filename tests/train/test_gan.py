@@ -264,13 +264,15 @@ def test_a_generator_that_says_one_thing_is_flagged() -> None:
     first, *_ = train_gan(GanTask(Spec(), build, rows(), 0), World.single())
     assert first.metrics["collapsed"] == 1
 
-    spec = Spec(epochs=6, collapse_patience=4)
-    with pytest.raises(Collapsed, match=r"epoch 4 .*for 4 epochs .* deviation, now 0"):
+    spec = Spec(epochs=12, collapse_patience=4)
+    with pytest.raises(Collapsed, match=r"epoch 11 .*for 4 epochs .* deviation, now 0"):
         list(train_gan(GanTask(spec, build, rows(), 0), World.single()))
-    stopped = Spec(epochs=3, collapse_patience=4)
-    *_, third = train_gan(GanTask(stopped, build, rows(), 0), World.single())
-    with pytest.raises(Collapsed, match="epoch 4 "):  # epochs before a checkpoint count
-        list(train_gan(GanTask(spec, build, rows(), 0, resume=third.checkpoint), World.single()))
+    stopped = Spec(epochs=9, collapse_patience=0)
+    *_, ninth = train_gan(GanTask(stopped, build, rows(), 0), World.single())
+    with pytest.raises(Collapsed, match="epoch 11 "):  # epochs before a checkpoint count
+        list(train_gan(GanTask(spec, build, rows(), 0, resume=ninth.checkpoint), World.single()))
+    short = Spec(epochs=8, collapse_patience=4)  # its second half is no longer than the patience
+    assert len(list(train_gan(GanTask(short, build, rows(), 0), World.single()))) == 8
     patient = Spec(epochs=6, collapse_patience=0)
     assert len(list(train_gan(GanTask(patient, build, rows(), 0), World.single()))) == 6
 
