@@ -11,12 +11,15 @@ import pytest
 from medaug.storage.trial_folder import TrialFolder
 from medaug.sweep.cluster.start import Cluster
 
-sys.path.insert(0, str(Path(__file__).parent))  # workers import toy_trials by name
+TOYS = str(Path(__file__).parent)
+sys.path.insert(0, TOYS)  # workers import toy_trials by name
 
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[Cluster]:
     """Ray with two CPUs, whatever the machine has: few processes to start, and to wait for."""
+    if TOYS not in sys.path:  # what a test before has put back as it was
+        sys.path.insert(0, TOYS)
     cluster = Cluster(cpus=2)
     cluster.start()
     yield cluster
