@@ -16,6 +16,7 @@ from medaug.data.privacy import pseudonym
 from medaug.data.slices import ingest, ingest_signature, usable
 from medaug.data.table import EXTERNAL, POOL, STUDY, lines_of
 from medaug.errors import UserError
+from medaug.plan.variants import pool_arms
 from medaug.results.report.facts import about_channels
 from medaug.spec import DataSpec, SplitSpec, StudySpec
 from medaug.storage.artifacts import Artifacts
@@ -72,7 +73,7 @@ def bring_pool(study: StudySpec, slices: str, folder: Path, display: Display) ->
         UserError: there are no such scans, they cannot be read, or they are of the study's
             patients, some of whom are scored.
     """
-    if not any(arm.reads_pool for arm in study.arms.values()):
+    if not (readers := pool_arms(study)):
         return None
     if study.data.layout == PHANTOM:
         raise UserError("arms: fit_on: pool wants scans of the part pool, and phantoms have none")
@@ -84,10 +85,12 @@ def bring_pool(study: StudySpec, slices: str, folder: Path, display: Display) ->
             f"data: {len(known)} patients ({', '.join(known[:3])}{' …' * (len(known) > 3)}) are in "
             "the part pool and in the study, where they are scored; give the pool other patients"
         )
-    if theirs.schema.mask_shape != ours.schema.mask_shape and study.image_encoder is None:
+    features = study.image_encoder is not None  # which have no masks
+    on_scans = [v.name for v in readers if v.arm.makes_images or not features]
+    if on_scans and theirs.schema.mask_shape != ours.schema.mask_shape:
         raise UserError(
-            "data: the study's scans have masks, those of the part pool have none; add masks, or "
-            "name an encoder, whose features have none"
+            f"arms.{on_scans[0]}: the study's scans and those of the part pool are not alike: only "
+            "one of the two has masks; give both, or none, or take an arm on an encoder's features"
         )
     found = leakage_of(folder)
     assert found is not None, "copies within the study are looked for first"

@@ -18,6 +18,7 @@ from medaug.given import bring_given
 from medaug.intake import bring_pool, look_at_external, look_for_leaks, make_slices
 from medaug.ownership.identity import check_same_data, claim_folder, free_folder
 from medaug.plan.disk import bytes_to_write
+from medaug.plan.encoded import check_pool
 from medaug.plan.sizes import held_back
 from medaug.plan.trials import check_sides, plan_study, rows_left_out
 from medaug.plan.variants import expand_arms
@@ -69,6 +70,7 @@ def run_study(
         Interrupted: a signal came; ``medaug resume`` goes on.
     """
     check_source(study.data)  # before any device is taken
+    check_pool(study)
     check_sides(study, expand_arms(study))
     refresh_runs(study.storage)  # a trial may have been run in another one
     check_storage(study.storage)

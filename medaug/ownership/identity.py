@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,10 @@ def free_folder(study: StudySpec) -> Path:
     folder = study.storage / study.name
     if _has_begun(folder):
         before = _decisive(build_study(study_data(folder), ARM_CONFIGS))
-        if difference := _first_difference(before, _decisive(study)):
+        for key, old, new in differing(before, _decisive(study)):
             raise UserError(
-                f"{folder}: holds another study ({difference}); give this one another --name or "
-                f"--fork, or `medaug resume {study.name}` to go on with that one"
+                f"{folder}: holds another study ({key}: {old!r} -> {new!r}); give this one another "
+                f"--name or --fork, or `medaug resume {study.name}` to go on with that one"
             )
     return folder
 
@@ -85,12 +85,11 @@ def _decisive(study: StudySpec) -> dict[str, Any]:
     return {key: value for key, value in study.canonical().items() if key not in elsewhere}
 
 
-def _first_difference(before: Any, now: Any, path: str = "") -> str | None:
-    """``a.b: old -> new`` of the first key that differs, or None."""
+def differing(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(``a.b``, value before, value now) of each key of two nested mappings that is not alike."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for key in dict.fromkeys([*before, *now]):
             inner = f"{path}.{key}" if path else str(key)
-            if found := _first_difference(before.get(key), now.get(key), inner):
-                return found
-        return None
-    return None if before == now else f"{path}: {before!r} -> {now!r}"
+            yield from differing(before.get(key), now.get(key), inner)
+    elif before != now:
+        yield path, before, now

@@ -12,7 +12,7 @@ from medaug.encoders import encoder_of
 from medaug.errors import UserError
 from medaug.experiment import output_name
 from medaug.plan.sizes import HeldBack, Size, held_back_counts
-from medaug.plan.variants import ArmVariant, wanted_controls
+from medaug.plan.variants import ArmVariant, pool_arms, wanted_controls
 from medaug.spec import ClassifyTrial, ExtractTrial, ProbeSpec, StudySpec, WrittenArm
 from medaug.spec.arms import ClassicalSpec
 from medaug.spec.encoder import EfficientNetLite0Spec, ImageEncoderSpec, PixelsPcaSpec
@@ -21,8 +21,10 @@ NONE = WrittenArm(kind="none")
 
 
 def check_pool(study: StudySpec) -> None:
-    """Raises UserError where the pool's features would depend on the fold's patients."""
-    if (spec := study.image_encoder) is not None and encoder_of(spec).fitted:
+    """Raises UserError where an arm reads the pool, and its features would depend on the fold's
+    patients."""
+    spec = study.image_encoder
+    if pool_arms(study) and spec is not None and encoder_of(spec).fitted:
         raise UserError(
             f"encoder: {spec.kind} is fitted to each fold's patients and makes no features of the "
             "pool; take a frozen one, like efficientnet_lite0"

@@ -152,9 +152,8 @@ def plan_study(
     views = view_trials(study, slices, variants)
     shown = {signature: [*map(output_name, trials)] for signature, trials in views.items()}
     makers = [v for v in variants if v.generates and v.spec.signature() not in shown]
+    check_pool(study)
     pool = (pool or "slices-pool") if any(v.spec.reads_pool for v in variants) else None
-    if pool:
-        check_pool(study)
     unlabelled = _extract(study, pool, segment) if pool else ()
     generate = _generate(
         *(study, slices, segment, features, makers, sizes, given or {}),
@@ -167,13 +166,7 @@ def plan_study(
     plan = Plan(
         pretrain,
         segment,
-        _distinct(
-            [
-                *extract,
-                *unlabelled,
-                *itertools.chain.from_iterable([*beside.values(), *views.values()]),
-            ]
-        ),
+        _distinct(itertools.chain(extract, unlabelled, *beside.values(), *views.values())),
         _distinct(generate.values()),
         _told_linear(classify),
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from medaug.arms import ARMS, Arm, ResampleArm
+from medaug.errors import UserError
 from medaug.spec import (
     ArmSpec,
     ClassifierSpec,
@@ -108,12 +109,24 @@ def expand_arms(study: StudySpec, points: Sequence[Mapping[str, Any]] = ()) -> l
     return list(variants.values())
 
 
+def pool_arms(study: StudySpec) -> list[ArmVariant]:
+    """The arms that look at unlabelled scans, at some point of their grid.
+
+    Raises:
+        UserError: a search decides whether one does.
+    """
+    for axis in study.sweep.space:
+        if axis.endswith(".fit_on"):
+            raise UserError(f"sweep.space: {axis} decides what is read; name it in sweep.grid")
+    return [variant for variant in expand_arms(study) if variant.spec.reads_pool]
+
+
 def wanted_controls(study: StudySpec) -> tuple[str, ...]:
     """What the protocol adds, by kind: nothing as published."""
     if study.protocol != "honest" or study.controls == "none":
         return ()
     wanted: tuple[str, ...] = CONTROLS if study.controls == "auto" else study.controls
-    if study.controls == "auto" and any(arm.reads_pool for arm in study.arms.values()):
+    if study.controls == "auto" and pool_arms(study):
         wanted = (*wanted, "pseudo_labels")
     if not study.sweep.small_sizes:  # nothing is held back
         wanted = tuple(kind for kind in wanted if kind != "more_real")

@@ -13,17 +13,19 @@ from rich.text import Text
 from medaug.errors import UserError
 from medaug.metrics.board import Board
 from medaug.metrics.hits import Hits
+from medaug.ownership.identity import differing
 from medaug.results.configuration import Configuration
 from medaug.results.leaderboard import leaderboard_and_trials
 from medaug.results.numbers import with_interval
 from medaug.results.records import read_study
 from medaug.results.rows import Leaderboard, Row, without_nan
 from medaug.results.table import Line, laid_out
+from medaug.spec.loader import NOT_OF_RESULTS
 from medaug.storage.json_files import read_json
 
 FIRST_OF_ALL = ("data", "split", "protocol")
 """Sections without which two scores are not of the same question."""
-NOT_TOLD = frozenset({"name", "storage", "resources", "tracking", "paper"})
+NOT_TOLD = frozenset({"name", "storage", "paper", *NOT_OF_RESULTS})
 """What no result depends on."""
 PLACES = frozenset({"root", "table"})
 """Keys of ``data`` that say where scans lie; which scans they are, the name of their store says."""
@@ -133,7 +135,8 @@ def differences(first: Path, second: Path) -> Iterator[Difference]:
     if stores[0] != stores[1]:
         yield Difference("data", *stores)
     one, two = (read_study(folder).canonical() for folder in (first, second))
-    found = [d for d in _differing(one, two) if d.section not in NOT_TOLD]
+    found = [Difference(*each) for each in differing(one, two)]
+    found = [d for d in found if d.section not in NOT_TOLD]
     found = [d for d in found if d.key not in {f"data.{key}" for key in PLACES}]
     yield from sorted(found, key=lambda d: _rank(d.section))
 
@@ -186,15 +189,6 @@ def _told(what: str, found: list[Difference]) -> list[str]:
 def _plain(value: Any) -> str:
     text = "–" if value is None else str(value)
     return text if len(text) <= 40 else f"{text[:37]}…"
-
-
-def _differing(first: Any, second: Any, path: str = "") -> Iterator[Difference]:
-    if isinstance(first, Mapping) and isinstance(second, Mapping):
-        for key in dict.fromkeys([*first, *second]):
-            inner = f"{path}.{key}" if path else str(key)
-            yield from _differing(first.get(key), second.get(key), inner)
-    elif first != second:
-        yield Difference(path, first, second)
 
 
 def _rank(section: str) -> int:

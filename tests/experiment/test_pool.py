@@ -14,6 +14,7 @@ from medaug.experiment.generate import _Work
 from medaug.experiment.pool import joined
 from medaug.experiment.rows import arm_context, arm_of
 from medaug.intake import bring_pool
+from medaug.plan.encoded import check_pool
 from medaug.plan.trials import Plan, plan_study
 from medaug.spec import GenerateTrial, StudySpec
 from medaug.storage.artifacts import Artifacts
@@ -126,6 +127,26 @@ def test_the_control_comes_by_itself_and_needs_no_synthetic_row(spec: StudySpec)
     assert all(t.control and not t.synthetic for t in control)
     alone = spec.model_copy(update={"arms": {k: v for k, v in spec.arms.items() if k != "pooled"}})
     assert not [t for t in plan_study(alone, SLICES).classify if t.kind == "pseudo_labels"]
+
+
+def test_an_arm_may_read_the_pool_at_some_points_of_its_grid(spec: StudySpec) -> None:
+    grid = {"arms": {"none": {}, "gaussian": {}}, "controls": "auto"}
+    sweep = {"n_synthetic": [24], "seeds": [0], "grid": {"gaussian.fit_on": ["train", "pool"]}}
+    both = study(spec.storage, **grid, sweep=sweep)
+    plan = plan_study(both, SLICES, pool=POOL)
+    made = {(t.point.get("fit_on"), t.pool) for t in plan.generate if t.arm == "gaussian"}
+    assert made == {("train", None), ("pool", POOL)}
+    assert [t for t in plan.classify if t.kind == "pseudo_labels"]
+    with pytest.raises(UserError, match="fit_on: pool wants scans of the part pool"):
+        bring_pool(both, SLICES, spec.storage, Silent())
+    drawn = {"n_synthetic": [24], "seeds": [0], "search": "random", "samples": 2}
+    searched = study(
+        spec.storage,
+        **grid,
+        sweep=drawn | {"space": {"gaussian.fit_on": {"choice": ["train", "pool"]}}},
+    )
+    with pytest.raises(UserError, match=r"sweep\.space: gaussian\.fit_on decides what is read"):
+        check_pool(searched)
 
 
 def test_features_of_the_pool_are_made_by_a_frozen_encoder_only(tmp_path: Path) -> None:

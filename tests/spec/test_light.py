@@ -17,6 +17,22 @@ DEMO = Path(__file__).parents[2] / "jobs" / "demo.yaml"
 HEAVY = ("torch", "ray", "mlflow", "pyarrow", "sklearn")
 
 
+def refused(override: str, missing: str = "") -> str:
+    """The one line that a run with ``override`` ends with, exit code 2, before anything heavy is
+    loaded; without the package ``missing``."""
+    blocked = f"sys.modules[{missing!r}] = None\n" if missing else ""
+    code = (
+        f"import sys\n{blocked}from medaug.cli import main\n"
+        f"try: main(['run', {str(DEMO)!r}, '--set', {override!r}])\n"
+        "except SystemExit as end: assert end.code == 2, end.code\n"
+        f"print(*(name for name in {HEAVY} if name in sys.modules))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert len(ran.stderr.splitlines()) == 1
+    assert ran.stdout.strip() == ""
+    return ran.stderr
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [
@@ -31,29 +47,12 @@ HEAVY = ("torch", "ray", "mlflow", "pyarrow", "sklearn")
     ],
 )
 def test_a_mistake_is_told_before_anything_heavy_is_loaded(override: str, said: str) -> None:
-    code = (
-        "import sys\nfrom medaug.cli import main\n"
-        f"try: main(['run', {str(DEMO)!r}, '--set', {override!r}])\n"
-        "except SystemExit as end: assert end.code == 2, end.code\n"
-        f"print(*(name for name in {HEAVY} if name in sys.modules))"
-    )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert said in ran.stderr
-    assert len(ran.stderr.splitlines()) == 1
-    assert ran.stdout.strip() == ""
+    assert said in refused(override)
 
 
 def test_an_extra_that_is_missing_is_told_before_a_scan_is_read() -> None:
-    code = (
-        "import sys\nsys.modules['monai'] = None\nfrom medaug.cli import main\n"
-        f"try: main(['run', {str(DEMO)!r}, '--set', 'arms.flow_image={{}}'])\n"
-        "except SystemExit as end: assert end.code == 2, end.code\n"
-        f"print(*(name for name in {HEAVY} if name in sys.modules))"
-    )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert ran.stderr.endswith("needs the package monai; pip install 'medaug[monai]'\n")
-    assert len(ran.stderr.splitlines()) == 1
-    assert ran.stdout.strip() == ""
+    said = refused("arms.flow_image={}", missing="monai")
+    assert said.endswith("needs the package monai; pip install 'medaug[monai]'\n")
 
 
 def test_names_in_the_specification_are_those_of_the_code() -> None:

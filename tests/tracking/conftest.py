@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+
+if TYPE_CHECKING:
+    from tests.tracking.played_sweeps import Played
 
 torch.set_num_threads(1)
 # As in tests/train: helper modules are found by their full names.
@@ -21,3 +27,17 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("database") / "mlflow.db"
     MlflowClient(f"sqlite:///{path}").search_experiments()
     return path
+
+
+@pytest.fixture
+def play(tmp_path: Path, empty_database: Path) -> Callable[..., Played]:
+    """Starts a sweep whose storage folder has a database."""
+
+    from tests.tracking.made_runs import study
+    from tests.tracking.played_sweeps import Played
+
+    def start(**changes: Any) -> Played:
+        shutil.copy(empty_database, tmp_path / "mlflow.db")
+        return Played(study(tmp_path, **changes))
+
+    return start

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,7 +18,6 @@ from medaug.sweep.events import Status
 from medaug.tracking.params import PRIVATE, as_text, flatten, private_names, safe_name
 from medaug.tracking.tracker import sync
 from medaug.tracking.uri import private_database
-from tests.tracking.made_runs import study
 from tests.tracking.played_sweeps import (
     Played,
     all_is_told,
@@ -31,17 +29,6 @@ from tests.tracking.played_sweeps import (
     steps,
     wait_until,
 )
-
-
-@pytest.fixture
-def play(tmp_path: Path, empty_database: Path) -> Callable[..., Played]:
-    """Starts a sweep whose storage folder has a database."""
-
-    def start(**changes: Any) -> Played:
-        shutil.copy(empty_database, tmp_path / "mlflow.db")
-        return Played(study(tmp_path, **changes))
-
-    return start
 
 
 def test_a_sweep_is_one_run_and_its_trials_are_nested_in_it(play: Callable[..., Played]) -> None:

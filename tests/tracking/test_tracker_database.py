@@ -16,7 +16,6 @@ from medaug.spec import TrialConfig
 from medaug.tracking.mirror import read_sent
 from medaug.tracking.tracker import sync
 from medaug.tracking.uri import as_it_is
-from tests.tracking.made_runs import study
 from tests.tracking.played_sweeps import (
     BLOCKED_S,
     Played,
@@ -30,9 +29,8 @@ from tests.tracking.played_sweeps import (
 )
 
 
-def test_a_locked_database_blocks_nobody(tmp_path: Path, empty_database: Path) -> None:
-    shutil.copy(empty_database, tmp_path / "mlflow.db")
-    played = Played(study(tmp_path, tracking={"required": True}))
+def test_a_locked_database_blocks_nobody(tmp_path: Path, play: Callable[..., Played]) -> None:
+    played = play(tracking={"required": True})
     trials = list(played.plan.classify[:3])
     with played.tracker() as tracker:
         other = sqlite3.connect(tmp_path / "mlflow.db", isolation_level=None)
@@ -48,10 +46,9 @@ def test_a_locked_database_blocks_nobody(tmp_path: Path, empty_database: Path) -
 
 @pytest.mark.chaos
 def test_a_database_locked_for_two_minutes(
-    tmp_path: Path, empty_database: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, play: Callable[..., Played], caplog: pytest.LogCaptureFixture
 ) -> None:
-    shutil.copy(empty_database, tmp_path / "mlflow.db")
-    played = Played(study(tmp_path))
+    played = play()
     first, second = played.plan.classify[:2]
     with played.tracker(retry_s=1.0) as tracker:
         played.play(tracker, [first])
@@ -84,12 +81,12 @@ def into_an_empty_one(database: Path, empty: Path) -> None:
 def test_a_database_that_is_another_one_in_the_middle_gets_all_again(
     tmp_path: Path,
     empty_database: Path,
+    play: Callable[..., Played],
     caplog: pytest.LogCaptureFixture,
     turn: Callable[[Path, Path], None],
 ) -> None:
     """SQLite goes on reading a file that has no name any more, and writes nothing to it."""
-    database = Path(shutil.copy(empty_database, tmp_path / "mlflow.db"))
-    played = Played(study(tmp_path))
+    played, database = play(), tmp_path / "mlflow.db"
     first, second, third = played.plan.classify[:3]
     with played.tracker() as tracker:
         played.play(tracker, [first])
@@ -129,10 +126,9 @@ def parent_of(played: Played, config: TrialConfig) -> str:
 
 
 def test_a_database_that_is_none_ends_nothing(
-    tmp_path: Path, empty_database: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, play: Callable[..., Played], caplog: pytest.LogCaptureFixture
 ) -> None:
-    database = Path(shutil.copy(empty_database, tmp_path / "mlflow.db"))
-    played = Played(study(tmp_path))
+    played, database = play(), tmp_path / "mlflow.db"
     first, second = played.plan.classify[:2]
     with played.tracker() as tracker:
         played.play(tracker, [first])

@@ -18,7 +18,7 @@ from medaug.plan.forecast.measured import START_CPU_S, VRAM_THERE, WARM, code_of
 from medaug.plan.forecast.schedule import schedule
 from medaug.plan.forecast.standin import Patients, fewer, rows_of, write_stand_in
 from medaug.plan.trials import plan_study
-from medaug.plan.variants import ArmVariant
+from medaug.plan.variants import ArmVariant, pool_arms
 from medaug.results.leaderboard import leaderboard_of
 from medaug.results.report.document import write_report
 from medaug.spec import ClassifyTrial, StudySpec, TrackingSpec, TrialConfig
@@ -111,7 +111,7 @@ def rehearse(
         write_stand_in(small, shown, masks, artifacts.store_path(SLICES))
         if small.segmenter is not None and small.segmenter.pretrain is not None:
             write_stand_in(small, shown, masks, artifacts.store_path(PRETRAIN))
-        if any(arm.reads_pool for arm in small.arms.values()):
+        if pool_arms(small):
             write_stand_in(small, shown, masks, artifacts.store_path(POOL))
         plan = plan_study(small, SLICES, PRETRAIN, shrunk(arms), pool=POOL)
         folder = place / "rehearsal"
