@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.neighbors import KNeighborsClassifier
 
 from medaug.metrics.quality import classifier_two_sample, quality_report, train_on_test_on
@@ -116,6 +117,17 @@ def test_two_sample_accuracy_tells_shifted_rows_and_takes_any_classifier():
     neighbours = KNeighborsClassifier(5)
     assert classifier_two_sample(real, shifted, estimator=neighbours) > 0.85
     assert np.isnan(classifier_two_sample(real, same, np.zeros(300)))
+
+
+def test_two_samples_are_told_apart_as_by_the_library_s_discriminant():
+    rng = np.random.default_rng(1)
+    real, fake = rng.normal(size=(90, 6)) * np.arange(1, 7), rng.normal(0.5, 2.0, size=(150, 6))
+    library = LinearDiscriminantAnalysis(solver="lsqr", priors=[0.5, 0.5])
+    for seed in range(5):
+        ours = classifier_two_sample(real, fake, seed=seed)
+        assert ours == pytest.approx(
+            classifier_two_sample(real, fake, estimator=library, seed=seed), abs=0.02
+        )
 
 
 def test_two_sample_folds_keep_patients_whole():
