@@ -1,15 +1,20 @@
 """Stop requests: SIGTERM (Slurm, Kubernetes, spot machines), SIGINT (Ctrl-C), SIGUSR1 (Slurm),
 SIGHUP (the terminal was closed).
 
-The first asks to end after the current epoch, the second not to wait for it.
+While trials run, the first asks to end after the current epoch, the second not to wait for it. At
+any other time - scans are read, the report is drawn - nothing is lost by ending at once.
 """
 
 from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
+
+from medaug.errors import Interrupted
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 
@@ -28,6 +33,25 @@ class StopRequests:
         self.name = ""
         """Name of the first signal."""
         self._before: dict[int, Any] = {}
+        self._noting = 0
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Within it, signals set ``asked`` and ``asked_twice``; elsewhere they raise
+        :class:`Interrupted`."""
+        self._noting += 1
+        try:
+            yield
+        finally:
+            self._noting -= 1
+
+    def check(self) -> None:
+        """
+        Raises:
+            Interrupted: a signal was noted.
+        """
+        if self.asked.is_set():
+            raise Interrupted(f"stopped by {self.name}; `medaug resume` goes on")
 
     def own(self) -> None:
         if threading.current_thread() is not threading.main_thread():
@@ -50,3 +74,5 @@ class StopRequests:
         else:
             self.name = signal.Signals(number).name
             self.asked.set()
+        if not self._noting:
+            self.check()

@@ -102,7 +102,8 @@ class Sweep:
 
     def __exit__(self, *exc: object) -> None:
         try:
-            self._cluster.stop()
+            with self._signals.noted():
+                self._cluster.stop()
         finally:
             self._signals.give_back()
             self._lease.release()
@@ -113,7 +114,9 @@ class Sweep:
         Raises:
             EnvironmentFault: there is no cluster, or it is too small (without ``wait``).
         """
-        self._bring_up()
+        with self._signals.noted():
+            self._bring_up()
+        self._signals.check()
         if not self._wait:
             self._cluster.require(self.resources.ranks, self.resources)
 
@@ -140,9 +143,20 @@ class Sweep:
         """
         if not configs:
             return []
+        with self._signals.noted():
+            return self._run_wave(configs, work, asha, bundle_by, bundle_work)
+
+    def _run_wave(
+        self,
+        configs: Sequence[TrialConfig],
+        work: Work,
+        asha: AshaSpec | None,
+        bundle_by: BundleBy,
+        bundle_work: BundleWork,
+    ) -> list[Outcome]:
         outcomes = ended_before(configs, self._experiment, self._storage, halved=asha is not None)
         todo = {config.key: config for config in configs if config.key not in outcomes}
-        self._check()
+        self._signals.check()
         if todo:
             self._check_budget()
         ends = {key: outcome.status for key, outcome in outcomes.items()}
@@ -158,7 +172,7 @@ class Sweep:
             self._listeners.tell("on_wave_end")
             self.seals.flush()
             self.budget.save()
-        self._check()
+        self._signals.check()
         if any(outcome.status == "interrupted" for outcome in outcomes.values()):
             self._check_budget()
         out_of_storage = [o.error for o in outcomes.values() if o.error and o.storage_failed]
@@ -196,7 +210,10 @@ class Sweep:
     def _bring_up(self) -> None:
         if self._cluster.embedded:
             check_open_files(self.resources, self._cpus)
-        self._cluster.start()
+        try:
+            self._cluster.start()
+        except SystemExit as exit_:  # what Ray's own handler does of a signal while it starts
+            raise Interrupted("stopped by SIGTERM; `medaug resume` goes on") from exit_
         self._signals.own()
         if not self.gpus:
             self.resources, self.gpus = self._cluster.settle(self.resources)
@@ -229,7 +246,7 @@ class Sweep:
             self.seals.flush_when_due()
             self.budget.save_when_due()
             if self._signals.asked_twice.is_set():
-                self._check()
+                self._signals.check()
             if self._lease.lost.is_set():
                 raise Interrupted(
                     f"experiment {self._experiment.name}: another process took it over while "
@@ -237,13 +254,9 @@ class Sweep:
                 )
             patience_s = 2.0 if self._signals.asked.is_set() else LOST_AFTER_S
             if self._cluster.silence_s() > patience_s:
-                self._check()  # Slurm's scancel signals the cluster's processes too
+                self._signals.check()  # Slurm's scancel signals the cluster's processes too
                 raise Interrupted("the Ray cluster is lost; `medaug resume` goes on")
         return run.outcomes()
-
-    def _check(self) -> None:
-        if self._signals.asked.is_set():
-            raise Interrupted(f"stopped by {self._signals.name}; `medaug resume` goes on")
 
     def _check_budget(self) -> None:
         if not self.budget.is_spent:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from medaug.cli.display import TerminalDisplay
+from medaug.errors import Interrupted
 from medaug.ownership.signals import StopRequests
 from medaug.spec import ResourceSpec
 from medaug.sweep.cluster.descriptors import needed
@@ -78,10 +79,22 @@ def handled(number: int, by: signal.Handlers) -> Iterator[StopRequests]:
 
 
 def test_a_closed_terminal_asks_to_stop() -> None:
-    with handled(signal.SIGHUP, signal.SIG_DFL) as requests:
+    with handled(signal.SIGHUP, signal.SIG_DFL) as requests, requests.noted():
         os.kill(os.getpid(), signal.SIGHUP)
         assert requests.asked.is_set()
         assert requests.name == "SIGHUP"
+
+
+def test_a_signal_ends_at_once_what_no_trial_waits_for() -> None:
+    """Reading scans and drawing the report can take minutes; nothing of them has to be saved."""
+    with handled(signal.SIGTERM, signal.SIG_DFL) as requests:
+        with pytest.raises(Interrupted, match="stopped by SIGTERM; `medaug resume` goes on"):
+            os.kill(os.getpid(), signal.SIGTERM)
+        with requests.noted():
+            os.kill(os.getpid(), signal.SIGTERM)  # the second asks not to wait
+            assert requests.asked_twice.is_set()
+        with pytest.raises(Interrupted):
+            requests.check()
 
 
 def test_nohup_goes_on_without_a_terminal() -> None:

@@ -79,6 +79,21 @@ def test_a_second_signal_does_not_wait(tmp_path: Path, temporary: Path, ray_addr
     driver.await_no_leftovers()
 
 
+@pytest.mark.parametrize("later_s", [0.5, 3.0])
+def test_a_signal_while_the_cluster_starts(tmp_path: Path, temporary: Path, later_s: float) -> None:
+    """Ray's own handler of that time would end the driver with exit code 15, and not a word."""
+    driver = Driver(tmp_path, temporary, "slow")
+    while not list(tmp_path.glob("experiment/lease-*")):
+        assert driver.process.poll() is None
+        time.sleep(0.1)
+    time.sleep(later_s)
+    driver.process.send_signal(signal.SIGTERM)
+    code, err = driver.finish(timeout=60)
+    assert code == 75, err
+    assert err == "stopped by SIGTERM; `medaug resume` goes on\n"
+    driver.await_no_leftovers()
+
+
 def containers_are_possible() -> bool:
     try:
         return subprocess.run([*AS_IN_A_CONTAINER, "true"], check=False).returncode == 0
