@@ -10,10 +10,9 @@ demo: $(VENV)/.installed
 	$(BIN)/medaug run jobs/demo.yaml
 
 # Two processes, a file of tests in one of them: most of the time of those that start Ray is waiting.
-# The sweep's own share one Ray cluster, and are run by themselves.
+# tests/conftest.py keeps those together that share a cluster or a finished study.
 test: $(VENV)/.installed-dev lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/sweep
-	$(BIN)/python -m pytest tests/sweep
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 # The same tests with the share of lines that they run, a third slower.
 coverage: $(VENV)/.installed-dev
