@@ -263,12 +263,8 @@ def _some(rows: Array, most: int, rng: np.random.Generator) -> Array:
 
 
 def _linear() -> Any:
+    """No scaling of its own: where generated rows hardly vary, it would blow up what real ones do
+    there, and a test on real rows would be decided by that. The rows are standardised already."""
     from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
 
-    return make_pipeline(
-        StandardScaler(),
-        # Newton steps: rows are few and columns fewer.
-        LogisticRegression(max_iter=1000, class_weight="balanced", solver="newton-cholesky"),
-    )
+    return LogisticRegression(C=0.01, max_iter=1000, class_weight="balanced")
