@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,11 @@ os.environ["MEDAUG_PRECISION"] = "fp32"
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+from medaug.data import sandbox
+from tests.data.in_process import InProcess
 from tests.integration.small_study import SMALL, Finished, medaug
+
+PROCESS = sandbox._Worker
 
 SHARED = ("ray_cluster", "small")
 """Fixtures of the session that take so long that one process should make each."""
@@ -56,6 +61,21 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadGroup
             return nodeid.split("::", 1)[0] if scope == nodeid else scope
 
     return ByGroupOrFile(config, log)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _read_in_process() -> Iterator[None]:
+    """Files are parsed in this process: a reader process a core and an ingest would take most of
+    the time. What is started as a command has its reader processes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sandbox, "_Worker", InProcess)
+        yield
+
+
+@pytest.fixture
+def reader_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of what reader processes are for: files are parsed in them, as for users."""
+    monkeypatch.setattr(sandbox, "_Worker", PROCESS)
 
 
 @pytest.fixture(scope="session")
