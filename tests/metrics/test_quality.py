@@ -58,6 +58,26 @@ def test_unseen_patients_look_real_and_copy_nobody():
     assert scores["fd"] == pytest.approx((scores["fd_class0"] + scores["fd_class1"]) / 2)
 
 
+@pytest.mark.parametrize("n", [30, 60, 240])
+def test_a_perfect_generator_scores_the_null_however_few_its_rows(n: int):
+    """Fréchet distance and coverage depend on the number of rows, on both sides alike."""
+    rows, labels, patients = features(700, 1, seed=0)
+    train, fake = slice(0, 400), slice(400, 400 + n)
+    scores = quality_report(
+        rows[train],
+        HELDOUT,
+        rows[fake],
+        train_label=labels[train],
+        heldout_label=HELDOUT_LABEL,
+        fake_label=labels[fake],
+        train_patients=patients[train],
+        heldout_patients=HELDOUT_PATIENTS,
+    )
+    assert scores["fd_ratio"] == pytest.approx(1, abs=0.25)
+    for name in ("precision", "recall", "coverage", "diversity", "c2st"):
+        assert scores[name] == pytest.approx(scores[f"{name}_null"], abs=0.1), name
+
+
 def test_copies_score_well_on_distance_and_are_found_out():
     pick = np.random.default_rng(0).integers(0, len(TRAIN), 600)
     scores = report(TRAIN[pick], TRAIN_LABEL[pick])
