@@ -10,14 +10,16 @@ demo: $(VENV)/.installed
 	$(BIN)/medaug run jobs/demo.yaml
 
 # Two processes, a file of tests in one of them: most of the time of those that start Ray is waiting.
-# The sweep's own share one Ray cluster, and are run by themselves.
+# tests/conftest.py keeps those together that share a cluster or a finished study.
 test: $(VENV)/.installed-dev lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/sweep
-	$(BIN)/python -m pytest tests/sweep
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
-# The same tests with the share of lines that they run, a third slower.
+# The same tests with the share of lines that they run, a third slower. Lines that only processes of
+# their own run, ranks and commands, are not seen.
 coverage: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest --cov=medaug --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --cov=medaug \
+	  --cov-report=json:build/coverage.json
+	$(BIN)/python -m tests.coverage_table build/coverage.json
 
 # Calibration counts, mutations and other tests of minutes each; -s prints their numbers.
 slow: $(VENV)/.installed-dev
@@ -27,8 +29,8 @@ slow: $(VENV)/.installed-dev
 chaos: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.chaos
 
-# The oldest and the newest Ray and MLflow that pyproject.toml allows, each in an environment of its
-# own below .compat/ (some 20 minutes on two cores).
+# The oldest and the newest Ray and MLflow that pyproject.toml allows, and other Pythons if there are
+# any, each in an environment of its own below .compat/ (some 10 minutes each on two cores).
 compat: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.compat
 

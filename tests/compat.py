@@ -1,13 +1,17 @@
-"""``python -m tests.compat``: the sweep, cluster and tracking tests with other Rays and MLflows.
+"""``python -m tests.compat``: the sweep, cluster and tracking tests with other Rays and MLflows, and
+with other Pythons.
 
 Each pair of versions has an environment of its own in ``.compat/``. What it does not need another
-version of, torch above all, it finds in the environment that this runs in. Prints one table.
+version of, torch above all, it finds in the environment that this runs in. Another Python needs all
+of it, and torch as its registry has it (with CUDA's libraries, some 3 GB, where there is no other);
+where there is no such interpreter or a wheel is missing, its row says so. Prints one table.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -28,6 +32,8 @@ PARTS = {"mlflow": ("mlflow-skinny", "mlflow-tracing")}
 OF_THE_TIME = {"oldest": ["SQLAlchemy<2.1"]}
 """What old versions do not say that they do not bear."""
 TESTS = ("tests/sweep", "tests/cluster", "tests/tracking")
+PYTHONS = ("3.12", "3.13")
+"""Beside the one that this runs in."""
 HEAD = ("environment", "python", *PAIR, "torch", "passed", "failed", "skipped", "minutes")
 
 
@@ -78,6 +84,36 @@ def make(name: str, versions: dict[str, Version]) -> Path:
     return python
 
 
+def interpreter(version: str) -> Path | None:
+    """A Python of this version that runs, on the path or of pyenv."""
+    found = [shutil.which(f"python{version}")]
+    found += sorted(map(str, Path.home().glob(f".pyenv/versions/{version}.*/bin/python")))
+    for python in filter(None, found):
+        show = [python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
+        said = subprocess.run(show, capture_output=True, text=True, check=False)
+        if said.stdout.strip() == version:
+            return Path(python)
+    return None
+
+
+def with_python(version: str, arguments: list[str]) -> list[str]:
+    """A row of the table for another Python, or why there is none."""
+    name = f"python{version}"
+    base = interpreter(version)
+    if base is None:
+        return [name, "no interpreter", *[""] * (len(HEAD) - 2)]
+    python = FOLDER / name / "bin" / "python"
+    if not python.exists():
+        subprocess.run([base, "-m", "venv", FOLDER / name], check=True)
+    install = [python, "-m", "pip", "install", "--quiet", "--editable", ".[dev]"]
+    done = subprocess.run(install, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        print(f"{name}: {(errors or done.stderr.splitlines())[-1]}")
+        return [name, "no wheels", *[""] * (len(HEAD) - 2)]
+    return run(name, python, arguments)
+
+
 def run(name: str, python: Path, arguments: list[str]) -> list[str]:
     """A row of the table."""
     show = "import ray, mlflow, torch, platform as p; print(p.python_version(), ray.__version__, "
@@ -108,10 +144,12 @@ def main(*arguments: str) -> int:
     for name, choose in (("oldest", oldest), ("newest", newest)):
         python = make(name, {key: choose(one) for key, one in wanted.items()})
         rows.append(run(name, python, [*arguments]))
+    rows += [with_python(version, [*arguments]) for version in PYTHONS]
     widths = [max(map(len, column)) for column in zip(HEAD, *rows, strict=True)]
     for row in (HEAD, *rows):
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
-    good = all(row[HEAD.index("failed")] == "0" != row[HEAD.index("passed")] for row in rows)
+    ran = [row for row in rows if row[HEAD.index("minutes")]]
+    good = all(row[HEAD.index("failed")] == "0" != row[HEAD.index("passed")] for row in ran)
     return 0 if good else 1
 
 

@@ -22,6 +22,7 @@ from medaug.train.rows import MemoryRows, RowSource
 from medaug.train.scaling import rows_per_read
 from medaug.train.world import World
 
+COMPONENTS_OF_FEATURES, COMPONENTS_OF_IMAGES = 64, 256
 OVERSAMPLING = 10
 PASSES = 4
 
@@ -92,8 +93,9 @@ class PcaArm(FittedArm):
 
     def enter(self, ctx: ArmContext) -> MemoryRows:
         """Fit the space to the training rows and return their scores."""
-        device = ctx.world.device
-        self.space, scores = PcaSpace.fit(ctx.train, self.config.components, ctx.seed, device)
+        images = ctx.train.provenance.encoder is None
+        k = self.config.components or (COMPONENTS_OF_IMAGES if images else COMPONENTS_OF_FEATURES)
+        self.space, scores = PcaSpace.fit(ctx.train, k, ctx.seed, ctx.world.device)
         self.n_classes, self.shape = len(ctx.train.classes), ctx.train.schema.shape
         self.remarks = {"pca_explained": self.space.explained}
         for label in range(self.n_classes):

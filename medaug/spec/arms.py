@@ -111,21 +111,19 @@ class PseudoLabelsSpec(ArmSpec):
     kind: Literal["pseudo_labels"] = "pseudo_labels"
 
 
-class PcaSpec(ArmSpec):
-    """Configuration of an arm that works on principal components."""
+class PcaModelSpec(ArmSpec):
+    """Configuration of an arm that fits a model to principal components."""
 
-    components: Positive = 64
-    """At most; fewer rows or values give fewer."""
-
-
-class PcaModelSpec(PcaSpec):
-    """Of one that fits a model there."""
-
+    components: Positive | None = None
+    """At most; fewer rows or values give fewer. null: 64 of features, 256 of images, which 64 leave
+    blurred."""
     fit_on: FitOn = "train"
 
 
-class SmoteSpec(PcaSpec):
+class SmoteSpec(ArmSpec):
     kind: Literal["smote"] = "smote"
+    components: Positive = 64
+    """Principal components in which neighbours are found, at most."""
     neighbours: Positive = 5
     of_other_patients: bool = False
     """Take neighbours from other patients only. Without, the neighbours of a slice are mostly the

@@ -17,6 +17,7 @@ from medaug.arms.pca import PcaSpace
 from medaug.arms.probe import FrechetProbe, probe
 from medaug.errors import UserError
 from medaug.spec import build_arm
+from medaug.store import Provenance
 from medaug.train.checkpoint import Checkpoint, Ledger, Progress
 from medaug.train.rows import MemoryRows
 from medaug.train.world import World
@@ -48,6 +49,7 @@ class InMemory(MemoryRows):
     """Enough of a store for an arm that reads its training rows in order."""
 
     patients = np.array([])
+    provenance = Provenance("features", "0" * 12, (), (), synthetic=False, encoder="a network")
 
 
 def memory_context(x: torch.Tensor, labels: np.ndarray) -> ArmContext:
@@ -369,3 +371,13 @@ def test_settings_that_do_not_go_together_are_named(kind: str, keys: dict, messa
     with pytest.raises(UserError, match=message):
         make(kind, **keys)
     assert make("acgan", cond="proj").config.filter == "none"
+
+
+def test_images_have_more_components_than_features(make_store) -> None:
+    rows = make_store(600, (1, 20, 20))
+    images = ArmContext(rows, rows, seed=1, world=World.single())
+    features = memory_context(rows.read().x.float(), rows.labels)
+    for ctx, k in ((images, 256), (features, 64)):
+        arm = make("gaussian")
+        list(arm.fit(ctx))
+        assert len(arm.space.components) == k

@@ -80,6 +80,7 @@ SPEC = DataSpec(layout="brats", root=Path("x"), image_size=16)
 SPLIT = SplitSpec(folds=2)
 
 
+@pytest.mark.usefixtures("reader_processes")
 def test_the_corpus_leaves_sound_patients_untouched(tmp_path, write_cohort):
     """FAULTS 2: one reject is one line in rejects.jsonl, and changes nothing else."""
     sound, mixed = tmp_path / "sound", tmp_path / "mixed"

@@ -174,6 +174,7 @@ def test_bad_pictures(tmp_path: Path, change, message: str) -> None:
         read_dicom_picture(tmp_path / "a.dcm")
 
 
+@pytest.mark.usefixtures("reader_processes")
 def test_folders_of_pictures_and_of_frames(tmp_path: Path) -> None:
     """Views of a patient are pictures of one person; a file of frames is a volume."""
     for i in range(8):

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from medaug.data import colour, copies, look, sandbox, slices
+from medaug.data import look
 from medaug.data.canonical import alike_classes, alike_ids, is_blank
 from medaug.data.cohort import units_and_labels
 from medaug.data.digests import Digests
-from medaug.data.importers import IMPORTERS, Options, Tree, account, medmnist, recognise
+from medaug.data.importers import IMPORTERS, Options, Tree, account, recognise
 from medaug.data.importers.base import used_files
 from medaug.data.layouts import checked, cohort_of, read_cohort
 from medaug.data.masks import is_mask_folder, may_be_class, names_a_mask
@@ -155,31 +155,10 @@ def test_every_importer_has_a_folder(tmp_path):
 # ------------------------------------------------------------- what init says, and what run reads
 
 
-@pytest.fixture
-def in_process(monkeypatch):
-    """Files are parsed in this process: a worker a folder would take minutes."""
-
-    class InProcess:
-        def __init__(self, parser, **_):
-            self.parser = parser
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *exc):
-            pass
-
-        def map(self, tasks):
-            return (sandbox._parse(self.parser, task) for task in tasks)
-
-    for module in (look, copies, colour, slices, medmnist):
-        monkeypatch.setattr(module, "Sandbox", InProcess)
-
-
 FEWEST = 4
 
 
-def test_init_and_check_say_what_run_reads(case, in_process, tmp_path):
+def test_init_and_check_say_what_run_reads(case, tmp_path):
     """Invariant 6, and the lines of invariants 5 and 7."""
     root, wanted = case
     if wanted.refused:
@@ -221,7 +200,7 @@ def test_init_and_check_say_what_run_reads(case, in_process, tmp_path):
     assert noted <= {w for sight in seen.inspection.sights for w in sight.warnings}
 
 
-def test_headers_alone_say_the_same_slices(case, in_process):
+def test_headers_alone_say_the_same_slices(case):
     """Where the budget for pixels is spent, numbers stay what they are."""
     root, wanted = case
     if wanted.refused or wanted.init_refuses:

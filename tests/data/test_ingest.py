@@ -35,6 +35,7 @@ def every(store: Store):
     return store.read(np.arange(len(store)))
 
 
+@pytest.mark.usefixtures("reader_processes")
 def test_rows_are_the_patients_slices(tmp_path, write_cohort):
     patients = write_cohort(tmp_path / "in")
     steps = []
@@ -206,6 +207,7 @@ def test_a_site_key_inside_the_storage_is_refused(tmp_path, write_cohort, monkey
     assert not (tmp_path / "stores").exists()
 
 
+@pytest.mark.usefixtures("reader_processes")
 def test_nothing_that_names_a_patient_gets_out(tmp_path, write_cohort, capfd, caplog):
     """Ninety planted strings, in headers, extensions, names and places; rejects.jsonl alone has
     file names, and lies beside the store."""

@@ -92,6 +92,7 @@ def test_what_it_writes_can_be_read(tmp_path: Path, write_cohort: Any) -> None:
     assert "exists" in again.output
 
 
+@pytest.mark.usefixtures("reader_processes")
 def test_class_folders_of_images_with_three_classes(tmp_path: Path) -> None:
     root, out = tmp_path / "scans", tmp_path / "s.yaml"
     for name in ("tumour", "normal", "cyst"):

@@ -9,6 +9,8 @@ import pytest
 from medaug.data.sandbox import Sandbox
 from medaug.errors import EnvironmentFault
 
+pytestmark = pytest.mark.usefixtures("reader_processes")
+
 GOOD = ("({'n': 1}, [__import__('numpy').arange(6, dtype='float32').reshape(2, 3)])",)
 BAD_FILE = ("exec('from medaug.data.files import BadFile; raise BadFile(\"rotten; mend it\")')",)
 BUG = ("1 / 0",)

@@ -58,6 +58,26 @@ def test_unseen_patients_look_real_and_copy_nobody():
     assert scores["fd"] == pytest.approx((scores["fd_class0"] + scores["fd_class1"]) / 2)
 
 
+@pytest.mark.parametrize("n", [30, 60, 240])
+def test_a_perfect_generator_scores_the_null_however_few_its_rows(n: int):
+    """Fréchet distance and coverage depend on the number of rows, on both sides alike."""
+    rows, labels, patients = features(700, 1, seed=0)
+    train, fake = slice(0, 400), slice(400, 400 + n)
+    scores = quality_report(
+        rows[train],
+        HELDOUT,
+        rows[fake],
+        train_label=labels[train],
+        heldout_label=HELDOUT_LABEL,
+        fake_label=labels[fake],
+        train_patients=patients[train],
+        heldout_patients=HELDOUT_PATIENTS,
+    )
+    assert scores["fd_ratio"] == pytest.approx(1, abs=0.25)
+    for name in ("precision", "recall", "coverage", "diversity", "c2st"):
+        assert scores[name] == pytest.approx(scores[f"{name}_null"], abs=0.1), name
+
+
 def test_copies_score_well_on_distance_and_are_found_out():
     pick = np.random.default_rng(0).integers(0, len(TRAIN), 600)
     scores = report(TRAIN[pick], TRAIN_LABEL[pick])
@@ -163,3 +183,38 @@ def test_no_measure_needs_torchvision():
     )
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120, env=environment)
+
+
+def test_rows_that_are_smoother_than_real_ones_can_still_teach():
+    """Generated rows that tell the classes apart but lack the real ones' small variations."""
+    rng = np.random.default_rng(0)
+    label = np.repeat([0, 1], 150)
+    real = rng.normal(size=(2, 300, 60))
+    real[:, label == 1, :5] += 1.0
+    fake = real[0].copy()
+    fake[:, 5:] *= 0.02
+    by_real = train_on_test_on(real[0], label, real[1], label)
+    assert train_on_test_on(fake, label, real[1], label) > by_real - 0.03 > 0.8
+
+
+def test_few_training_rows_do_not_make_a_perfect_generator_look_narrow():
+    """Principal components of few rows leave out what others vary in."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(400, 300))
+    label = np.arange(400) % 2
+    names = np.char.add("p", np.arange(400).astype(str))
+    train, fake, heldout = slice(0, 60), slice(60, 200), slice(200, 400)
+    scores = quality_report(
+        rows[train],
+        rows[heldout],
+        rows[fake],
+        train_label=label[train],
+        heldout_label=label[heldout],
+        fake_label=label[fake],
+        train_patients=names[train],
+        heldout_patients=names[heldout],
+    )
+    assert scores["diversity"] == pytest.approx(1, abs=0.05)
+    for name in ("precision", "recall", "coverage"):
+        assert scores[name] == pytest.approx(scores[f"{name}_null"], abs=0.1), name
+    assert scores["nn_ratio"] == pytest.approx(1, abs=0.05)

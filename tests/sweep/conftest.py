@@ -18,6 +18,8 @@ sys.path.insert(0, TOYS)  # workers import toy_trials by name
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[Cluster]:
     """Ray with two CPUs, whatever the machine has: few processes to start, and to wait for."""
+    ray = sys.modules.get("ray")
+    assert ray is None or not ray.is_initialized(), "a test before has left a Ray of its own"
     if TOYS not in sys.path:  # what a test before has put back as it was
         sys.path.insert(0, TOYS)
     cluster = Cluster(cpus=2)
