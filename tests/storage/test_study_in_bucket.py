@@ -122,6 +122,7 @@ def test_killed_on_one_machine_and_finished_on_another(
     assert code == 2, said
     assert f"experiment small is running (host {os.uname().nodename}, pid {killed.pid}" in said
     wait_for(r"/ep_\d+/MANIFEST")
+    wait_for(r"/epochs\.jsonl$")  # its line follows the checkpoint
     processes = [killed, *psutil.Process(killed.pid).children(recursive=True)]
     for process in processes:  # as when a machine loses its power
         process.send_signal(signal.SIGKILL)
