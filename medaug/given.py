@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from medaug.arms.monai_bundle import draw, read_bundle
 from medaug.audit.given import copied_images, held_out_rows, of_pictures
 from medaug.audit.scan import of_images
 from medaug.data.digests import FILE as DIGESTS
@@ -40,8 +42,8 @@ from medaug.models.unet import tap_shape
 from medaug.plan.sizes import Given, Size, sizes_of
 from medaug.plan.variants import ArmVariant, expand_arms
 from medaug.spec import StudySpec, signature
-from medaug.spec.folder import FolderSpec
-from medaug.spec.per_class import UNIFORM, most_to_draw, per_class_title
+from medaug.spec.folder import FolderSpec, MonaiBundleSpec
+from medaug.spec.per_class import UNIFORM, PerClass, most_to_draw, per_class_title
 from medaug.storage.artifacts import Artifacts
 from medaug.storage.json_files import read_json
 from medaug.storage.trial_folder import write_json
@@ -130,6 +132,8 @@ class _Bringer:
     arm: str
     spec: FolderSpec
     known: dict[tuple[Path, int], str] = field(default_factory=dict)
+    known_images: dict[Path, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    """What was drawn of a bundle, as it came."""
 
     @cached_property
     def artifacts(self) -> Artifacts:
@@ -145,19 +149,20 @@ class _Bringer:
         side = side or self.study.data.image_size
         if (path, side) not in self.known:
             with self.display.progress(f"reading the rows of arm {self.arm}") as progress:
-                self.known[path, side] = (
-                    self._store_array(path, labels, side)
-                    if is_array(path)
-                    else self._store_images(path, side, progress)
-                )
+                self.known[path, side] = self._store(path, labels, side, progress)
         return self.known[path, side]
+
+    def _store(self, path: Path, labels: Path | None, side: int, progress: Any) -> str:
+        if isinstance(self.spec, MonaiBundleSpec):
+            return self._store_bundle(self.spec, path, side)
+        if is_array(path):
+            return self._store_array(path, labels, side)
+        return self._store_images(path, side, progress)
 
     def check_enough(self, found: _Found) -> None:
         """Raises UserError where a class has fewer rows than the longest ratio takes."""
-        rows, sweep = self.artifacts.open_store(self.store(*found)), self.study.sweep
-        n, classes = max(sweep.n_synthetic), self.study.data.classes
-        ways = sweep.per_class if self.spec.real_rows else (UNIFORM,)
-        drawn, way = max(((most_to_draw(way, n, classes), way) for way in ways), key=itemgetter(0))
+        rows, classes = self.artifacts.open_store(self.store(*found)), self.study.data.classes
+        n, (drawn, way) = max(self.study.sweep.n_synthetic), self._most
         for label, name in enumerate(classes):
             have, wanted = int((rows.labels == label).sum()), len(range(label, drawn, len(classes)))
             if have < wanted:
@@ -167,6 +172,14 @@ class _Bringer:
                     f"{have} rows of class {name}, and sweep.n_synthetic = {n}{how} takes {wanted}"
                     "; make more, or shorten that axis",
                 )
+
+    @cached_property
+    def _most(self) -> tuple[int, PerClass]:
+        """How many rows the longest ratio takes, and the way of sharing out that takes them."""
+        n, sweep = max(self.study.sweep.n_synthetic), self.study.sweep
+        ways = sweep.per_class if self.spec.real_rows else (UNIFORM,)
+        classes = self.study.data.classes
+        return max(((most_to_draw(way, n, classes), way) for way in ways), key=itemgetter(0))
 
     def audit(self, found: _Found, folds: list[int]) -> None:
         """Compare images with those of all who choose or are scored in ``folds``, unless that was
@@ -250,6 +263,45 @@ class _Bringer:
         if outcome.reason is not None:
             raise self._fault("path", f"{path.name}: {outcome.reason}")
         x, label = outcome.arrays[0], np.array(outcome.facts["labels"])
+        return self._write(config, x, label, side)
+
+    def _store_bundle(self, spec: MonaiBundleSpec, path: Path, side: int) -> str:
+        """As many images as the longest ratio takes, drawn where their store is missing."""
+        classes = self.study.data.classes
+        numbers = spec.numbers or tuple(range(len(classes)))
+        if len(numbers) != len(classes):
+            raise self._fault(
+                "numbers", f"names {len(numbers)} classes, and the study has {len(classes)}"
+            )
+        if spec.intensity is None and not of_images(self.real):
+            raise self._fault(
+                "intensity",
+                "the study's scans are volumes, so say what black and white of an image stand for "
+                "in their units, like [0, 1000]",
+            )
+        try:
+            bundle = read_bundle(path)
+            n = len(range(0, self._most[0], len(classes)))
+            own = spec.side or bundle.side or self.study.data.image_size
+            steps = spec.steps or bundle.steps
+            about = {"recipe": RECIPE, "bundle": bundle.key, "classes": list(classes), "n": n}
+            about |= {"numbers": numbers, "steps": steps, "own": own, "output": spec.output}
+            config = signature({**about, "side": side})
+            if self.artifacts.fetch_store(f"given-{config}"):
+                return f"given-{config}"
+            drawn = self.known_images.get(path)
+            if drawn is None:
+                device = "cuda" if torch.cuda.is_available() else "cpu"
+                how: Any = {"steps": steps, "output": spec.output, "device": device}
+                x, label = zip(*draw(bundle, n, numbers, own, **how), strict=True)
+                drawn = self.known_images[path] = np.concatenate(x), np.concatenate(label)
+        except UserError as error:
+            raise self._fault("path", str(error)) from None
+        return self._write(config, *drawn, side)
+
+    def _write(self, config: str, x: np.ndarray, label: np.ndarray, side: int) -> str:
+        """The store of rows x (n, …) float32 with their labels (n,)."""
+        name = f"given-{config}"
         pictures = looks_like_images(x.shape[1:])
         x = as_images(x, side) if pictures else x
         if not pictures:
@@ -258,7 +310,7 @@ class _Bringer:
             self.artifacts.store_path(name),
             StoreSchema(x.shape[1:], "float32"),
             provenance=Provenance("given", config, (), (), synthetic=True),
-            classes=classes,
+            classes=self.study.data.classes,
             extra={"pictures": pictures},
         ) as writer:
             rest = np.arange(writer.rows_done, len(x))

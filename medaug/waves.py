@@ -10,7 +10,7 @@ from medaug.experiment import bundle_by
 from medaug.plan.sizes import Given
 from medaug.plan.trials import Plan, plan_study
 from medaug.plan.variants import ArmVariant, expand_arms
-from medaug.spec import StudySpec, TrialConfig
+from medaug.spec import StopSpec, StudySpec, TrialConfig
 from medaug.storage.artifacts import Artifacts
 from medaug.storage.results import ClassifyResult
 from medaug.sweep.display import Display
@@ -28,9 +28,18 @@ def run_waves(plan: Plan, study: StudySpec, sweep: Sweep, display: Display) -> l
         display.note_blocked(title, len(trials) - len(ready))
         if title == "generate" and study.resources.replicates == "fused":
             share_passes(sweep, ready, study.storage / study.name)
-        asha = study.sweep.asha if title == "generate" else None
-        outcomes += sweep.run(ready, asha=asha, bundle_by=bundle_by)
+        outcomes += sweep.run(ready, stopping=_stopping(study, title), bundle_by=bundle_by)
     return outcomes
+
+
+def _stopping(study: StudySpec, wave: str) -> StopSpec | None:
+    """What ends trials of the wave early."""
+    if study.sweep.stopping is None:
+        return None
+    _, spec = study.sweep.stopping
+    if wave == "classify":
+        return spec.of_classifiers() if spec.classifiers else None
+    return spec if wave == "generate" else None
 
 
 def choose_arms(

@@ -45,7 +45,7 @@ class Here:
         """Validation loss of the best epoch, by the drawn value."""
 
     def run(
-        self, trials: Sequence[TrialConfig], *, asha: object = None, **how: object
+        self, trials: Sequence[TrialConfig], *, stopping: object = None, **how: object
     ) -> list[Outcome]:
         self.waves.append([trial.title for trial in trials])
         outcomes = []

@@ -27,6 +27,7 @@ from medaug.arms.folder import FolderArm
 from medaug.arms.gaussian import GaussianArm
 from medaug.arms.infogan import InfoganArm
 from medaug.arms.mixup import MixupArm
+from medaug.arms.monai_bundle import MonaiBundleArm
 from medaug.arms.noise import NoiseArm
 from medaug.arms.pseudo_labels import PseudoLabelsArm
 from medaug.arms.smote import SmoteArm
@@ -56,6 +57,7 @@ _OWN: Mapping[str, type[Arm]] = {
     "infogan": InfoganArm,
     "dcgan": DcganArm,
     "folder": FolderArm,
+    "monai_bundle": MonaiBundleArm,
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ class FolderArm(GeneratedArm):
     already are taken as they are. It ends early where a class has no more rows.
     """
 
-    Config = FolderSpec
+    Config: ClassVar[type[FolderSpec]] = FolderSpec
     config: FolderSpec
     beside_gaussian = True
     reads_given = True

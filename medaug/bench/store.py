@@ -26,7 +26,6 @@ from medaug.train.world import World
 BATCH = 16
 FLOOR = "np.memmap"
 OF_FLOOR = 0.95
-OF_LOADERS = 3.5
 
 
 @dataclass(frozen=True)
@@ -130,10 +129,19 @@ def _reading_figures(
         figures.append(Figure(part, name, rate, "rows/s", ratio, against, target, note=note))
     figures += [Figure(part, name, None, "rows/s", note=why) for name, why in missing.items()]
     if part.startswith("random") and (best := _best_loader(timings)):
-        ratio = _own_against(timings, best)
-        why = "the fastest of " + ", ".join(n for n in TRAINING_LOADERS if n in timings)
-        rate = n / timings["medaug"].wall.median
-        figures.append(Figure(part, "medaug", rate, "rows/s", ratio, best, OF_LOADERS, note=why))
+        figures += _against_loader(part, timings, best, n)
+    return figures
+
+
+def _against_loader(part: str, timings: Mapping[str, Timing], best: str, n: int) -> list[Figure]:
+    """medaug and the floor next to the fastest loader: nothing that copies rows out of a file can
+    be further ahead of it than np.memmap is, so that is what is aimed at."""
+    why = "the fastest of " + ", ".join(n for n in TRAINING_LOADERS if n in timings)
+    figures = []
+    for name in (FLOOR, "medaug"):
+        ratio, rate = _speed(timings, name, best), n / timings[name].wall.median
+        target = OF_FLOOR * _speed(timings, FLOOR, best).median if name == "medaug" else None
+        figures.append(Figure(part, name, rate, "rows/s", ratio, best, target, note=why))
     return figures
 
 
@@ -143,10 +151,10 @@ def _best_loader(timings: Mapping[str, Timing]) -> str | None:
     return min(loaders, key=lambda name: timings[name].wall.median, default=None)
 
 
-def _own_against(timings: Mapping[str, Timing], peer: str) -> Spread:
+def _speed(timings: Mapping[str, Timing], name: str, peer: str) -> Spread:
     if PEERS[peer].children:
-        return timings["medaug"].speed_wall(timings[peer])
-    return timings["medaug"].speed_cpu(timings[peer])
+        return timings[name].speed_wall(timings[peer])
+    return timings[name].speed_cpu(timings[peer])
 
 
 @contextlib.contextmanager

@@ -13,8 +13,8 @@ from medaug.arms.gaussian import GaussianArm
 from medaug.audit.given import copied_features
 from medaug.errors import UserError
 from medaug.metrics.extractor import IMAGE_EXTRACTOR, image_features
-from medaug.metrics.generative import Projection, gap_gmp
-from medaug.metrics.quality import MOST_DIMENSIONS, quality_report, train_on_test_on
+from medaug.metrics.generative import gap_gmp
+from medaug.metrics.quality import quality_report, space_of, train_on_test_on
 from medaug.spec import GenerateTrial
 from medaug.spec.arms import GaussianSpec
 from medaug.store import Store
@@ -65,7 +65,7 @@ def gaussian_tstr(context: ArmContext, n: int) -> float:
     made = [(extract(torch.from_numpy(x)), label) for x, label in arm.sample(context, n)]
     fake, label = (np.concatenate(parts) for parts in zip(*made, strict=True))
     train = _pooled(context.train)
-    space = Projection(train, MOST_DIMENSIONS)
+    space = space_of(train)
     return train_on_test_on(space(fake), label, space(_pooled(context.val)), context.val.labels)
 
 
@@ -77,7 +77,7 @@ def refuse_copies(rows: Store, config: GenerateTrial, context: ArmContext, featu
         UserError: they do.
     """
     held_out, train = features.split("eval", config.fold), _pooled(context.train)
-    space = Projection(train, MOST_DIMENSIONS)
+    space = space_of(train)
     fake, real, train = map(space, (_pooled(rows), _pooled(held_out), train))
     exact, low, usual = copied_features(fake, real, held_out.patients, train)
     if exact or low > 2 * usual:

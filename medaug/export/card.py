@@ -15,11 +15,14 @@ import numpy as np
 from medaug.errors import UserError
 from medaug.generator import ABOUT
 from medaug.results.numbers import with_interval
-from medaug.results.records import TrialRecord
-from medaug.results.rows import Row
+from medaug.results.records import TrialRecord, read_study, read_trials
+from medaug.results.report.checklist import checklist_table
+from medaug.results.report.evidence import Evidence
+from medaug.results.rows import Leaderboard, Row
 from medaug.storage.artifacts import Artifacts
 
 README = "README.md"
+CHECKLIST = "checklist.csv"
 TERMS = (
     "may be passed on only as the terms of those data and the patients' consent allow; medaug's own"
     " licence gives no right to them."
@@ -75,6 +78,12 @@ def card_of(folder: Path, row: Row, trial: TrialRecord, source: Path) -> dict[st
     }
 
 
+def reporting(folder: Path, board: Leaderboard) -> bytes:
+    """The reporting checklist of the run in ``folder`` as CSV: what its records can answer."""
+    trials = {trial.config.key: trial for trial in read_trials(folder)}
+    return checklist_table(Evidence(folder, read_study(folder), board, trials))
+
+
 def said_of(card: Mapping[str, Any]) -> str:
     """The card for people, as a list: what README.md says of anything that leaves."""
     board = card["leaderboard"]
@@ -94,7 +103,9 @@ def said_of(card: Mapping[str, Any]) -> str:
 - Near-copies of training rows: {_copies(card["near_copies"])}.
 - {card["licence"]}
 
-All numbers are in `card.json`. Written by medaug {card["medaug"]} on {card["exported"]}.
+All numbers are in `card.json`; `checklist.csv` holds the items of CLAIM 2024 and TRIPOD+AI that the
+run's records can answer, and names those that only its authors can. Written by medaug \
+{card["medaug"]} on {card["exported"]}.
 """
 
 

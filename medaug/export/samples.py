@@ -18,7 +18,16 @@ from medaug.arms import ARMS, FittedArm, GeneratedArm, load_arm
 from medaug.audit.scan import of_images
 from medaug.errors import UserError
 from medaug.experiment import generator_name, output_name
-from medaug.export.card import README, TERMS, card_of, check_free, checked_audit, said_of
+from medaug.export.card import (
+    CHECKLIST,
+    README,
+    TERMS,
+    card_of,
+    check_free,
+    checked_audit,
+    reporting,
+    said_of,
+)
 from medaug.generator import CARD
 from medaug.results.leaderboard import leaderboard_of
 from medaug.results.records import TrialRecord
@@ -96,6 +105,7 @@ def export_samples(
         if (figure := _montage(made, row.title)) is not None:
             (private / MONTAGE).write_bytes(png(figure))
         (private / CARD).write_text(json.dumps(card, indent=1))
+        (private / CHECKLIST).write_bytes(reporting(folder, board))
         (private / README).write_text(_readme(card, made))
         write_manifest(private)
     return out

@@ -10,7 +10,16 @@ from typing import Any
 
 from medaug.errors import UserError
 from medaug.experiment import generator_name
-from medaug.export.card import README, TERMS, card_of, check_free, checked_audit, said_of
+from medaug.export.card import (
+    CHECKLIST,
+    README,
+    TERMS,
+    card_of,
+    check_free,
+    checked_audit,
+    reporting,
+    said_of,
+)
 from medaug.generator import ABOUT, CARD
 from medaug.results.leaderboard import leaderboard_of
 from medaug.results.records import TrialRecord
@@ -48,6 +57,7 @@ def export(
             if file.name not in (ABOUT, "MANIFEST.json"):  # they name patients
                 shutil.copy(file, private / file.name)
         (private / CARD).write_text(json.dumps(card, indent=1))
+        (private / CHECKLIST).write_bytes(reporting(folder, board))
         (private / README).write_text(_readme(card))
         write_manifest(private)
     return out

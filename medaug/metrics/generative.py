@@ -33,10 +33,14 @@ class Projection:
 
     Channels are scaled to unit variance first (a constant channel is only centred), so distances
     have no unit and compare across feature taps. Keeps ``k`` components, at most min(n - 1, d).
+    ``rest``: what lies outside of these follows, d more columns, so that distances and products are
+    those of all channels. Components of few rows hold all that these vary in, but not all that
+    other rows do.
     """
 
-    def __init__(self, real: Array, k: int | None = None) -> None:
+    def __init__(self, real: Array, k: int | None = None, *, rest: bool = False) -> None:
         real = _rows(real)
+        self.rest = rest
         self.mean = real.mean(axis=0)
         spread = real.std(axis=0)
         self.scale = np.where(spread > 1e-9 * max(spread.max(), 1e-300), spread, 1.0)
@@ -47,10 +51,18 @@ class Projection:
             pca = PCA(n_components=min(k, len(real) - 1, real.shape[1]), random_state=0)
             self.axes = pca.fit((real - self.mean) / self.scale).components_
 
+    @property
+    def n_axes(self) -> int:
+        """Components kept."""
+        return len(self.mean) if self.axes is None else len(self.axes)
+
     def __call__(self, x: Array) -> Array:
-        """(n, d) -> float64 (n, k), or (n, d) without components."""
+        """(n, d) -> float64 (n, k), (n, k + d) with the rest, or (n, d) without components."""
         z = (np.asarray(x, dtype=float) - self.mean) / self.scale
-        return z if self.axes is None else z @ self.axes.T
+        if self.axes is None:
+            return z
+        scores = z @ self.axes.T
+        return np.hstack([scores, z - scores @ self.axes]) if self.rest else scores
 
 
 def frechet_distance(x: Array, y: Array) -> float:

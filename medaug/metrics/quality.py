@@ -30,7 +30,7 @@ from medaug.seeding import numpy_generator
 
 Array = np.ndarray
 MOST_DIMENSIONS = 256
-"""Principal components kept for distances between rows."""
+"""Principal components kept for distances between rows, where there are ten times as many rows."""
 MOST_FRECHET_DIMENSIONS = 64
 ROWS_PER_DIMENSION = 10
 """Real rows of the smallest class for each dimension of the Fréchet distance (n >= 10 d)."""
@@ -98,6 +98,16 @@ def train_on_test_on(
     return float(balanced_accuracy(confusion_matrix(test_label, predicted, n_classes)))
 
 
+def space_of(train: Array) -> Projection:
+    """Where generated rows (n, d) are held against real ones: begins with the principal components
+    of ``train``, ``MOST_FRECHET_DIMENSIONS`` and more. Of few training rows nothing is left out: in
+    the components of 40 a perfect generator has .74 of their diversity and half of their recall.
+    """
+    if len(train) >= ROWS_PER_DIMENSION * MOST_DIMENSIONS:
+        return Projection(train, MOST_DIMENSIONS)
+    return Projection(train, MOST_FRECHET_DIMENSIONS, rest=True)
+
+
 def quality_report(
     train: Array,
     heldout: Array,
@@ -126,9 +136,9 @@ def quality_report(
         max_rows: of each class and side, drawn at random; the near-copy audit always uses all.
         estimator: scikit-learn classifier of ``c2st``, ``tstr`` and ``trtr``.
 
-    All are taken in principal components of the standardised training rows, and the measures of
-    distribution within each class and then averaged, so neither the class mix nor the separation
-    of the classes enters:
+    All are taken on standardised rows (:func:`space_of`), ``fd`` and ``c2st`` in their first
+    principal components, and the measures of distribution within each class and then averaged, so
+    neither the class mix nor the separation of the classes enters:
 
     - ``fd``, ``kid``, ``precision``, ``recall``, ``density``, ``coverage``, ``diversity``,
       ``c2st``: half of the fakes against one half of the training patients, on average over random
@@ -144,12 +154,10 @@ def quality_report(
 
     NaN where the rows do not suffice.
     """
-    space = Projection(train, MOST_DIMENSIONS)
+    space = space_of(train)
     z_train, z_heldout, z_fake = space(train), space(heldout), space(fake)
     smallest = int(np.unique(train_label, return_counts=True)[1].min())
-    dimensions = min(
-        MOST_FRECHET_DIMENSIONS, max(2, smallest // ROWS_PER_DIMENSION), z_train.shape[1]
-    )
+    dimensions = min(MOST_FRECHET_DIMENSIONS, max(2, smallest // ROWS_PER_DIMENSION), space.n_axes)
     compare = _Comparison(dimensions, np.shape(train)[1], k, estimator, seed)
     per_class: dict[int, dict[str, float]] = {}
     for c in np.unique(train_label).tolist():
@@ -196,7 +204,7 @@ class _Comparison(NamedTuple):
         scores = dict.fromkeys(_SCORES, math.nan)
         if min(len(x), len(y)) < 2:
             return scores
-        # the kernel divides x.y by its columns, of which the projection left fewer
+        # the kernel divides x.y by its columns, which are not those of the features
         to_features = math.sqrt(x.shape[1] / self.feature_dimensions)
         scores["fd"] = frechet_distance(x[:, :d], y[:, :d])
         scores["kid"] = kernel_distance(x * to_features, y * to_features)

@@ -195,16 +195,15 @@ def _of_ranks(
     if table.n_classes != 2:
         raise ValueError("auroc and auprc have intervals for two classes only")
     p = classification.as_distribution(table.probability)[:, 1]
-    order = np.argsort(-p, kind="stable")
-    folds = np.unique(table.fold)
-    replicate, n_replicates = table.replicate_index[order], len(table.replicates)
+    folds, fold = np.unique(table.fold, return_inverse=True)
+    group = table.replicate_index * len(folds) + fold
+    order = np.lexsort((-p, group))
+    ranked = np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
 
     def score(weights: np.ndarray) -> np.ndarray:
-        numerator, denominator = np.zeros((2, len(weights), n_replicates))
-        for r, f in np.ndindex(n_replicates, len(folds)):
-            rows = order[(replicate == r) & (table.fold[order] == folds[f])]
-            if not len(rows):
-                continue
+        numerator, denominator = np.zeros((2, len(weights), len(table.replicates)))
+        for rows in filter(len, ranked):
+            r = table.replicate_index[rows[0]]
             last_of_tie = np.append(np.flatnonzero(np.diff(p[rows])), len(rows) - 1)
             w = weights[:, table.patient_index[rows]]
             positive = table.label[rows] == 1

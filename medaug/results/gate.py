@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from medaug.results.configuration import Configuration
@@ -33,10 +34,12 @@ def gate(row: Row, found: Configuration, peers: Sequence[Peer], study: StudySpec
     if study.protocol != "honest":
         reasons.append(f"protocol as_published{_seen_before(mine)}")
     if row.replicates < row.expected:
-        ends = {trial.status for trial in found.trials} - {"done"}
+        ends = Counter(trial.status for trial in found.trials if trial.status != "done")
+        said = sorted(set(ends) - {"stopped"})
+        said += [f"{ends['stopped']} stopped early"] if ends["stopped"] else []
         reasons.append(
             f"{row.replicates} of {row.expected} replicates"
-            + (f" ({', '.join(sorted(ends))})" if ends else "")
+            + (f" ({', '.join(said)})" if said else "")
         )
     reasons += _too_few(row, found, study)
     if len(set().union(*(theirs.splits for _, theirs in peers))) > 1:

@@ -9,6 +9,7 @@ from typing import Any
 
 from medaug.metrics.conclusion import Conclusion
 from medaug.metrics.exchange import ExchangeRate
+from medaug.spec.base import signature
 from medaug.spec.per_class import UNIFORM
 from medaug.spec.trial import configuration_title
 
@@ -107,6 +108,19 @@ class Row:
             self.classifier,
             per_class=self.per_class,
         )
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """What the configuration is, by name."""
+        labels = {"arm": self.arm, "kind": self.kind, "n_synthetic": self.n_synthetic, **self.point}
+        labels |= {} if self.per_class == UNIFORM else {"per_class": self.per_class}
+        labels |= {} if self.train_rows is None else {"train_rows": self.train_rows}
+        return labels | ({"classifier": self.classifier} if self.classifier else {})
+
+    @property
+    def key(self) -> str:
+        """Twelve hex digits: the signature of :attr:`labels`."""
+        return signature(self.labels)
 
     @property
     def added(self) -> str:

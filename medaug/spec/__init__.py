@@ -26,7 +26,7 @@ from medaug.spec.study import (
     TrackingSpec,
     WrittenArm,
 )
-from medaug.spec.sweep import AshaSpec, SweepSpec
+from medaug.spec.sweep import AshaSpec, HyperbandSpec, MedianSpec, StopSpec, SweepSpec
 from medaug.spec.trial import (
     ClassifyTrial,
     ExtractTrial,
@@ -46,8 +46,10 @@ __all__ = [
     "ExtractTrial",
     "FeatureSpec",
     "GenerateTrial",
+    "HyperbandSpec",
     "LinearSpec",
     "MeanSpec",
+    "MedianSpec",
     "NetworkSpec",
     "PhantomSpec",
     "PretrainSpec",
@@ -58,6 +60,7 @@ __all__ = [
     "Spec",
     "SplitSpec",
     "Stage",
+    "StopSpec",
     "StudySpec",
     "SweepSpec",
     "TrackingSpec",

@@ -9,13 +9,10 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from medaug.spec.base import Precision, Spec
-from medaug.spec.folder import FolderSpec
+from medaug.spec.folder import MONAI, FolderSpec, MonaiBundleSpec
 from medaug.spec.gan import Beta, GanSpec, Weight, per_preset
 from medaug.spec.plugins import ARMS, KEYS, Extended, is_kind
 from medaug.spec.study import ArmSpec, AugmentSpec, FitOn, Positive, PositiveFloat
-
-MONAI: Mapping[str, str] = {"monai": "monai", "einops": "monai"}
-"""What an arm on MONAI's networks needs: package -> medaug's extra that brings it."""
 
 
 class NoneSpec(ArmSpec):
@@ -332,6 +329,7 @@ _OWN: Mapping[str, type[ArmSpec]] = {
     "infogan": InfoganSpec,
     "dcgan": DcganSpec,
     "folder": FolderSpec,
+    "monai_bundle": MonaiBundleSpec,
 }
 
 ARM_CONFIGS: Mapping[str, type[ArmSpec]] = Extended(_OWN, ARMS, _keys_of, f"{ARMS}.{KEYS}")

@@ -7,12 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from medaug.spec.base import Spec
 from medaug.spec.study import ArmSpec
 
+MONAI: Mapping[str, str] = {"monai": "monai", "einops": "monai"}
+"""What an arm on MONAI's networks needs: package -> medaug's extra that brings it."""
 PLACEHOLDERS = ("fold", "seed", "train_rows", "draw")
+OF_A_PATH = ("folder", "monai_bundle")
+"""Kinds whose path may stand alone: ``monai_bundle: PATH``."""
 WHOLE = Path(".")
 """In the place of a path, where what lies there has been read and named by its hash."""
 
@@ -85,6 +89,34 @@ class FolderSpec(ArmSpec):
         if self.made_from == "study_train" and train_rows is not None and not apart <= self.varies:
             body["made_from"] = "unknown"
         return body
+
+
+class MonaiBundleSpec(FolderSpec):
+    """A generator that another tool has trained, as a MONAI bundle: a folder with
+    ``configs/inference.json`` (or ``.yaml``), ``configs/metadata.json`` and ``models/model.pt`` (or
+    ``.safetensors``). Its rows are drawn once, before anything is trained."""
+
+    kind: Literal["monai_bundle"] = "monai_bundle"  # type: ignore[assignment]
+    numbers: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    """What the bundle calls the classes, in the order of ``data.classes``; None: 0, 1, …"""
+    side: Annotated[int, Field(ge=8, le=1024)] | None = None
+    """Pixels a side that the network makes. None: ``image_size`` of the bundle, or the study's."""
+    steps: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Of the sampler. None: ``num_inference_steps`` of the bundle, or 50."""
+    output: tuple[float, float] = (-1.0, 1.0)
+    """What the network calls black and white; what is beyond them is cut off."""
+
+    @model_validator(mode="after")
+    def _one_bundle(self) -> MonaiBundleSpec:
+        if self.labels is not None:
+            raise ValueError("labels is a key of arm folder; a bundle is told which class to make")
+        if not self.output[0] < self.output[1]:
+            raise ValueError("output wants the value of black first, and a larger one for white")
+        return self
+
+    @property
+    def needs(self) -> Mapping[str, str]:
+        return MONAI
 
 
 def _fields(path: Path) -> list[str]:

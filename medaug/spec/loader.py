@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from medaug.errors import UserError
 from medaug.spec.axes import check_axes
 from medaug.spec.classifier import build_classifier
+from medaug.spec.early_stop import check_grace, check_metric
 from medaug.spec.encoder import ENCODER_SPECS
-from medaug.spec.halving import check_grace, check_metric
+from medaug.spec.folder import OF_A_PATH
 from medaug.spec.study import ArmSpec, StudySpec, WrittenArm
 from medaug.spec.validation import KeyPath, Sources, nearest, validated, where
 
@@ -165,6 +166,8 @@ def _written(name: str, value: Any, sources: Sources) -> dict[str, Any]:
     """An arm's keys as they were given, with its kind."""
     if isinstance(value, ArmSpec):
         value = value.model_dump(mode="json", exclude_unset=True)
+    if isinstance(value, str) and name in OF_A_PATH:
+        value = {"path": value}
     if value is not None and not isinstance(value, Mapping):
         here = where(("arms", name), sources)
         raise UserError(f"{here}: wants a mapping, got {value!r}; write '{{}}'")

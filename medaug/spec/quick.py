@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from medaug.spec.base import Spec
 from medaug.spec.study import ArmSpec, PretrainSpec, SegmenterSpec, StudySpec
+from medaug.spec.sweep import STOPPING
 
 S = TypeVar("S", bound=Spec)
 
@@ -40,7 +41,8 @@ def quick(study: StudySpec) -> StudySpec:
                 "train_rows": None,
                 "draws": 1,
             },
-            **{"grid": {}, "tie": (), "search": "grid", "space": {}, "asha": None},
+            **{"grid": {}, "tie": (), "search": "grid", "space": {}},
+            **dict.fromkeys(STOPPING),
             seeds=study.sweep.seeds[:1],
         ),
     )

@@ -296,11 +296,11 @@ class StudySpec(Spec):
         return {self.classifier.kind: self.classifier, **self.classifiers}
 
     @model_validator(mode="after")
-    def _halving_stops_single_trials(self) -> StudySpec:
-        if self.sweep.asha is not None and self.resources.replicates == "fused":
+    def _single_trials_are_stopped(self) -> StudySpec:
+        if self.sweep.stopping is not None and self.resources.replicates == "fused":
             raise ValueError(
-                "sweep.asha stops single trials and resources.replicates fused trains them "
-                "together: take one of the two"
+                f"sweep.{self.sweep.stopping[0]} stops single trials and resources.replicates "
+                "fused trains them together: take one of the two"
             )
         return self
 

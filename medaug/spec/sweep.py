@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -11,13 +11,47 @@ from medaug.spec.base import Positive, Spec
 from medaug.spec.per_class import UNIFORM, PerClass, per_class_title
 
 
-class AshaSpec(Spec):
-    """Asynchronous successive halving of the generators (Li et al. 2020)."""
+class StopSpec(Spec):
+    """What ends trials early. Only what they are judged by while they train can end them, which is
+    never a scored patient."""
 
     metric: str = "val/fd"
+    """Of generators."""
     mode: Literal["min", "max"] = "min"
     grace_period: Positive = 10
+    """Epochs before which nothing is ended."""
+    classifiers: bool = False
+    """Classifiers with synthetic rows too, by the balanced accuracy of their validation rows, among
+    those of their kind and fold. A row of the leaderboard that lacks one is not ranked."""
+
+    def of_classifiers(self) -> Self:
+        """The same for the classifiers' wave. (Their losses are weighted in different ways.)"""
+        return self.model_copy(update={"metric": "val/balanced_accuracy", "mode": "max"})
+
+
+class AshaSpec(StopSpec):
+    """Asynchronous successive halving (Li et al. 2020)."""
+
     reduction_factor: Annotated[int, Field(ge=2)] = 3
+
+
+class HyperbandSpec(AshaSpec):
+    """Asynchronous Hyperband (Li et al. 2020): successive halving in several brackets, each with
+    ``reduction_factor`` times the grace period of the one before."""
+
+    brackets: Annotated[int, Field(ge=2)] = 3
+
+
+class MedianSpec(StopSpec):
+    """The median stopping rule (Golovin et al. 2017): a trial ends whose best value is worse than
+    the median of the others' means up to the same epoch."""
+
+    min_samples: Annotated[int, Field(ge=2)] = 3
+    """Others that must have come so far."""
+
+
+STOPPING = ("asha", "hyperband", "median")
+"""Keys of the ways to end trials early."""
 
 
 class SweepSpec(Spec):
@@ -51,6 +85,8 @@ class SweepSpec(Spec):
     """How often each training set of ``train_rows`` is drawn: which patients it holds is a
     replicate beside seeds and folds."""
     asha: AshaSpec | None = None
+    hyperband: HyperbandSpec | None = None
+    median: MedianSpec | None = None
     max_trials: Positive = 10_000
 
     @field_validator("n_synthetic", "seeds", "train_rows")
@@ -74,6 +110,19 @@ class SweepSpec(Spec):
         if self.draws > 1 and not self.small_sizes:
             raise ValueError("draws: there is one draw of all rows; give train_rows as well")
         return self
+
+    @model_validator(mode="after")
+    def _one_way_to_stop(self) -> SweepSpec:
+        given = [name for name in STOPPING if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} both end trials early: take one of them")
+        return self
+
+    @property
+    def stopping(self) -> tuple[str, StopSpec] | None:
+        """What ends trials early, after its key; None where nothing does."""
+        found = ((name, getattr(self, name)) for name in STOPPING)
+        return next(((name, spec) for name, spec in found if spec is not None), None)
 
     @property
     def small_sizes(self) -> tuple[int, ...]:

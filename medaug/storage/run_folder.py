@@ -82,7 +82,7 @@ def study_data(folder: Path) -> dict[str, Any]:
 
 def share_run(folder: Path) -> None:
     """Put report, figures and what is known of the run as a whole into the bucket."""
-    shown = ("*.json", "*.log", "*.html", "figures/**/*.png", "figures/*.csv")
+    shown = ("*.json", "*.log", "*.html", "figures/**/*.png", "figures/**/*.csv")
     storage_at(folder).publish_new(folder, *shown, skip=_OF_THIS_NODE)
 
 

@@ -14,12 +14,12 @@ from medaug.sweep.events import Outcome, Status
 
 
 def ended_before(
-    configs: Sequence[TrialConfig], experiment: Path, storage: Path, *, halved: bool
+    configs: Sequence[TrialConfig], experiment: Path, storage: Path, *, stops: bool
 ) -> dict[str, Outcome]:
     """Outcomes of those trials that need not run, by key.
 
     A key is the hash of all that decides a trial's outcome, so what ended in another run is taken
-    over as it is, if what it made is still there. ``halved``: the wave stops trials early, so one
+    over as it is, if what it made is still there. ``stops``: the wave stops trials early, so one
     that was stopped has ended.
     """
     outcomes: dict[str, Outcome] = {}
@@ -27,7 +27,7 @@ def ended_before(
         folder = TrialFolder(experiment, config.key)
         if (result := folder.result()) is not None:
             outcomes[config.key] = _reused(config.key, result, folder.epoch())
-        elif halved and (stopped := folder.stopped()) is not None:
+        elif stops and (stopped := folder.stopped()) is not None:
             outcomes[config.key] = Outcome(config.key, "stopped", stopped["epoch"])
     for key, member in Bundled(experiment).members(_left(configs, outcomes)).items():
         if member.result is not None:

@@ -16,7 +16,7 @@ from medaug.ownership.lease import Lease
 from medaug.ownership.seals import RunSeals, check_run
 from medaug.ownership.signals import StopRequests
 from medaug.ownership.version import note_version
-from medaug.spec import AshaSpec, ResourceSpec, TrialConfig
+from medaug.spec import ResourceSpec, StopSpec, TrialConfig
 from medaug.storage.bundle_folder import BundleFolder
 from medaug.storage.probe import check_storage
 from medaug.storage.run_folder import refresh_run
@@ -125,7 +125,7 @@ class Sweep:
         configs: Sequence[TrialConfig],
         *,
         work: Work = run_trial,
-        asha: AshaSpec | None = None,
+        stopping: StopSpec | None = None,
         bundle_by: BundleBy = alone,
         bundle_work: BundleWork = run_bundle,
     ) -> list[Outcome]:
@@ -144,17 +144,19 @@ class Sweep:
         if not configs:
             return []
         with self._signals.noted():
-            return self._run_wave(configs, work, asha, bundle_by, bundle_work)
+            return self._run_wave(configs, work, stopping, bundle_by, bundle_work)
 
     def _run_wave(
         self,
         configs: Sequence[TrialConfig],
         work: Work,
-        asha: AshaSpec | None,
+        stopping: StopSpec | None,
         bundle_by: BundleBy,
         bundle_work: BundleWork,
     ) -> list[Outcome]:
-        outcomes = ended_before(configs, self._experiment, self._storage, halved=asha is not None)
+        outcomes = ended_before(
+            configs, self._experiment, self._storage, stops=stopping is not None
+        )
         todo = {config.key: config for config in configs if config.key not in outcomes}
         self._signals.check()
         if todo:
@@ -167,7 +169,7 @@ class Sweep:
         self._listeners.tell("on_wave_start", configs[0].stage, n, len(outcomes))
         try:
             if units:
-                outcomes |= self._run(units, work, bundle_work, asha, ended=outcomes)
+                outcomes |= self._run(units, work, bundle_work, stopping, ended=outcomes)
         finally:
             self._listeners.tell("on_wave_end")
             self.seals.flush()
@@ -225,7 +227,7 @@ class Sweep:
         units: dict[str, TrialConfig | Bundle],
         work: Work,
         bundle_work: BundleWork,
-        asha: AshaSpec | None,
+        stopping: StopSpec | None,
         ended: dict[str, Outcome],
     ) -> dict[str, Outcome]:
         from medaug.sweep.trial.trainable import Wave
@@ -240,7 +242,7 @@ class Sweep:
             self._lease.number,
         )
         stop = AnyOf(self._signals.asked, self.budget)
-        run = TuneRun(wave, units, asha, ended, self._listeners, stop, self._start_ranks)
+        run = TuneRun(wave, units, stopping, ended, self._listeners, stop, self._start_ranks)
         run.start()
         while not run.wait(seconds=0.5):
             self.seals.flush_when_due()

@@ -12,10 +12,9 @@ from medaug.results.numbers import with_interval
 from medaug.results.records import read_trials
 from medaug.results.report.answer import answer
 from medaug.results.report.document import REPORT
+from medaug.results.report.row_figures import ROWS, row_folder
 from medaug.results.rows import REFERENCE, Leaderboard, Row
 from medaug.results.table import explanation, worth_of
-from medaug.spec.base import signature
-from medaug.spec.per_class import UNIFORM
 from medaug.tracking.generators import register_best
 from medaug.tracking.mirror import Mirror, read_sent, seconds_by_bucket
 from medaug.tracking.params import as_text, finite
@@ -52,11 +51,7 @@ def show(mirror: Mirror, board: Leaderboard) -> None:
 
 def _send_row(mirror: Mirror, row: Row) -> None:
     """One configuration as a run beside the trials: filter by ``tags.stage = 'leaderboard'``."""
-    labels = {"arm": row.arm, "kind": row.kind, "n_synthetic": row.n_synthetic, **row.point}
-    labels |= {} if row.per_class == UNIFORM else {"per_class": row.per_class}
-    labels |= {} if row.train_rows is None else {"train_rows": row.train_rows}
-    labels |= {"classifier": row.classifier} if row.classifier else {}
-    key = f"{mirror.folder.name}/row-{signature(labels)}"
+    key = f"{mirror.folder.name}/row-{row.key}"
     run = mirror.runs.open(key, row.title, parent=mirror.parent)
     points, bad = _news(run, _row_metrics(row))
     tags = {
@@ -73,8 +68,14 @@ def _send_row(mirror: Mirror, row: Row) -> None:
     }
     if bad:
         tags["not_finite"] = ", ".join(bad)
-    params = {name: as_text(value) for name, value in labels.items()}
+    params = {name: as_text(value) for name, value in row.labels.items()}
+    files = sorted(row_folder(mirror.folder, row).glob("*"))
+    if files:
+        named = {path.stem: f"figures/{path.name}" for path in files}
+        tags[NOTE] = "Figures: " + " · ".join(_links(mirror, run.run_id, named))
     mirror.runs.log(run, params=params, tags=tags, points=points)
+    for path in files:
+        mirror.runs.client.log_artifact(run.run_id, str(path), "figures")
     mirror.runs.set_status(run, "FINISHED")
 
 
@@ -163,6 +164,8 @@ def _figures(folder: Path) -> Iterator[tuple[Path, str | None, str]]:
     for figure in sorted(root.rglob("*.png")):
         place = figure.parent.relative_to(folder)
         first = figure.relative_to(root).parts[0]
+        if first == ROWS:
+            continue  # of the leaderboard's rows, whose runs have them
         is_trials = (folder / "trials" / first).is_dir()
         yield figure, first if is_trials else None, place.as_posix()
 

@@ -45,6 +45,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "infogan": {"epochs": 2, "ngf": 8, "ndf": 8, "nz": 12, "filter": "none"},
     "dcgan": {"epochs": 2, "width": 8, "nz": 8},
     "folder": {"path": "somewhere"},
+    "monai_bundle": {"path": "somewhere"},
 }
 CONFIGS = {kind: arm.Config for kind, arm in ARMS.items()}
 GENERATED = [kind for kind, arm in ARMS.items() if issubclass(arm, GeneratedArm)]
@@ -69,7 +70,7 @@ def drawn(arm: GeneratedArm, ctx: ArmContext, n: int) -> tuple[np.ndarray, np.nd
 def context(ctx: ArmContext, make_store, request: pytest.FixtureRequest) -> ArmContext:
     """The usual context; square images of 8 pixels for the arms that want them, and for ``folder``
     and ``pseudo_labels`` the rows that they read."""
-    if getattr(request, "param", None) == "folder":
+    if getattr(request, "param", None) in ("folder", "monai_bundle"):
         return replace(ctx, given=make_store(60, seed=2))
     if getattr(request, "param", None) == "pseudo_labels":
         return replace(ctx, pool=make_store(60, seed=2))

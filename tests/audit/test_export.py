@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shutil
@@ -72,7 +73,13 @@ def test_an_exported_generator_makes_the_same_rows_elsewhere(
     assert done.stdout.strip() == str(out)
     assert {path.name for path in out.iterdir()} == {
         "config.json", "weights.safetensors", "card.json", "README.md", "MANIFEST.json",
+        "checklist.csv",
     }  # fmt: skip
+    with (out / "checklist.csv").open(newline="") as file:
+        items = list(csv.DictReader(file))
+    filled = [item for item in items if item["state"] == "filled"]
+    assert len(filled) >= 20
+    assert all(item["from the records"] for item in filled)
     ours = medaug.load_generator("small", finished.parent).sample(5, "HGG", seed=3)
     assert np.array_equal(medaug.load_generator(out).sample(5, 1, seed=3), ours)
 

@@ -141,6 +141,11 @@ def test_projection_is_fitted_on_real_rows_and_keeps_distances():
     distances = [np.linalg.norm(z(real)[0] - z(real)[1]) for z in (whole, all_of_them)]
     assert distances[0] == pytest.approx(distances[1])
     assert Projection(real, k=2)(rng.normal(size=(7, 6))).shape == (7, 2)
+    x = rng.normal(size=(7, 6))
+    with_rest = Projection(real, k=2, rest=True)(x)
+    assert with_rest.shape == (7, 8)
+    np.testing.assert_allclose(with_rest[:, :2], Projection(real, k=2)(x))
+    np.testing.assert_allclose(with_rest @ with_rest.T, whole(x) @ whole(x).T, atol=1e-12)
 
 
 def test_diversity_is_the_ratio_of_spreads():

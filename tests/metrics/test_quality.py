@@ -195,3 +195,26 @@ def test_rows_that_are_smoother_than_real_ones_can_still_teach():
     fake[:, 5:] *= 0.02
     by_real = train_on_test_on(real[0], label, real[1], label)
     assert train_on_test_on(fake, label, real[1], label) > by_real - 0.03 > 0.8
+
+
+def test_few_training_rows_do_not_make_a_perfect_generator_look_narrow():
+    """Principal components of few rows leave out what others vary in."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(400, 300))
+    label = np.arange(400) % 2
+    names = np.char.add("p", np.arange(400).astype(str))
+    train, fake, heldout = slice(0, 60), slice(60, 200), slice(200, 400)
+    scores = quality_report(
+        rows[train],
+        rows[heldout],
+        rows[fake],
+        train_label=label[train],
+        heldout_label=label[heldout],
+        fake_label=label[fake],
+        train_patients=names[train],
+        heldout_patients=names[heldout],
+    )
+    assert scores["diversity"] == pytest.approx(1, abs=0.05)
+    for name in ("precision", "recall", "coverage"):
+        assert scores[name] == pytest.approx(scores[f"{name}_null"], abs=0.1), name
+    assert scores["nn_ratio"] == pytest.approx(1, abs=0.05)

@@ -79,6 +79,9 @@ def test_the_study_is_right_without_a_mistake(tmp_path: Path) -> None:
         ("  seeds", "  asha: {reduction_factor: 1}\n  seeds", "s.yaml:17: sweep.asha.reduction_factor: should be greater than or equal to 2, got 1"),
         ("  seeds", "  asha:\n    grace_period: 20\n  seeds", "s.yaml:18: sweep.asha.grace_period: 20 epochs of grace stop no generator before its end: acgan trains 20 epochs and is measured every 5; lower grace_period or arms.acgan.eval_every"),
         ("  seeds", "  asha: {grace_period: 16}\n  seeds", "s.yaml:17: sweep.asha.grace_period: 16 epochs of grace stop no generator before its end: acgan"),
+        ("  seeds", "  asha: {}\n  median: {}\n  seeds", "s.yaml:17: sweep: asha and median both end trials early: take one of them"),
+        ("  seeds", "  median: {metric: val/ffd}\n  seeds", "s.yaml:17: sweep.median.metric: no generator reports 'val/ffd'"),
+        ("  seeds", "  hyperband: {brackets: 1}\n  seeds", "s.yaml:17: sweep.hyperband.brackets: should be greater than or equal to 2, got 1"),
         ("  acgan:\n    epochs: 20\nclassifier:\n  epochs: 8\nsweep:\n  n_synthetic: [100, 300]\n  grid: {acgan.ngf: [16, 32]}\n", "sweep:\n  asha: {}\n", "s.yaml:11: sweep.asha: no arm of this study is trained in epochs"),
         ("[0, 1, 2]", "[0, one, 2]", "s.yaml:17: sweep.seeds.1: should be a valid integer, got 'one'"),
         ("[0, 1, 2]", "[]", "s.yaml:17: sweep.seeds: is empty: 0 trials"),
@@ -115,6 +118,16 @@ def test_mistakes_in_the_file(tmp_path: Path, right: str, wrong: str, message: s
 )  # fmt: skip
 def test_mistakes_in_options(tmp_path: Path, option: str, message: str) -> None:
     assert said(tmp_path, STUDY, "--set", option) == message
+
+
+def test_scored_patients_stop_no_classifier(tmp_path: Path) -> None:
+    asha = "median: {classifiers: true, grace_period: 2}"
+    text = STUDY.replace("grid: {acgan.ngf: [16, 32]}", asha)
+    published = "{scheme: published}\nprotocol: as_published"
+    told = said(tmp_path, text.replace("{folds: 3}", published))
+    assert "the scored ones would end classifiers" in told
+    (tmp_path / "s.yaml").write_text(text)
+    assert CliRunner().invoke(main, ["show", str(tmp_path / "s.yaml")]).exit_code == 0
 
 
 @pytest.mark.parametrize(

@@ -194,9 +194,9 @@ def test_halving_stops_trials_which_give_everything_back(tmp_path: Path) -> None
     trials = [config(f"h{i}", epochs=5, score=-10.0 * i) for i in range(6)]
     asha = AshaSpec(metric="val/score", mode="max", grace_period=2, reduction_factor=2)
     with sweep(tmp_path, checkpoint_every_s=3600) as running:  # a stop saves what is unsaved
-        outcomes = running.run(trials, work=count, asha=asha)
+        outcomes = running.run(trials, work=count, stopping=asha)
         await_free_cpus(2)
-        again = running.run(trials, work=count, asha=asha)
+        again = running.run(trials, work=count, stopping=asha)
         finished = running.run(trials, work=count)
     stopped = [outcome for outcome in outcomes if outcome.status == "stopped"]
     assert len(stopped) >= 3

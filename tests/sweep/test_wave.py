@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.tune.schedulers import HyperBandScheduler
 from toy_trials import config
 
-from medaug.spec import AshaSpec, ResourceSpec, TrialConfig
+from medaug.spec import (
+    AshaSpec,
+    HyperbandSpec,
+    MedianSpec,
+    ResourceSpec,
+    StopSpec,
+    TrialConfig,
+)
 from medaug.storage.trial_folder import TrialFolder
 from medaug.sweep.events import Listeners
 from medaug.sweep.trial.failures import Failure
-from medaug.sweep.trial.trainable import Wave, as_param, room_for
-from medaug.sweep.tune.halving import Halving
+from medaug.sweep.trial.trainable import Trial, Wave, as_param, room_for
 from medaug.sweep.tune.record import Record, lost
+from medaug.sweep.tune.stopping import Peers, Runner, Stopping, bracket_of
 from medaug.sweep.tune.wave import Feed, StopAll
 
 ASHA = AshaSpec(metric="val/fd", mode="min", grace_period=1, reduction_factor=2)
@@ -29,52 +39,114 @@ def tune_trial(key: str) -> Any:
     return SimpleNamespace(trial_id=key, config={"trial": {"key": key}})
 
 
-def decide(halving: Halving, reports: list[tuple[str, int]], alive: set[str]) -> list[str]:
+def decide(stopping: Stopping, reports: list[tuple[str, int]], alive: set[str]) -> list[str]:
     """Let the trials that are alive report; those that are stopped leave ``alive``."""
     decisions = []
     for key, epoch in reports:
         if key in alive:
             result = {"epoch": epoch, "metrics/val/fd": DISTANCE[key] / epoch}
-            decisions.append(halving.on_trial_result(None, tune_trial(key), result))
+            decisions.append(stopping.on_trial_result(None, tune_trial(key), result))
             if decisions[-1] == "STOP":
                 alive.remove(key)
     return decisions
 
 
-def begun(halving: Halving, keys: set[str]) -> Halving:
-    for key in sorted(keys):
-        halving.on_trial_add(None, tune_trial(key))
-    return halving
+def lines(reports: list[tuple[str, int]]) -> dict[str, list[dict[str, Any]]]:
+    """What stands in the trials' folders of these reports, which came one a second."""
+    earlier: dict[str, list[dict[str, Any]]] = {key: [] for key in DISTANCE}
+    for second, (key, epoch) in enumerate(reports):
+        metrics = {"val/fd": DISTANCE[key] / epoch}
+        earlier[key].append({"epoch": epoch, "metrics": metrics, "time": float(second)})
+    return earlier
 
 
-def test_a_resumed_halving_decides_as_an_uninterrupted_one() -> None:
+@pytest.mark.parametrize(
+    "spec",
+    [
+        ASHA,
+        HyperbandSpec(grace_period=1, reduction_factor=2, brackets=2),
+        MedianSpec(grace_period=1, min_samples=2),
+    ],
+)
+def test_a_resumed_sweep_stops_whom_an_uninterrupted_one_does(spec: StopSpec) -> None:
     # The worse reports first at the first rung, so that all pass it; then the better does.
     reports = [(key, 1) for key in "dcba"] + [(key, epoch) for epoch in (2, 3, 4) for key in "abcd"]
     cut = 6  # in the middle of the second rung: a and b have passed it
     alive = set(DISTANCE)
-    whole = begun(Halving(ASHA, {}), alive)
+    whole = Stopping(spec, {})
     before = decide(whole, reports[:cut], alive)
-    assert before == ["CONTINUE"] * 5 + ["STOP"]
     still, again = set(alive), set(alive)
     after = decide(whole, reports[cut:], alive)
-    assert after.count("STOP") == 2
-    earlier: dict[str, list[dict[str, Any]]] = {key: [] for key in DISTANCE}
-    for key, epoch in reports[:cut]:
-        earlier[key].append({"epoch": epoch, "metrics": {"val/fd": DISTANCE[key] / epoch}})
-    resumed = Halving(ASHA, earlier)
-    resumed.replay_ended(set(DISTANCE) - still)
-    assert decide(begun(resumed, still), reports[cut:], still) == after
-    assert decide(begun(Halving(ASHA, {}), again), reports[cut:], again) != after
+    assert "STOP" in [*before, *after]
+    resumed = Stopping(spec, lines(reports[: len(before)]))
+    assert decide(resumed, reports[cut:], still) == after
+    if spec is ASHA:
+        assert after.count("STOP") == 2
+        assert decide(Stopping(ASHA, {}), reports[cut:], again) != after
+
+
+def test_the_median_rule_ends_what_is_worse_than_half_of_the_others() -> None:
+    spec = MedianSpec(grace_period=2, min_samples=2)
+    alive = set(DISTANCE)
+    first = decide(Stopping(spec, {}), [(key, 1) for key in "abcd"], alive)
+    assert first == ["CONTINUE"] * 4  # still in their grace
+    stopping = Stopping(spec, lines([(key, 1) for key in "abcd"]))
+    decide(stopping, [(key, 2) for key in "abcd"], alive)
+    # c's best, 1.5, is worse than .75, the median of .5 and 1; d's, 2, than that of all three.
+    assert alive == {"a", "b"}
+    nan = stopping.on_trial_result(None, tune_trial("b"), {"epoch": 3, "metrics/val/fd": math.nan})
+    assert nan == "CONTINUE"
+
+
+def test_brackets_give_some_trials_a_longer_grace() -> None:
+    spec = HyperbandSpec(grace_period=1, reduction_factor=2, brackets=3)
+    keys = [f"{number:012x}" for number in range(3000)]
+    placed = Counter(bracket_of(key, spec) for key in keys)
+    shares = [placed[bracket] / len(keys) for bracket in range(3)]
+    assert shares == pytest.approx([0.665, 0.245, 0.090], abs=0.03)  # e to 1 to 1/e
+    for bracket in range(3):
+        ours = [key for key in keys if bracket_of(key, spec) == bracket][:20]
+        stopping = Stopping(spec, {})
+        first: list[int] = []
+        for epoch in range(1, 9):  # better ones report first: the others are stopped at a rung
+            for place, key in enumerate(ours):
+                result = {"epoch": epoch, "metrics/val/fd": float(place)}
+                if stopping.on_trial_result(None, tune_trial(key), result) == "STOP":
+                    first.append(epoch)
+        assert min(first) == 2**bracket
+
+
+def test_only_peers_are_compared_and_controls_are_never_stopped() -> None:
+    peers = {"a": Peers("fold 0"), "b": Peers("fold 0", True), "c": Peers("fold 1")}
+    peers["d"] = Peers("fold 0")
+    stopping = Stopping(ASHA, {}, peers)
+    alive = set(DISTANCE)
+    decide(stopping, [(key, epoch) for epoch in (1, 2, 3, 4) for key in "abcd"], alive)
+    assert alive == {"a", "b", "c"}  # b is worse than a, and a control; c is another fold's
+
+
+def test_rays_hyperband_pauses_trials() -> None:
+    """Why it is not used: a paused trial waits for those that Tune has not started yet, and which
+    those are decides who is stopped, so that a resumed sweep stops others."""
+    ray = HyperBandScheduler(time_attr="epoch", metric="fd", mode="min", max_t=9)
+    a, b = (Runner(key) for key in "ab")
+    for runner in (a, b):
+        ray.on_trial_add(None, runner)  # type: ignore[arg-type]
+    answers = [
+        ray.on_trial_result(None, a, {"epoch": epoch, "fd": 1.0})  # type: ignore[arg-type]
+        for epoch in range(1, 10)
+    ]
+    assert answers[-1] == "PAUSE"
+    with pytest.raises(NotImplementedError):  # what Tune asks of a trial that it pauses
+        Trial.save_checkpoint(object.__new__(Trial), "")
 
 
 def test_a_metric_that_nobody_reports_is_noticed() -> None:
-    halving = Halving(ASHA, {})
-    halving.on_trial_add(None, tune_trial("a"))
-    halving.on_trial_result(None, tune_trial("a"), {"epoch": 1, "metrics/loss": 1.0})
-    assert not halving.seen
-    decide_one = {"epoch": 2, "metrics/val/fd": 1.0}
-    halving.on_trial_result(None, tune_trial("a"), decide_one)
-    assert halving.seen
+    stopping = Stopping(ASHA, {})
+    stopping.on_trial_result(None, tune_trial("a"), {"epoch": 1, "metrics/loss": 1.0})
+    assert not stopping.seen
+    stopping.on_trial_result(None, tune_trial("a"), {"epoch": 2, "metrics/val/fd": 1.0})
+    assert stopping.seen
 
 
 @pytest.fixture

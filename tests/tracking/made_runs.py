@@ -159,10 +159,13 @@ def classified(study: StudySpec, config: ClassifyTrial, effect: Effect) -> dict[
 
 
 def made_run(
-    study: StudySpec, effect: Effect = lambda labels, seed: 0.0, edit: Edit | None = None
+    study: StudySpec,
+    effect: Effect = lambda labels, seed: 0.0,
+    edit: Edit | None = None,
+    shape: tuple[int, ...] = SHAPE,
 ) -> Path:
     """A whole run with its stores and models, as a finished sweep leaves it. Without a segmenter
-    the images themselves are the features."""
+    the images themselves are the features; else those have the shape ``shape``."""
     folder, plan = start(study)
     artifacts = Artifacts(study.storage)
     slices = write_slices(study, artifacts)
@@ -180,18 +183,18 @@ def made_run(
         scores = {"scores": history[-1], "output": output_name(config), "best_epoch": 8}
         write_trial(folder, config, {**scores, "history": history}, history)
     for config in plan.extract:
-        write_rows(artifacts, output_name(config), slices, SHAPE, synthetic=False, seed=config.fold)
+        write_rows(artifacts, output_name(config), slices, shape, synthetic=False, seed=config.fold)
         write_trial(
             folder,
             config,
-            {"output": output_name(config), "rows": len(slices), "shape": SHAPE},
+            {"output": output_name(config), "rows": len(slices), "shape": shape},
             begun=30,
         )
     for config in plan.generate:
         synthetic = config.maker.kind != "classical"
-        shape = SHAPE if study.features else slices.schema.shape
+        made = shape if study.features else slices.schema.shape
         write_rows(
-            artifacts, output_name(config), slices, shape, synthetic=synthetic, seed=config.seed
+            artifacts, output_name(config), slices, made, synthetic=synthetic, seed=config.seed
         )
         history = gan_history() if config.maker.kind == "acgan" else []
         quality = {"fd": 60.0, "fd_null": 25.0, "near_copy_rate": 0.01, "tstr": 0.6}

@@ -11,14 +11,19 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score, roc_curve
+from sklearn.metrics import (
+    average_precision_score,
+    precision_recall_curve,
+    roc_auc_score,
+    roc_curve,
+)
 
 from medaug.metrics.predictions import Predictions
 from medaug.results.report.curve_tables import write_curves
 from medaug.results.report.curves import gan_curves, segmenter_curves
-from medaug.results.report.figures import confusion, forest, response, roc
+from medaug.results.report.figures import classifier, confusion, forest, response, roc
 from medaug.results.report.pictures import Overlay, montage, overlays, strongest
-from medaug.results.report.roc import GRID, roc_band
+from medaug.results.report.roc import GRID, bands, one_vs_rest, roc_band
 from medaug.results.report.style import CYCLE, DPI, png
 from medaug.results.rows import Leaderboard, Row
 from tests.tracking.made_runs import gan_history
@@ -209,9 +214,42 @@ def test_a_roc_curve_equals_scikit_learns() -> None:
     band = roc_band(table)
     x, y, _ = roc_curve(table.label, table.probability, drop_intermediate=False)
     np.testing.assert_allclose(band.mean, np.interp(GRID, x, y))
-    assert band.auroc == pytest.approx(roc_auc_score(table.label, table.probability))
+    assert band.area == pytest.approx(roc_auc_score(table.label, table.probability))
     assert (band.low <= band.mean + 1e-9).all()
     assert (band.mean <= band.high + 1e-9).all()
+
+
+def test_a_precision_recall_curve_equals_scikit_learns() -> None:
+    table = predictions(30, 0.7)
+    _, band = bands(table, 50)
+    precision, recall, _ = precision_recall_curve(table.label, table.probability)
+    at = [precision[:-1][recall[:-1] >= r - 1e-9].max() for r in GRID]
+    first = [precision[:-1][np.flatnonzero(recall[:-1] >= r - 1e-9)[-1]] for r in GRID]
+    np.testing.assert_allclose(band.mean[1:], first[1:])
+    assert (band.mean <= np.array(at) + 1e-9).all()
+    assert band.area == pytest.approx(average_precision_score(table.label, table.probability))
+    assert (band.low <= band.mean + 1e-9).all()
+    assert (band.mean <= band.high + 1e-9).all()
+
+
+def test_of_three_classes_each_is_found_against_the_others() -> None:
+    rng = np.random.default_rng(0)
+    label = np.arange(60).repeat(3) % 3
+    p = rng.dirichlet([1, 1, 1], len(label)) * 0.5 + np.eye(3)[label] * 0.5
+    patient = [f"p{i}" for i in np.arange(60).repeat(3)]
+    table = Predictions.of_trial(patient, label, p, seed=0, fold=0, n_classes=3)
+    curves = {}
+    for k, name in enumerate("abc"):
+        binary = one_vs_rest(table, k)
+        curves[name] = (*bands(binary, 20), 1 / 3)
+        assert curves[name][0].area == pytest.approx(roc_auc_score(label == k, p[:, k]))
+    matrix = np.bincount(3 * label + p.argmax(1), minlength=9).reshape(3, 3)
+    figure = classifier(matrix.astype(float), curves, tuple("abc"), "none")
+    _, roc_axis, pr_axis = figure.axes
+    for axis in (roc_axis, pr_axis):
+        legend = axis.get_legend()
+        assert legend is not None
+        assert len(legend.get_texts()) == 3
 
 
 def test_a_roc_band_knows_no_skill_and_full_skill() -> None:

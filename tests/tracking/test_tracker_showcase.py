@@ -84,7 +84,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> 
     write_trial(folder, maker, {**made, "scores": {"fd": 3.0}})
     publish_generator(spec, maker)
     (folder / REPORT).write_text("<html>the report</html>")
-    for figure in ("ratio.png", f"{maker.key}/curves.png"):
+    best = f"rows/{leaderboard_of(folder).rows[0].key}"
+    for figure in ("ratio.png", f"{maker.key}/curves.png", f"{best}/classifier.png"):
         path = folder / "figures" / figure
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"\x89PNG")
@@ -157,6 +158,9 @@ def test_report_and_figures_are_artifacts(finished: Finished) -> None:
     maker = run_of(finished.client, finished.maker)
     assert finished.files(maker, "figures") == {"figures/curves.png"}
     assert "artifacts/figures/curves.png" in maker.data.tags["mlflow.note.content"]
+    best, *_ = (r for r in all_runs(finished.client) if r.info.run_name == "acgan +300")
+    assert finished.files(best, "figures") == {"figures/classifier.png"}
+    assert "artifacts/figures/classifier.png" in best.data.tags["mlflow.note.content"]
     path = finished.client.download_artifacts(finished.sweep().info.run_id, "leaderboard.json")
     assert json.loads(Path(path).read_text()) == finished.board.to_json()
     for where in (finished.study.storage / "mlartifacts").rglob("*"):

@@ -23,6 +23,7 @@ from medaug.plan.forecast.standin import Patients, rows_of
 from medaug.plan.power import Power, power_of
 from medaug.plan.trials import Plan, plan_study
 from medaug.plan.variants import ArmVariant, expand_arms
+from medaug.results.report.row_figures import count_figured
 from medaug.spec import StudySpec
 from medaug.storage import storage_at
 from medaug.storage.temporary import temporary_folder
@@ -104,8 +105,7 @@ def forecast(
             display.note(f"in {storage}/.plan-…, which is removed at the end")
         small = rehearse(study, arms, patients, masks, storage, display, address=address)
     study = study.model_copy(update={"resources": small.study.resources})  # GPUs as there are
-    drawn = len(plan) - len(plan.classify)
-    outside_s = loading_s + small.finish_s + small.figures_s * drawn
+    outside_s = loading_s + small.finish_s + small.figures_s * count_figured(plan.trials())
     outside_s += small.scan_s * rows / small.rows
     outside_s += _reading_s(cohort, study)
     if pretrain_rows:
@@ -120,8 +120,10 @@ def forecast(
             f"sweep.per_class: generators draw {len(study.data.classes)} times as many rows as are "
             "added, as any class may get them all"
         )
-    if study.sweep.asha is not None:
-        notes.append("sweep.asha will stop some generators early: this is the upper bound")
+    if study.sweep.stopping is not None:
+        name, spec = study.sweep.stopping
+        what = "trials" if spec.classifiers else "generators"
+        notes.append(f"sweep.{name} will stop some {what} early: this is the upper bound")
     if getattr(study.classifier, "early_stop", None) is not None:
         notes.append("classifier.early_stop may end trials sooner: this is the upper bound")
     return Forecast(study, found, cost, tuple(notes), power_of(study, patients, plan, known))

@@ -21,6 +21,7 @@ from medaug.plan.trials import plan_study
 from medaug.plan.variants import ArmVariant, pool_arms
 from medaug.results.leaderboard import leaderboard_of
 from medaug.results.report.document import write_report
+from medaug.results.report.row_figures import count_figured
 from medaug.spec import ClassifyTrial, StudySpec, TrackingSpec, TrialConfig
 from medaug.spec.arms import ClassicalSpec
 from medaug.spec.per_class import UNIFORM
@@ -79,7 +80,7 @@ class Miniature:
     scan_s: float
     """Looking for copies among the miniature's slices."""
     figures_s: float
-    """Drawing the figures of one trial that is no classifier."""
+    """Drawing the figures of one trial, or one row of the leaderboard, that is drawn."""
     finish_s: float
     """Leaderboard, report, MLflow's last news and the end of the cluster."""
 
@@ -143,7 +144,7 @@ def rehearse(
                 report, figures_s, again_s = _report(folder)
                 tracker.finish(board, report)
         finish_s = time.monotonic() - ended - figures_s - again_s
-        made = sum(len(trials) for title, (_, trials) in waves.items() if title != "classify")
+        made = count_figured(trial for _, trials in waves.values() for trial, _ in trials)
         about = {
             **{"rows": rows_of(shown), "slots": slots, "nodes": nodes, "scan_s": scan_s},
             "gpus": sweep.gpus,

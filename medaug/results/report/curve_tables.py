@@ -25,8 +25,8 @@ def write_curves(folder: Path, board: Leaderboard) -> None:
     """Write both beside the figures of the run in ``folder``; without a score they hold no line."""
     place = folder / "figures"
     private_folder(place)
-    write_whole(place / RATIO, _as_csv(RATIO_COLUMNS, ratio_table(board)))
-    write_whole(place / LEARNING, _as_csv(LEARNING_COLUMNS, learning_table(board)))
+    write_whole(place / RATIO, as_csv(RATIO_COLUMNS, ratio_table(board)))
+    write_whole(place / LEARNING, as_csv(LEARNING_COLUMNS, learning_table(board)))
 
 
 def ratio_table(board: Leaderboard) -> list[list[str]]:
@@ -63,7 +63,8 @@ def _numbers(*values: float) -> list[str]:
     return [f"{value:.6g}" if math.isfinite(value) else "" for value in values]
 
 
-def _as_csv(header: Sequence[str], rows: Iterable[Sequence[str]]) -> bytes:
+def as_csv(header: Sequence[str], rows: Iterable[Sequence[str]]) -> bytes:
+    """A table as the bytes of its file."""
     text = io.StringIO()
     csv.writer(text).writerows([header, *rows])
     return text.getvalue().encode()

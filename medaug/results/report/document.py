@@ -20,6 +20,7 @@ from medaug.results.report.curve_tables import write_curves
 from medaug.results.report.evidence import Evidence
 from medaug.results.report.facts import Table
 from medaug.results.report.gallery import Drawn, draw_all
+from medaug.results.report.row_figures import about_drawn
 from medaug.results.report.versus import versus
 from medaug.results.rows import UNRANKABLE, Leaderboard, Row
 from medaug.results.table import explanation, gain_of, spoken
@@ -99,6 +100,7 @@ def render_page(run: Evidence) -> str:
         subgroups=_subgroups(run.board),
         quality=_quality(run.board),
         measured_on=_measured_on(run),
+        drawn=about_drawn(run.board),
         versus=versus(run),
         protocol=_protocol(run),
         times=facts.time_spent(run),

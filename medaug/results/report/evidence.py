@@ -45,14 +45,15 @@ class Evidence:
         return self.board.classes
 
     def of_stage(self, stage: Stage, *, pretraining: bool = False) -> list[TrialRecord]:
-        """Trials of a stage by fold and seed; pre-training on another cohort is its own stage."""
+        """Trials of a stage by fold, seed and draw; pre-training on another cohort is a stage of
+        its own."""
         found = [
             trial
             for trial in self.trials.values()
             if trial.config.stage == stage
             and (getattr(trial.config, "purpose", None) == PRETRAINING) == pretraining
         ]
-        return sorted(found, key=lambda t: (t.config.fold, t.config.seed, t.config.key))
+        return sorted(found, key=_in_order)
 
     def done(self, stage: Stage) -> list[TrialRecord]:
         return [trial for trial in self.of_stage(stage) if trial.status == "done"]
@@ -65,6 +66,17 @@ class Evidence:
         except UserError:
             return None
         return self.artifacts.open_store(name) if self.artifacts.has_store(name) else None
+
+    def features(self, name: str) -> Store:
+        """The store of real rows called ``name``, opened once: all generators of a fold read it.
+        Raises as :meth:`Artifacts.open_store`."""
+        if name not in self._features:
+            self._features[name] = self.artifacts.open_store(name)
+        return self._features[name]
+
+    @cached_property
+    def _features(self) -> dict[str, Store]:
+        return {}
 
     @property
     def reference(self) -> Row | None:
@@ -80,9 +92,9 @@ class Evidence:
         ranked = [row for row in pool if row.rank is not None]
         return next(iter(ranked or sorted(pool, key=lambda row: -row.mean)), None)
 
-    def predictions(self, row: Row) -> Predictions:
-        """The held-out predictions of a configuration's finished trials."""
-        found = (self.trials[key] for key in row.trials)
+    def predictions(self, row: Row, *trials: TrialRecord) -> Predictions:
+        """The held-out predictions of a configuration's finished trials, or of those given."""
+        found = trials or [self.trials[key] for key in row.trials]
         done = [trial for trial in found if trial.status == "done"]
         return predictions_of(done, len(self.classes))
 
@@ -91,3 +103,9 @@ class Evidence:
         stores = [self.trials[key].classify.rows or "" for key in row.trials]
         keys = {name.removeprefix("rows-") for name in stores}
         return next((t for t in self.done("generate") if t.config.key in keys), None)
+
+
+def _in_order(trial: TrialRecord) -> tuple[int, int, int, str]:
+    """By fold, seed, draw and key."""
+    seed, draw, fold = trial.replicate
+    return fold, seed, draw, trial.config.key

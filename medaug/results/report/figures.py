@@ -6,13 +6,15 @@ Intervals and bands are 95 %, resampled over patients and seeds together, as eve
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from medaug.results.report.roc import GRID, Roc
+from medaug.results.report.roc import GRID, Band
 from medaug.results.report.style import (
     BLACK,
     BLUE,
@@ -29,6 +31,9 @@ from medaug.results.report.style import (
 from medaug.results.rows import CHANCE, COLLAPSE, POSITIVE, REFERENCE, Leaderboard, Row
 from medaug.spec.per_class import UNIFORM
 
+Curves = Mapping[str, tuple[Band, Band, float]]
+"""By class that is to be found: ROC, precision-recall, and its share of the rows."""
+
 MOST_ROWS = 40
 MOST_BANDS = 3
 """More lines than this in one panel are drawn without their bands, which would hide each other."""
@@ -39,31 +44,70 @@ def confusion(matrices: Mapping[str, np.ndarray], classes: Sequence[str]) -> Fig
     """Confusion matrices (K, K), true classes down: counts, and shares of each true class."""
     figure, axes = panels(len(matrices), height=2.9, width=3.4 * len(matrices))
     for axis, (name, matrix) in zip(axes, matrices.items(), strict=True):
-        shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1e-12)
-        axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        for (i, j), count in np.ndenumerate(matrix):
-            colour = "white" if shares[i, j] > 0.55 else BLACK
-            number = f"{count:,.0f}" if float(count).is_integer() else f"{count:,.1f}"
-            text = f"{number}\n({shares[i, j]:.0%})"
-            axis.text(j, i, text, ha="center", va="center", color=colour, fontsize=9)
-        axis.set_xticks(range(matrix.shape[1]), classes[: matrix.shape[1]])
-        axis.set_yticks(range(len(classes)), classes, rotation=90, va="center")
-        axis.set(xlabel="predicted class", ylabel="true class")
+        _matrix(axis, matrix, classes)
         axis.set_title(name)
-        axis.tick_params(length=0)
-        axis.spines[:].set_visible(False)
+    return figure
+
+
+def _matrix(axis: Axes, matrix: np.ndarray, classes: Sequence[str]) -> None:
+    """From six classes on the cells have room for shares only, and names are turned."""
+    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1e-12)
+    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    many = len(classes) > 5
+    for (i, j), count in np.ndenumerate(matrix):
+        colour = "white" if shares[i, j] > 0.55 else BLACK
+        number = f"{count:,.0f}" if float(count).is_integer() else f"{count:,.1f}"
+        text = f"{shares[i, j]:.0%}" if many else f"{number}\n({shares[i, j]:.0%})"
+        size = 9 if len(classes) < 4 else 6.5
+        axis.text(j, i, text, ha="center", va="center", color=colour, fontsize=size)
+    axis.set_xticks(range(matrix.shape[1]), classes[: matrix.shape[1]], rotation=90 if many else 0)
+    axis.set_yticks(range(len(classes)), classes, rotation=0 if many else 90, va="center")
+    axis.set(xlabel="predicted class", ylabel="true class")
+    axis.tick_params(length=0)
+    axis.spines[:].set_visible(False)
+
+
+@styled
+def classifier(matrix: np.ndarray, curves: Curves, classes: Sequence[str], title: str) -> Figure:
+    """Confusion matrix (K, K), ROC and precision-recall curves of one configuration, of each class
+    in ``curves`` against all others."""
+    figure, (left, middle, right) = panels(3, height=3.9, width=10.2)
+    _matrix(left, matrix, classes)
+    left.set_title("Slices, mean over replicates")
+    middle.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls=":")
+    for place, (name, (roc_curve, pr_curve, share)) in enumerate(curves.items()):
+        colour = CYCLE[place % len(CYCLE)]
+        dash = DASHES[(place + place // len(CYCLE)) % len(DASHES)]
+        ends = ((middle, roc_curve, "AUROC"), (right, pr_curve, "AP"))
+        for axis, curve, area in ends:
+            if len(curves) <= MOST_BANDS:
+                axis.fill_between(GRID, curve.low, curve.high, color=colour, alpha=0.18, lw=0)
+            label = f"{name}: {area} {curve.area:.3f}"
+            axis.plot(GRID, curve.mean, color=colour, ls=dash, label=label)
+        right.axhline(share, color=colour if len(curves) > 1 else GREY, lw=0.8, ls=":")
+    middle.set_title("ROC")
+    middle.set(xlabel="false positive rate", ylabel="true positive rate")
+    right.set_title("Precision-recall (dotted: chance)")
+    right.set(xlabel="recall", ylabel="precision")
+    for axis in (middle, right):
+        axis.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+    if curves:
+        about: Any = {"handlelength": 2.6, "fontsize": 7, "frameon": True, "edgecolor": "none"}
+        middle.legend(loc="lower right", **about)
+        right.legend(loc="lower left", **about)
+    figure.suptitle(textwrap.fill(title, 110), x=0.01, ha="left", fontsize=10)
     return figure
 
 
 @styled
-def roc(curves: Mapping[str, Roc], positive: str) -> Figure:
+def roc(curves: Mapping[str, Band], positive: str) -> Figure:
     """ROC curves of a few configurations with their bands."""
     figure, (axis,) = panels(1, height=4.0, width=4.6)
     axis.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls=":")
     axis.annotate("chance", (0.62, 0.57), color=GREY, rotation=45, ha="center", fontsize=7.5)
     for (name, curve), colour, dash in zip(curves.items(), CYCLE, DASHES, strict=False):
         axis.fill_between(GRID, curve.low, curve.high, color=colour, alpha=0.18, lw=0)
-        label = f"{name}\nAUROC {curve.auroc:.3f}"
+        label = f"{name}\nAUROC {curve.area:.3f}"
         axis.plot(GRID, curve.mean, color=colour, ls=dash, label=label)
     axis.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     axis.set_xlabel("false positive rate")

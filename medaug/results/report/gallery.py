@@ -16,8 +16,9 @@ from medaug.results.report.evidence import Evidence
 from medaug.results.report.exchange import worth
 from medaug.results.report.figures import confusion, forest, response, roc
 from medaug.results.report.roc import roc_band
+from medaug.results.report.row_figures import draw_rows
 from medaug.results.report.style import DPI
-from medaug.results.report.trial_figures import draw_trial, figure_path, keep
+from medaug.results.report.trial_figures import draw_trial, figure_path, keep, with_figures
 from medaug.results.rows import Row
 from medaug.storage.files import write_whole
 
@@ -54,11 +55,12 @@ class Gallery:
 
 
 def draw_all(run: Evidence) -> Gallery:
-    """Draw every figure that the run has data for, its trials' own included."""
+    """Draw every figure that the run has data for, those of its trials included that have some."""
     drawn: list[Drawn] = []
     problems: list[str] = []
-    for trial in run.trials.values():
+    for trial in with_figures(run.trials.values()):
         problems += draw_trial(run, trial)
+    problems += draw_rows(run)
     for draw in (
         _leaderboard,
         _worth,

@@ -1,8 +1,12 @@
-"""Figures about one trial, kept as PNG in ``figures/<trial key>/``."""
+"""Figures about one trial, kept as PNG in ``figures/<trial key>/``.
+
+A sweep has thousands of trials whose figures nobody could look at: drawn is one replicate of each
+configuration and fold.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,20 +21,43 @@ from medaug.results.report.curves import gan_curves, segmenter_curves
 from medaug.results.report.evidence import Evidence
 from medaug.results.report.pictures import TILES, Overlay, montage, overlays, strongest
 from medaug.results.report.style import png
-from medaug.spec import SegmentTrial
+from medaug.spec import GenerateTrial, SegmentTrial, TrialConfig
 from medaug.storage.files import private_folder, write_whole
 from medaug.store import Store
 from medaug.train.segment import normalise
 
 
+def has_figures(config: TrialConfig) -> bool:
+    """Whether trials of its stage are drawn."""
+    return config.stage in _OF_STAGE
+
+
+def replicated(config: TrialConfig) -> Hashable:
+    """What the replicates of one configuration have in common on one fold."""
+    if not isinstance(config, GenerateTrial):
+        return config.stage, config.fold, config.key
+    point = tuple(sorted((key, repr(value)) for key, value in config.point.items()))
+    return config.stage, config.fold, config.arm, point, config.train_rows, config.n
+
+
+def with_figures(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """The finished trials that have figures of their own: of replicates the first seed and draw,
+    and of two of those the one that ended last, whose rows are the ones that are used."""
+    done = [each for each in trials if each.status == "done" and has_figures(each.config)]
+    latest_first = sorted(done, key=lambda trial: (trial.ended, trial.config.key), reverse=True)
+    in_order = sorted(latest_first, key=lambda trial: trial.replicate[:2])
+    first: dict[Hashable, TrialRecord] = {}
+    for trial in in_order:
+        first.setdefault(replicated(trial.config), trial)
+    return list(first.values())
+
+
 def draw_trial(run: Evidence, trial: TrialRecord) -> Iterator[str]:
-    """Draw what a finished trial has to show, once; say what went wrong.
+    """Draw what a trial :func:`with_figures` has to show, once; say what went wrong.
 
     A store or model that is damaged costs its figure, no more.
     """
-    if trial.status != "done":
-        return
-    for name, draw in _OF_STAGE.get(trial.config.stage, {}).items():
+    for name, draw in _OF_STAGE[trial.config.stage].items():
         path = figure_path(run, name, trial)
         try:
             if not path.exists() or path.stat().st_mtime < trial.ended:
@@ -53,10 +80,10 @@ def _trial_montage(run: Evidence, trial: TrialRecord) -> Figure | None:
     names = config.features, output_name(config)
     if not all(map(run.artifacts.has_store, names)):
         return None
-    features, made = map(run.artifacts.open_store, names)
-    real = features.split("train", trial.config.fold)
-    if len(real.schema.shape) != 3:
+    features = run.features(config.features)
+    if len(features.schema.shape) != 3:  # vectors: nothing to look at
         return None
+    real, made = features.split("train", config.fold), run.artifacts.open_store(names[1])
     images = real.provenance.encoder is None
     tiles = _image_tiles if images else _feature_tiles
     pairs = {

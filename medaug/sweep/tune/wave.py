@@ -12,15 +12,15 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from medaug.errors import EnvironmentFault
-from medaug.spec import AshaSpec, TrialConfig
+from medaug.spec import StopSpec, TrialConfig
 from medaug.storage.temporary import temporary_folder
 from medaug.storage.trial_folder import TrialFolder
 from medaug.sweep.events import Listeners, Outcome
 from medaug.sweep.trial.bundle import Bundle
 from medaug.sweep.trial.group import RankGroup, StartRanks
 from medaug.sweep.trial.trainable import Trial, Wave, as_param, key_of, room_for
-from medaug.sweep.tune.halving import Halving
 from medaug.sweep.tune.record import MOVES, Record
+from medaug.sweep.tune.stopping import Stopping, peers_of
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class TuneRun:
         self,
         wave: Wave,
         units: Mapping[str, TrialConfig | Bundle],
-        asha: AshaSpec | None,
+        stopping: StopSpec | None,
         ended: Mapping[str, Outcome],
         listeners: Listeners,
         stop: Flag,
@@ -63,8 +63,8 @@ class TuneRun:
         self._units = units
         self._stop = stop
         self._record = Record(wave, units, listeners)
-        self._halving = _halving(wave, units, asha, ended) if asha else None
-        self._metric = asha.metric if asha else None
+        self._stopping = _stopping(wave, units, stopping, ended) if stopping else None
+        self._metric = stopping.metric if stopping else None
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._fit, name="tune", daemon=True)
 
@@ -83,8 +83,8 @@ class TuneRun:
             raise EnvironmentFault(
                 f"Ray Tune gave up: {lines[-1]}; resume goes on"
             ) from self._error
-        if self._halving and not self._halving.seen and not self._stop.is_set():
-            log.warning("asha: no trial reported %s, so none was stopped early", self._metric)
+        if self._stopping and not self._stopping.seen and not self._stop.is_set():
+            log.warning("sweep: no trial reported %s, so none was stopped early", self._metric)
         return self._record.settle()
 
     def _fit(self) -> None:
@@ -107,7 +107,7 @@ class TuneRun:
                 search_alg=Feed(self._units.values()),
                 num_samples=len(self._units),
                 max_concurrent_trials=resources.max_concurrent,
-                scheduler=self._halving,
+                scheduler=self._stopping,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: key_of(trial.config),
             ),
@@ -162,10 +162,14 @@ class StopAll(tune.Stopper):
         return {}
 
 
-def _halving(
-    wave: Wave, units: Iterable[str], asha: AshaSpec, ended: Mapping[str, Outcome]
-) -> Halving:
-    earlier = {key: TrialFolder(wave.experiment, key).epochs() for key in [*units, *ended]}
-    halving = Halving(asha, earlier)
-    halving.replay_ended(ended)
-    return halving
+def _stopping(
+    wave: Wave,
+    units: Mapping[str, TrialConfig | Bundle],
+    spec: StopSpec,
+    ended: Mapping[str, Outcome],
+) -> Stopping:
+    folders = {key: TrialFolder(wave.experiment, key) for key in [*units, *ended]}
+    earlier = {key: rows for key, folder in folders.items() if (rows := folder.epochs())}
+    configs = {key: folders[key].config() for key in earlier if key not in units}
+    configs |= {key: unit for key, unit in units.items() if isinstance(unit, TrialConfig)}
+    return Stopping(spec, earlier, {key: peers_of(config) for key, config in configs.items()})

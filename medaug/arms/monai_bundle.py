@@ -1,0 +1,274 @@
+"""Images of a MONAI bundle: a class-conditional diffusion model that another tool has trained.
+
+A bundle's configuration is a program: MONAI evaluates what begins with ``$`` and imports whatever
+``_target_`` names. Here it is data. A network and a sampler of the lists below are built from plain
+values, weights are read without unpickling, the loop is ours, and nothing else of it is looked at.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from medaug.arms.folder import FolderArm
+from medaug.errors import IntegrityError, UserError
+from medaug.seeding import generator
+from medaug.spec.base import signature
+from medaug.spec.folder import MonaiBundleSpec
+from medaug.storage.files import sha256_of
+
+NETWORKS = ("DiffusionModelUNet",)
+SCHEDULERS = ("DDIMScheduler", "DDPMScheduler", "RFlowScheduler")
+NETWORK_IDS = ("network_def", "network", "diffusion_def", "unet_def")
+SCHEDULER_IDS = ("scheduler", "noise_scheduler")
+WEIGHTS = ("model.safetensors", "model.pt")
+INNER = ("state_dict", "network", "model", "net", "unet", "unet_state_dict")
+"""Where a checkpoint with more than the weights keeps them."""
+STEPS = 50
+BLOCK = 16
+"""Images at a time. A function of nothing: the last bits of a product depend on the batch."""
+MOST_BYTES = 1 << 20
+"""Of a configuration."""
+DEPTH = 20
+
+
+class MonaiBundleArm(FolderArm):
+    """The images that a bundle has made, taken like those of arm ``folder``."""
+
+    Config = MonaiBundleSpec
+    config: MonaiBundleSpec
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What a bundle says of its network and sampler, in plain values."""
+
+    network: Mapping[str, Any]
+    """Arguments of MONAI's ``DiffusionModelUNet``."""
+    scheduler: str
+    """One of :data:`SCHEDULERS`."""
+    schedule: Mapping[str, Any]
+    """Its arguments."""
+    weights: Path
+    steps: int
+    side: int | None
+    key: str
+    """Hash of all that decides what it makes, the weights included."""
+
+
+def read_bundle(path: Path) -> Bundle:
+    """The bundle in the folder ``path``; nothing of it is run.
+
+    Raises:
+        UserError: a file is missing or unreadable, or it holds something that only running it could
+            tell.
+    """
+    name, config = _config(path)
+    try:
+        metadata = json.loads(_text(path / "configs" / "metadata.json"))
+    except ValueError:
+        raise UserError("configs/metadata.json: is no JSON; write it again") from None
+    found = [path / "models" / each for each in WEIGHTS if (path / "models" / each).is_file()]
+    if not found:
+        raise UserError(f"models: holds neither {' nor '.join(WEIGHTS)}; add one")
+    kind, network = _component(config, NETWORK_IDS, NETWORKS, "networks", name)
+    scheduler, schedule = _component(config, SCHEDULER_IDS, SCHEDULERS, "networks", name)
+    steps = _number(config, "num_inference_steps", name) or STEPS
+    side = _number(config, "image_size", name)
+    try:
+        weights = sha256_of(found[0])
+    except (OSError, IntegrityError):
+        raise UserError(f"models/{found[0].name}: cannot be read; copy it again") from None
+    about = {"network": [kind, network], "scheduler": [scheduler, schedule], "weights": weights}
+    key = signature({**about, "steps": steps, "side": side, "metadata": metadata})
+    return Bundle(network, scheduler, schedule, found[0], steps, side, key)
+
+
+def build(bundle: Bundle, numbers: Sequence[int]) -> torch.nn.Module:
+    """The network with its weights; ``numbers``: classes that it must know.
+
+    Raises:
+        UserError: it makes no grey images by class, or the weights are another network's.
+    """
+    from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet
+
+    known = bundle.network.get("num_class_embeds")
+    if not isinstance(known, int):
+        raise UserError("its network takes no class (num_class_embeds); bring one that does")
+    if max(numbers) >= known:
+        raise UserError(f"its network knows the classes 0 to {known - 1}; correct 'numbers'")
+    wanted = {"spatial_dims": 2, "in_channels": 1, "out_channels": 1, "with_conditioning": False}
+    for key, value in wanted.items():
+        if (got := bundle.network.get(key, value)) != value:
+            raise UserError(f"its network has {key} {got!r}, and a grey image wants {value!r}")
+    try:
+        network = DiffusionModelUNet(**bundle.network)
+        network.load_state_dict(_state(bundle.weights))
+    except (TypeError, ValueError, RuntimeError, KeyError) as error:
+        line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"its network cannot be built: {line}") from None
+    return network.eval()
+
+
+@torch.inference_mode()
+def draw(
+    bundle: Bundle,
+    n: int,
+    numbers: Sequence[int],
+    side: int,
+    *,
+    steps: int,
+    output: tuple[float, float],
+    device: torch.device | str = "cpu",
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """n images of each class in blocks: x (m, 1, S, S) float32 in [0, 1], label (m,) int64.
+
+    Image j of a class depends on the class and j alone.
+
+    Raises:
+        UserError: as :func:`build`, or the network takes no images of ``side`` pixels.
+    """
+    network = build(bundle, numbers).to(device)
+    for label, number in enumerate(numbers):
+        for first in range(0, n, BLOCK):
+            dice = generator("monai_bundle", number, first)
+            noise = torch.randn((BLOCK, 1, side, side), generator=dice)
+            try:
+                x = _sampled(network, bundle, steps, noise.to(device), number, dice)
+            except (RuntimeError, ValueError, AssertionError) as error:
+                line = (str(error).splitlines() or [type(error).__name__])[0]
+                raise UserError(f"its network makes no images of {side} pixels: {line}") from None
+            black, white = output
+            x = ((x - black) / (white - black)).clamp(0, 1)[: n - first]
+            if not torch.isfinite(x).all():
+                raise UserError("its network makes values that are no finite numbers")
+            yield x.float().cpu().numpy(), np.full(len(x), label)
+
+
+def _sampled(
+    network: torch.nn.Module,
+    bundle: Bundle,
+    steps: int,
+    x: torch.Tensor,
+    number: int,
+    dice: torch.Generator,
+) -> torch.Tensor:
+    """Noise (N, 1, S, S) to images."""
+    from monai.networks import schedulers
+
+    scheduler: Any = getattr(schedulers, bundle.scheduler)(**bundle.schedule)
+    flows = bundle.scheduler == "RFlowScheduler"
+    size = {"input_img_size_numel": x[0].numel()} if flows else {}
+    scheduler.set_timesteps(num_inference_steps=steps, **size)
+    times = [float(t) for t in scheduler.timesteps]
+    numbers = torch.full((len(x),), number, device=x.device)
+    for t, following in zip(times, [*times[1:], 0.0], strict=True):
+        made = network(x, timesteps=torch.full((len(x),), t, device=x.device), class_labels=numbers)
+        if flows:
+            x, _ = scheduler.step(made, t, x, following)
+        elif bundle.scheduler == "DDPMScheduler":
+            x, _ = scheduler.step(made.cpu(), int(t), x.cpu(), generator=dice)
+            x = x.to(made.device)
+        else:
+            x, _ = scheduler.step(made, int(t), x)
+    return x
+
+
+def _config(path: Path) -> tuple[str, Mapping[str, Any]]:
+    for name in ("inference.json", "inference.yaml", "inference.yml"):
+        if (path / "configs" / name).is_file():
+            try:
+                config = yaml.safe_load(_text(path / "configs" / name))  # which reads JSON, too
+            except (yaml.YAMLError, RecursionError):
+                raise UserError(f"configs/{name}: is neither JSON nor YAML; mend it") from None
+            if not isinstance(config, Mapping):
+                raise UserError(f"configs/{name}: wants a mapping")
+            return f"configs/{name}", config
+    raise UserError("is no MONAI bundle: configs/inference.json is missing")
+
+
+def _text(path: Path) -> str:
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise UserError(f"configs/{path.name}: is larger than a configuration")
+        return path.read_text()
+    except (OSError, UnicodeDecodeError):
+        raise UserError(f"configs/{path.name}: is missing or no text; a bundle has it") from None
+
+
+def _component(
+    config: Mapping[str, Any], ids: Sequence[str], known: Sequence[str], room: str, file: str
+) -> tuple[str, dict[str, Any]]:
+    """(class, arguments) of the first of ``ids`` that ``config`` has."""
+    name = next((each for each in ids if each in config), None)
+    if name is None:
+        raise UserError(f"{file}: has no {' or '.join(ids)}; add one")
+    body = _plain(config, config[name], f"{file}: {name}")
+    if not isinstance(body, dict) or "_target_" not in body:
+        raise UserError(f"{file}: {name}: wants a mapping with a _target_")
+    target = str(body.pop("_target_"))
+    module, _, kind = target.rpartition(".")
+    own = not module or module == "monai" or module.startswith(f"monai.{room}")
+    if kind not in known or not own:
+        raise UserError(f"{file}: {name}: makes a {target}; medaug builds {', '.join(known)} only")
+    if odd := sorted(key for key in body if not key.isidentifier() or key.startswith("_")):
+        raise UserError(f"{file}: {name}.{odd[0]}: is for MONAI's own engine; leave it out")
+    return kind, body
+
+
+def _plain(config: Mapping[str, Any], value: Any, where: str, depth: int = 0) -> Any:
+    """``value`` with its references (``@name``, ``@name::part``) filled in."""
+    if depth > DEPTH:
+        raise UserError(f"{where}: refers to itself")
+    if isinstance(value, Mapping):
+        return {str(k): _plain(config, v, f"{where}.{k}", depth + 1) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_plain(config, v, f"{where}.{i}", depth + 1) for i, v in enumerate(value)]
+    if not isinstance(value, str) or value[:1] not in ("$", "@", "%"):
+        return value
+    if value[0] != "@":
+        raise UserError(
+            f"{where}: '{value[:40]}' is code, and medaug runs none of a bundle; write the value"
+        )
+    found: Any = config
+    for part in value[1:].replace("#", "::").split("::"):
+        try:
+            found = found[int(part)] if isinstance(found, list) else found[part]
+        except (KeyError, IndexError, ValueError, TypeError):
+            raise UserError(f"{where}: '{value[:40]}' refers to nothing; write the value") from None
+    return _plain(config, found, where, depth + 1)
+
+
+def _number(config: Mapping[str, Any], key: str, file: str) -> int | None:
+    value = _plain(config, config.get(key), f"{file}: {key}")
+    if value is not None and (not isinstance(value, int) or not 1 <= value <= 1024):
+        raise UserError(f"{file}: {key}: wants a number from 1 to 1024, got {value!r}")
+    return value
+
+
+def _state(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint. Raises UserError where it holds more than plain values."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        body = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, OSError) as error:
+        if isinstance(error, pickle.UnpicklingError):
+            raise UserError(
+                f"models/{path.name}: holds Python objects, which could run code; save the "
+                "network's state_dict()"
+            ) from None
+        raise UserError(f"models/{path.name}: cannot be read; copy it again") from None
+    inner = next((body[key] for key in INNER if isinstance(body.get(key), dict)), body)
+    return dict(inner)
