@@ -92,19 +92,24 @@ class _Fused(nn.Module):
 
 
 def _spectrally_normal(weight: Tensor, norms: Sequence[Any]) -> Tensor:
-    """``torch.nn.utils.parametrizations.spectral_norm`` of (K, …) weights by a batched product."""
+    """``torch.nn.utils.parametrizations.spectral_norm`` of (K, …) weights by a batched product.
+
+    Outside of autocast, which narrows batched products but not the products of one matrix that
+    torch's own takes: a fused replicate would divide by another norm than one alone.
+    """
     first = norms[0]
     axis = first.dim + 1  # the first is K
     matrix = weight.movedim(axis, 1).flatten(2)
     u, v = (torch.stack([getattr(norm, name) for norm in norms]) for name in ("_u", "_v"))
-    if first.training:
-        with torch.no_grad():
-            for _ in range(first.n_power_iterations):
-                u = F.normalize((matrix @ v[..., None])[..., 0], dim=1, eps=first.eps)
-                v = F.normalize((u[:, None] @ matrix)[:, 0], dim=1, eps=first.eps)
-        copy_([norm._u for norm in norms] + [norm._v for norm in norms], [*u, *v])
-    sigma = torch.einsum("ko,koi,ki->k", u, matrix, v)
-    return weight / sigma.view(-1, *[1] * (weight.ndim - 1))
+    with torch.autocast(weight.device.type, enabled=False):
+        if first.training:
+            with torch.no_grad():
+                for _ in range(first.n_power_iterations):
+                    u = F.normalize((matrix @ v[..., None])[..., 0], dim=1, eps=first.eps)
+                    v = F.normalize((u[:, None] @ matrix)[:, 0], dim=1, eps=first.eps)
+            copy_([norm._u for norm in norms] + [norm._v for norm in norms], [*u, *v])
+        sigma = torch.einsum("ko,koi,ki->k", u, matrix, v)
+        return weight / sigma.view(-1, *[1] * (weight.ndim - 1))
 
 
 class _Conv2d(_Fused):

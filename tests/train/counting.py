@@ -32,6 +32,7 @@ NO_KERNEL = {
     "unsqueeze", "squeeze", "detach", "alias", "as_strided", "split", "split_with_sizes", "chunk",
     "unbind", "unfold", "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided",
     "is_pinned", "lift_fresh", "_reshape_alias", "diagonal", "movedim", "real",
+    "_record_function_enter_new", "_record_function_exit",  # a profiler's marks
 }  # fmt: skip
 WAITS = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "item"}
 
