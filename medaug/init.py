@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -213,9 +214,19 @@ def _check_enough(root: Path, inspection: Inspection) -> None:
     patients = inspection.patients
     fewest = min(patients, key=lambda c: patients[c])
     if patients[fewest] < FEWEST_PATIENTS:
+        labels: dict[str, set[int | None]] = defaultdict(set)
+        for sight in inspection.sights:
+            labels[sight.scan.patient].add(sight.scan.label)
+        mixed = sum(len(found) > 1 for found in labels.values())
+        why = (
+            f" ({mixed} patients have scans of several classes, and count in the last of them; "
+            "--patients EXPRESSION says who is who in another way)"
+            if mixed
+            else ""
+        )
         raise UserError(
-            f"{root}: class {fewest} has {patients[fewest]} usable patients, too few to train on "
-            f"some and score others; bring at least {FEWEST_PATIENTS} of each class "
+            f"{root}: class {fewest} has {patients[fewest]} usable patients{why}, too few to train "
+            f"on some and score others; bring at least {FEWEST_PATIENTS} of each class "
             f"({'; '.join(report(inspection))})"
         )
 

@@ -83,6 +83,6 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     folder = tmp_path_factory.mktemp("spine")
     spec = folder / "small.yaml"
     spec.write_text(SMALL)
-    done = medaug("run", spec, "--storage", folder / "runs")
+    done = medaug("run", spec, "--storage", folder / "runs", timeout_s=500)
     assert done.returncode == 0, done.stderr
     return Finished(spec, folder / "runs", done.stdout + done.stderr)

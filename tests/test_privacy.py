@@ -32,6 +32,7 @@ split: {folds: 2}
 arms: {none: {}, duplicate: {}, gaussian: {}}
 classifier: {kind: linear, epochs: 1}
 sweep: {n_synthetic: [8], seeds: [0]}
+resources: {max_concurrent: 1}
 """
 
 DICOM = {

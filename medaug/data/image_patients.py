@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -127,18 +127,29 @@ def published_leaks(scans: Iterable[Scan]) -> Iterator[str]:
     """What names alone show of leaks between the publisher's own train, val and test folders."""
     parts_of: dict[str, set[str | None]] = defaultdict(set)
     labels_of: dict[str, set[int | None]] = defaultdict(set)
-    files: Counter[tuple[str, int | None]] = Counter()
+    files: dict[tuple[str, int | None], list[Scan]] = defaultdict(list)
     for scan in scans:
         parts_of[scan.patient].add(scan.part)
         labels_of[scan.patient].add(scan.label)
-        files[scan.path.name, scan.label] += 1
-    if across := sum(len(parts) > 1 for parts in parts_of.values()):
+        files[scan.path.stem, scan.label].append(scan)
+    if leaking := sum(len(parts) > 1 for parts in parts_of.values()):
         yield (
-            f"{across} of {len(parts_of)} patients are in more than one of the folders train, "
+            f"{leaking} of {len(parts_of)} patients are in more than one of the folders train, "
             "val, test: the published split leaks"
         )
-    if copies := sum(n > 1 for n in files.values()):
-        yield f"{copies} file names are in more than one of the folders train, val, test: copies?"
+    across = [alike for alike in files.values() if len({scan.part for scan in alike}) > 1]
+    if across:
+        n = len(across)
+        yield f"{n} file names are in more than one of the folders train, val, test: copies?"
+    alike = [a for a in files.values() if len(a) > 1 and len({s.part for s in a}) == 1]
+    folders = sum(len({scan.path.parent for scan in a}) > 1 for a in alike)
+    if folders and all(len({s.patient for s in a}) == 1 for a in alike):
+        yield (
+            f"{folders} file names are in several folders, and count as one person each; if two "
+            "folders (of two sites, say) number their images alike, add patients.csv (file,patient)"
+        )
+    if twice := sum(len({scan.path.parent for scan in a}) == 1 for a in alike):
+        yield f"{twice} file names are there with several endings: one picture twice?"
     if mixed := sum(len(labels) > 1 for labels in labels_of.values()):
         yield f"{mixed} patients have images of several classes"
 

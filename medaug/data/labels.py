@@ -103,6 +103,8 @@ def read_table(path: Path, want: Sequence[str] = ()) -> Table:
         UserError: with the line, for anything that two readers could understand differently.
     """
     text = _text(path)
+    if told := re.match(r"sep=(.)\r?\n", text):  # Excel's; the line numbers stay
+        text = "\n" + text[told.end() :]
     delimiter = "\t" if path.suffix.lower() in (".tsv", ".tab") else _delimiter(text)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
     records: list[tuple[int, list[str]]] = []

@@ -45,7 +45,9 @@ def masked_stem(stem: str) -> tuple[str, bool] | None:
         return "", True
     for pattern in (_END, _START):
         if match := pattern.fullmatch(stem):
-            return match["stem"], match["weak"] is None
+            further = masked_stem(match["stem"])  # x_segmentation_mask
+            sure = match["weak"] is None
+            return (further[0], sure or further[1]) if further else (match["stem"], sure)
     return None
 
 

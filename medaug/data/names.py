@@ -12,7 +12,21 @@ TABLES = frozenset([".csv", ".tsv"])
 ARCHIVES = frozenset({".npz"})
 SPREADSHEETS = frozenset([".xlsx", ".xls", ".ods", ".numbers"])
 SYSTEM = frozenset(["thumbs.db", "desktop.ini", "ehthumbs.db", "icon"])
-SYSTEM_FOLDERS = frozenset({"__macosx", "$recycle.bin", "@eadir"})
+SYSTEM_FOLDERS = frozenset(
+    {"__macosx", "$recycle.bin", "@eadir", "lost+found", "#recycle", "@recycle", "#snapshot"}
+    | {"system volume information", "__pycache__"}
+)
+PREDICTIONS = frozenset("pred preds prediction predictions output outputs result results".split())
+"""Folders of what a program made; as those of a whole set they may hold its images."""
+DRAWN = frozenset(
+    (
+        "pred preds prediction predictions overlay overlays heatmap heatmaps gradcam visualization "
+        "visualizations visualisation visualisations thumbnail thumbnails preview previews"
+    ).split()
+)
+"""Folders whose images were made of others."""
+JOIN = ";"
+"""Between the files of one scan in a table: no name may hold it."""
 
 
 def ending_of(name: str) -> str:

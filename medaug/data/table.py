@@ -20,10 +20,10 @@ from medaug.data.canonical import alike_classes, alike_ids, is_blank, tidy
 from medaug.data.columns import NEEDED, SYNONYMS, roles_of
 from medaug.data.labels import Table, read_table
 from medaug.data.masks import names_a_mask
+from medaug.data.names import JOIN
 from medaug.errors import UserError
 
 TABLE = "scans.csv"
-JOIN = ";"
 STUDY, POOL, EXTERNAL = "study", "pool", "external"
 PUBLISHED = ("train", "val", "test")
 PARTS = (STUDY, POOL, EXTERNAL, *PUBLISHED)

@@ -87,9 +87,9 @@ def test_folders_of_people_above_their_class(tmp_path: Path) -> None:
     for i in range(8):
         for k in range(2):
             word = ("negative", "positive")[i % 2]
-            picture(tmp_path / f"train/XR_HAND/patient{i:05d}/study1_{word}/image{k}.png")
+            picture(tmp_path / f"train/XR_HAND/patient{i:05d}/study{1 + k}_{word}/image{k}.png")
     tree = Tree.of(tmp_path)
     found = recognise(tree)[0].rows(tree, Options())
-    assert found.classes == ("study1_negative", "study1_positive")
+    assert found.classes == ("negative", "positive")
     assert {row.patient for row in found.rows} == {f"patient{i:05d}" for i in range(8)}
     assert "patients are the 8 folders above the classes" in found.notes

@@ -1,4 +1,8 @@
-"""A small study, and the command line as a user runs it."""
+"""A small study, and the command line as a user runs it.
+
+Studies that are run as commands have one trial at a time: more ranks at once would each import
+torch in a process of their own for trials of a second.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +28,7 @@ arms: {none: {}, duplicate: {}, classical: {}, acgan: {epochs: 4, ngf: 8, ndf: 8
 classifier: {epochs: 3}
 controls: none
 sweep: {n_synthetic: [24], seeds: [0, 1, 2]}
+resources: {max_concurrent: 1}
 """
 
 

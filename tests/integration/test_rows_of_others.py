@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from medaug.cli import main
 from tests.integration.small_study import medaug
 
 pytestmark = pytest.mark.ray
@@ -23,6 +25,7 @@ arms:
   theirs: {kind: folder, path: theirs, made_from: {public: nothing but noise}}
   hearsay: {kind: folder, path: "fold/{fold}"}
 sweep: {n_synthetic: [16], seeds: [0, 1, 2]}
+resources: {max_concurrent: 1}
 """
 
 MAKER = """\
@@ -56,7 +59,8 @@ def test_a_folder_of_others_is_judged_from_end_to_end(
     (tmp_path / "study.yaml").write_text(STUDY)
     run = medaug("run", "study.yaml", "--storage", "runs", timeout_s=500)
     assert run.returncode == 0, run.stderr
-    board = json.loads(medaug("leaderboard", "theirs", "--storage", "runs", "--json").stdout)
+    said = CliRunner().invoke(main, ["leaderboard", "theirs", "--storage", "runs", "--json"])
+    board = json.loads(said.stdout)
     rows = {row["arm"]: row for row in board["rows"]}
     for arm in ("theirs", "hearsay"):
         assert rows[arm]["synthetic"]

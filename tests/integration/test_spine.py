@@ -7,7 +7,9 @@ import json
 import shutil
 
 import pytest
+from click.testing import CliRunner
 
+from medaug.cli import main
 from medaug.store import Store
 from tests.integration.small_study import Finished, medaug
 
@@ -42,8 +44,8 @@ def test_every_trial_is_done_and_each_stage_leaves_its_artefact(small: Finished)
 
 def test_leaderboard_is_printed_and_readable_by_machines(small: Finished) -> None:
     assert "small (protocol honest)" in small.output
-    done = medaug("leaderboard", "small", "--storage", small.storage, "--json")
-    board = json.loads(done.stdout)
+    words = ["leaderboard", "small", "--storage", str(small.storage), "--json"]
+    board = json.loads(CliRunner().invoke(main, words).stdout)
     own = [row for row in board["rows"] if not row["linear"]]
     assert {row["title"] for row in own} == {
         "none", "duplicate +24", "classical +24", "acgan +24",

@@ -28,8 +28,9 @@ segmenter: {base: 4, init: kaiming, epochs: 2, lr: 3.0e-4, batch_size: 4, pretra
 features: {tap: conv5}
 arms: {none: {}, duplicate: {}, acgan: {epochs: 20, ngf: 8, ndf: 8, filter: none}}
 classifier: {kind: linear, epochs: 3, lr: 0.05}
+controls: none
 sweep: {n_synthetic: [12], seeds: [0]}
-resources: {checkpoint_every_s: 0}
+resources: {checkpoint_every_s: 0, max_concurrent: 1}
 """
 EPOCHS = 20
 URI = "s3://medaug-tests/studies"
@@ -107,6 +108,7 @@ def test_killed_on_one_machine_and_finished_on_another(
     assert code == 2, said
     assert f"experiment small is running (host {os.uname().nodename}, pid {killed.pid}" in said
     wait_for(r"/ep_\d+/MANIFEST")
+    wait_for(r"/epochs\.jsonl$")  # its line follows the checkpoint
     processes = [killed, *psutil.Process(killed.pid).children(recursive=True)]
     for process in processes:  # as when a machine loses its power
         process.send_signal(signal.SIGKILL)
@@ -156,7 +158,17 @@ def of_generators(client: boto3.client) -> list[str]:
     generating = [
         key.rpartition("/")[0]
         for key in found
-        if key.endswith("config.json")
-        and b'"generate"' in client.get_object(Bucket="medaug-tests", Key=key)["Body"].read()
+        if key.endswith("config.json") and generates(client, key)
     ]
     return [key for key in found if "lease" in key or key.startswith((*generating, "-"))]
+
+
+_STAGES: dict[str, bool] = {}
+
+
+def generates(client: boto3.client, key: str) -> bool:
+    """Whether a configuration, which never changes, is of a trial that generates rows."""
+    if key not in _STAGES:
+        body = client.get_object(Bucket="medaug-tests", Key=key)["Body"].read()
+        _STAGES[key] = b'"generate"' in body
+    return _STAGES[key]

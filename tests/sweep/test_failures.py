@@ -33,6 +33,8 @@ from medaug.sweep.trial.failures import Failure, root_cause, triage
             False,
         ),
         (IntegrityError("shard 3: hash"), "damaged file", False),
+        (ModuleNotFoundError("No module named 'my_arms'"), "packages", False),
+        (ImportError("cannot import name 'Draw' from 'my_arms'"), "packages", False),
         (EnvironmentFault("need 3 MB, have 1 MB at /x"), "storage", False),
         (OSError(errno.ESTALE, "Stale file handle"), "storage", False),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), "out of memory", True),

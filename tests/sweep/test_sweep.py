@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -155,6 +156,24 @@ def test_a_fault_that_stays_fails_the_trial_and_a_resume_tries_again(tmp_path: P
     assert done.status == "done"
     assert logged(tmp_path, trial) == [1, 2, 3]
     assert not (tmp_path / "experiment" / "trials" / trial.key / "failure.json").exists()
+
+
+def test_code_that_workers_cannot_import_ends_the_run_after_the_first_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = tmp_path / "code"
+    code.mkdir()
+    text = "from medaug.sweep.trial.group import RankGroup\nclass Here(RankGroup): pass\n"
+    (code / "only_here.py").write_text(text)
+    monkeypatch.syspath_prepend(str(code))  # after Ray has started: its workers have not heard
+    here = importlib.import_module("only_here").Here
+    spec = ResourceSpec(checkpoint_every_s=0)
+    began = time.monotonic()
+    with Sweep(tmp_path / "experiment", tmp_path, spec, start_ranks=here) as running:
+        wanted = "packages: .*No module named 'only_here'; install the same packages on every node"
+        with pytest.raises(EnvironmentFault, match=wanted):
+            running.run([config("a"), config("b")], work=count)
+    assert time.monotonic() - began < 60
 
 
 def test_a_killed_trial_actor_is_started_again_from_the_ledger(tmp_path: Path) -> None:

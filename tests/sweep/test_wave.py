@@ -29,7 +29,7 @@ from medaug.sweep.trial.failures import Failure
 from medaug.sweep.trial.trainable import Trial, Wave, as_param, room_for
 from medaug.sweep.tune.record import Record, lost
 from medaug.sweep.tune.stopping import Peers, Runner, Stopping, bracket_of
-from medaug.sweep.tune.wave import Feed, StopAll
+from medaug.sweep.tune.wave import Feed, StopAll, Unloadable
 
 ASHA = AshaSpec(metric="val/fd", mode="min", grace_period=1, reduction_factor=2)
 DISTANCE = {"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0}
@@ -184,6 +184,30 @@ def test_epochs_lost_between_checkpoint_and_report_are_told_late(
     outcomes = record.settle()
     assert epochs == [2, 3, 4, 5, 6]
     assert (outcomes[folder.key].status, outcomes[folder.key].epoch) == ("interrupted", 6)
+
+
+NOT_LOADED = (
+    "ray.exceptions.RaySystemError: System error: No module named 'my_arms'\ntraceback: ...\n"
+    "ModuleNotFoundError: No module named 'my_arms'\n"
+)
+
+
+@pytest.mark.parametrize("told", ["on_trial_recover", "on_trial_error"])
+def test_a_process_that_cannot_load_its_code_is_no_lost_node(
+    heard: tuple[Record, TrialFolder, list[int]], tmp_path: Path, told: str
+) -> None:
+    record, folder, _ = heard
+    trial = tune_trial(folder.key)
+    trial.error_file = str(tmp_path / "error.txt")
+    Path(trial.error_file).write_text(NOT_LOADED)
+    stop = Unloadable(record)
+    assert not stop.is_set()
+    getattr(record, told)(0, [], trial)  # after the first try, whatever Tune would do next
+    assert stop.is_set()
+    assert str(record.unloadable) == (
+        "packages: a process of the cluster cannot load its code: No module named 'my_arms'; "
+        "install the same packages on every node, medaug included, and resume"
+    )
 
 
 def test_what_became_of_a_trial_that_tune_gave_up(folder: TrialFolder) -> None:

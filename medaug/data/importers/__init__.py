@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,10 +18,10 @@ from medaug.data.importers.medmnist import MedMnist
 from medaug.data.importers.monai import MonaiList
 from medaug.data.importers.nnunet import NnUnet
 from medaug.data.importers.published import CtIch, HeadCt, ImageList
-from medaug.data.importers.sheets import file_aliases, sheets_of
+from medaug.data.importers.sheets import file_aliases, nearly_named, sheets_of
 from medaug.data.importers.table import OwnTable
-from medaug.data.importers.tree import Tree, parts_of
-from medaug.data.names import SPREADSHEETS
+from medaug.data.importers.tree import HIDDEN, Tree, parts_of
+from medaug.data.names import SPREADSHEETS, stem_of
 from medaug.errors import UserError
 from medaug.spec.plugins import IMPORTERS as GROUP
 from medaug.spec.plugins import Extended
@@ -81,6 +82,7 @@ _CONTAINERS = frozenset(
 def _unread(tree: Tree) -> str:
     """What in the folder is of a kind that nobody here reads, and what would help."""
     hints = []
+    scans = [*tree.pictures, *tree.volumes]
     for kinds, advice in (
         (SPREADSHEETS, "save it as CSV"),
         (_CONTAINERS, "unpack it, or write its images as PNG or NIfTI with a table"),
@@ -89,14 +91,20 @@ def _unread(tree: Tree) -> str:
         if found:
             more = f" and {len(found) - 1} like it" if len(found) > 1 else ""
             hints.append(f"{found[0]}{more}: {advice}")
+    odd = Counter(reason for reason in tree.noise.values() if reason != HIDDEN)
+    if odd and not scans:
+        reason, n = odd.most_common(1)[0]
+        hints.append(f"{n} files: {reason}")
     folders = {part for name in tree.pictures for part in parts_of(name) if says_nothing(part)}
     if folders and not tree.tables:
         hints.append(f"folders called {', '.join(sorted(folders)[:5])} are no classes")
     problems: dict[str, str] = {}
-    scans = [*tree.pictures, *tree.volumes]
     sheets = sheets_of(tree, file_aliases(scans), problems) if scans else []
     hints += [problems[name] for name in sorted(problems)[:1]]
-    if tree.tables and not sheets and not problems:
+    near = None if sheets else nearly_named(tree, {stem_of(name) for name in scans})
+    if near is not None:
+        hints.append(near)
+    elif tree.tables and not sheets and not problems:
         hints.append(f"{tree.tables[0]} has no column that names the files")
     return "".join(f"; {hint}" for hint in hints)
 

@@ -16,7 +16,9 @@ from medaug.data.importers.tree import HIDDEN, Tree, folder_of
 from medaug.data.masks import ORGAN, outlines_an_organ
 from medaug.data.names import (
     ARCHIVES,
+    DRAWN,
     PICTURES,
+    PREDICTIONS,
     SLICES,
     SPREADSHEETS,
     TABLES,
@@ -26,7 +28,7 @@ from medaug.data.names import (
 )
 from medaug.data.table import Row
 
-PREDICTIONS = frozenset("pred preds prediction predictions output outputs result results".split())
+_GUESSED = re.compile(r".*(submission|predictions?|preds)([_ -]?\d+)?", re.I)
 
 
 @dataclass(frozen=True)
@@ -158,10 +160,17 @@ def used_files(found: Found) -> set[str]:
     return used
 
 
+def is_guessed(table: str) -> bool:
+    """Whether a table holds what somebody has guessed: ``sample_submission.csv``."""
+    return _GUESSED.fullmatch(stem_of(table)) is not None or any(
+        part.casefold() in PREDICTIONS for part in folder_of(table).split("/")
+    )
+
+
 def _why(name: str, tree: Tree, found: Found) -> str:
     ending = ending_of(name)
-    if any(part.casefold() in PREDICTIONS for part in folder_of(name).split("/")):
-        return "in a folder of predictions or results"
+    if any(part.casefold() in PREDICTIONS | DRAWN for part in folder_of(name).split("/")):
+        return "in a folder of predictions, overlays or results"
     if name in tree.mask_files:
         return ORGAN if outlines_an_organ(stem_of(name)) else "a mask without its scan"
     if ending in SLICES or (found.used and name in tree.dicom):
@@ -171,6 +180,8 @@ def _why(name: str, tree: Tree, found: Found) -> str:
     if ending in PICTURES:
         return "an image that is no scan of this study: nothing says its class"
     if ending in TABLES:
+        if is_guessed(name):
+            return "a table of predictions or a sample submission"
         return "a table that was not needed"
     if ending in SPREADSHEETS:
         return "a spreadsheet, which is not read; if it says classes or patients, save it as CSV"

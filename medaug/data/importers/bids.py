@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from medaug.data.importers.base import Found, Look, Options, ordered
 from medaug.data.importers.sheets import Said, near_miss, said_by, sheets_of
 from medaug.data.importers.tree import Tree
+from medaug.data.masks import ORGAN, outlines_an_organ
 from medaug.data.names import stem_of
 from medaug.data.table import Row
 from medaug.errors import UserError
@@ -20,6 +21,11 @@ _NAME = re.compile(
     r"_(?P<suffix>[A-Za-z0-9]+)"
 )
 _MASKS = frozenset({"dseg", "mask", "probseg", "roi", "seg", "lesion"})
+_TISSUE = re.compile(
+    r"_(label|desc)-(GM|WM|CSF|BG|SCGM|CGM|BS|brain|head|aseg|aparc\w*)(_|$)", re.I
+)
+_PIPELINES = ("fmriprep", "smriprep", "freesurfer", "fastsurfer", "cat12", "anat")
+_ANATOMY_SAID = "a segmentation of the anatomy, or in another space: no tumour's mask"
 _ORDER = ("FLAIR", "T1w", "T1c", "T2w")
 _ENOUGH = 0.9
 
@@ -106,7 +112,9 @@ def _exams(tree: Tree, found: Found) -> dict[tuple[str, str], _Exam]:
         if match is None:
             continue
         key = (match["who"], match["ses"] or "")
-        if match["suffix"].casefold() in _MASKS or "label-" in match["more"]:
+        if _of_anatomy(name, match["more"]):
+            found.leave_out(name, ORGAN if "mask" in match["suffix"] else _ANATOMY_SAID)
+        elif match["suffix"].casefold() in _MASKS or "label-" in match["more"]:
             masks.append((key, name))
         elif name.startswith("derivatives/"):
             found.leave_out(name, "a derivative, not the scan itself")
@@ -117,6 +125,19 @@ def _exams(tree: Tree, found: Found) -> dict[tuple[str, str], _Exam]:
         if key in exams:
             exams[key].masks.append(name)
     return exams
+
+
+def _of_anatomy(name: str, entities: str) -> bool:
+    """Whether a derivative outlines the brain or its tissues, or lies in another space."""
+    if not name.startswith("derivatives/"):
+        return outlines_an_organ(stem_of(name)) or _TISSUE.search(entities) is not None
+    pipeline = name.split("/")[1].casefold()
+    return (
+        outlines_an_organ(stem_of(name))
+        or _TISSUE.search(entities) is not None
+        or "space-" in entities
+        or (any(word in pipeline for word in _PIPELINES) and stem_of(name).endswith("_dseg"))
+    )
 
 
 def _suffixes(exams: Mapping[tuple[str, str], _Exam]) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from medaug.data.canonical import is_blank, tidy
@@ -21,6 +21,7 @@ from medaug.data.importers.sheets import (
     Said,
     Sheet,
     near_miss,
+    nearly_named,
     said_by,
     sheets_of,
     with_patients,
@@ -209,7 +210,7 @@ def _classes(tree: Tree, cases: Collection[Case], options: Options, found: Found
             _tell(sheets, said, found)
     found.tables += [sheet.table.name for sheet in sheets] if labels.said else []
     if not labels.class_of:
-        raise UserError(_what_to_supply(tree, len(cases), problems, options))
+        raise UserError(_what_to_supply(tree, cases, sheets, problems, options))
     return labels
 
 
@@ -274,9 +275,24 @@ def _tell(sheets: list[Sheet], said: Said, found: Found) -> None:
     found.notes += [note for note in said.notes if first.column not in note]
 
 
-def _what_to_supply(tree: Tree, n_cases: int, problems: Mapping[str, str], options: Options) -> str:
+def _what_to_supply(
+    tree: Tree,
+    cases: Collection[Case],
+    sheets: Sequence[Sheet],
+    problems: Mapping[str, str],
+    options: Options,
+) -> str:
+    n_cases = len(cases)
     if problems:
         return next(iter(problems.values()))
+    if sheets and not options.required:
+        columns = ", ".join(sheets[0].columns())
+        return (
+            f"{sheets[0].table.name}: names the patients, but no column is called a class "
+            f"(columns: {columns}); say which one is with --class COLUMN"
+        )
+    if near := nearly_named(tree, {case.name for case in cases}):
+        return near
     tables = [name for name in tree.tables if name.endswith(NAME_MAPPING)]
     if tables:
         table = read_table(tree.root / tables[0], ["Grade"])

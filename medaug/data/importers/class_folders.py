@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from medaug.data.importers.base import Found, Look, Options, ordered, patient_by
 from medaug.data.importers.folders import (
     are_patients,
     class_level,
+    class_said,
     names_no_class,
     part_in,
     telling,
@@ -65,13 +66,14 @@ class ClassFolders:
             if name in no_class:
                 found.leave_out(picture, "its folder names no class")
         kept = {picture: name for picture, name in placed.items() if name not in no_class}
-        found.classes = ordered(kept.values())
+        said = {n: n if n in options.classes else class_said(n) for n in {*kept.values()}}
+        found.classes = ordered(said.values())
         if missing := [name for name in options.required if name not in found.classes]:
             raise UserError(
                 f"data.root: no PNG or JPEG image in a folder {' or '.join(missing)}; check "
                 "data.root and data.classes"
             )
-        scans = self._patients(tree, kept, options, found)
+        scans = self._patients(tree, kept, said, options, found)
         for scan in sorted(
             scans, key=lambda s: (s.patient, s.part or "", s.path.name, s.path.as_posix())
         ):
@@ -80,7 +82,7 @@ class ClassFolders:
             found.rows.append(
                 Row(
                     files=(name,),
-                    label=kept[name],
+                    label=said[kept[name]],
                     patient=scan.patient,
                     masks=tree.masks.get(name, ()),
                     part=part,
@@ -89,12 +91,17 @@ class ClassFolders:
         return found
 
     def _patients(
-        self, tree: Tree, kept: dict[str, str], options: Options, found: Found
+        self,
+        tree: Tree,
+        kept: dict[str, str],
+        said: Mapping[str, str],
+        options: Options,
+        found: Found,
     ) -> list[Scan]:
         """Scans under relative paths, with the patients that can be known."""
         label_of = {name: i for i, name in enumerate(found.classes)}
         scans = [
-            Scan(stem_of(name), Path(name), label=label_of[kept[name]], part=_part(name))
+            Scan(stem_of(name), Path(name), label=label_of[said[kept[name]]], part=_part(name))
             for name in kept
         ]
         if options.patients is not None:
@@ -113,8 +120,8 @@ class ClassFolders:
                     [reject.path.relative_to(tree.root).as_posix()], reject.reason, bare=True
                 )
             scans = [replace(s, path=s.path.relative_to(tree.root)) for s in listed]
-        elif (said := _people_of_tables(tree, kept, found)) is not None:
-            scans = _as_said(scans, said, found)
+        elif (told := _people_of_tables(tree, kept, found)) is not None:
+            scans = _as_said(scans, told, found)
         else:
             scans = _from_names(scans, kept, found)
         found.notes += published_leaks(scans)
@@ -177,28 +184,24 @@ def _by_expression(scans: list[Scan], options: Options, found: Found) -> list[Sc
 
 
 def _from_names(scans: list[Scan], kept: dict[str, str], found: Found) -> list[Scan]:
-    below = {scan.path: _below_class(scan.path, kept[scan.path.as_posix()]) for scan in scans}
-    folders = {name for name in below.values() if name is not None}
-    if are_patients(folders) and None not in below.values():
+    inner = {scan.path: _below_class(scan.path, kept[scan.path.as_posix()]) for scan in scans}
+    for level in range(min(map(len, inner.values()), default=0)):
+        below = {path: folders[level] for path, folders in inner.items()}
+        folders = {*below.values()}
+        if not are_patients(folders):
+            continue
         people, notes = one_person_each(folders)
         found.notes += [
             f"patients are the {len(folders)} folders below the classes",
             *notes,
         ]
-        return [replace(s, patient=people[below[s.path] or ""]) for s in scans]
+        return [replace(s, patient=people[below[s.path]]) for s in scans]
     above = {scan.path: _above_class(scan.path, kept[scan.path.as_posix()]) for scan in scans}
     folders = {name for name in above.values() if name is not None}
     if are_patients(folders) and None not in above.values():
-        classes = {(above[scan.path], scan.label) for scan in scans}
-        if len(classes) == len(folders):
-            people, notes = one_person_each(folders)
-            found.notes += [f"patients are the {len(folders)} folders above the classes", *notes]
-            return [replace(s, patient=people[above[s.path] or ""]) for s in scans]
-        found.notes.append(
-            f"the {len(folders)} folders above the classes look like patients with images of more "
-            "than one class: each image counts as a patient of its own, so scores leak between "
-            "images of one person; add a table (file,patient) with a class that patients have"
-        )
+        people, notes = one_person_each(folders)
+        found.notes += [f"patients are the {len(folders)} folders above the classes", *notes]
+        return [replace(s, patient=people[above[s.path] or ""]) for s in scans]
     by_scheme = {scan.path: patient_in_name(scan.path) for scan in scans}
     others = [s.path.stem for s in scans if by_scheme[s.path] == s.path.stem]
     people, notes = one_person_each(others)
@@ -224,8 +227,7 @@ def _above_class(path: Path, name: str) -> str | None:
     return outer[-1] if outer else None
 
 
-def _below_class(path: Path, name: str) -> str | None:
-    """The folder below the class's; None where the image lies in the class's own."""
+def _below_class(path: Path, name: str) -> tuple[str, ...]:
+    """The folders below the class's; none where the image lies in the class's own."""
     parts = list(path.parts[:-1])
-    inner = telling(parts[parts.index(name) + 1 :])
-    return inner[0] if inner else None
+    return telling(parts[parts.index(name) + 1 :])

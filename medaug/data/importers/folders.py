@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 
 from medaug.data.canonical import is_blank
-from medaug.data.importers.base import PREDICTIONS
 from medaug.data.masks import is_mask_folder
+from medaug.data.names import DRAWN, PREDICTIONS
 
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 _PART_WORDS = {
@@ -41,8 +41,19 @@ _NEUTRAL_LIKE = re.compile(
     re.I,
 )
 _PERSON = re.compile(r"(patient|subject|participant|person|case|sub|pat|subj)[ _-]?\d+", re.I)
-_NO_CLASSES = re.compile(rf"{_PERSON.pattern}|(19|20)\d\d", re.I)
-"""Folders that are all called so are people, or years."""
+_EXAM = (
+    r"(?:study|series|exam|examination|visit|ses|scan|acq|acquisition|view|run|time|timepoint|tp|"
+    r"day|week|month|year|slice|frame|volume|vol)[ _-]?\d+"
+)
+_OF_AN_EXAM = re.compile(rf"{_EXAM}[ _-]+(?P<said>[^\W\d_].*)", re.I)
+_NO_CLASSES = re.compile(
+    rf"{_PERSON.pattern}|(19|20)\d\d([_.-]?\d\d[_.-]?\d\d.*)?|\d+(\.\d+){{4,}}|[0-9a-f]{{16,}}|"
+    rf"{_EXAM}",
+    re.I,
+)
+"""Folders that are all called so are people, years, days, DICOM's or other programs' identifiers,
+or examinations."""
+_FEWEST_NUMBERED = 5
 _NUMBERED = re.compile(r"[_-]\d{3,}$")
 _POOL = re.compile(r"(un[ _-]?label?led|pool|no[ _-]?labels?)([ _-]?(images?|data))?", re.I)
 _NO_CLASS = re.compile(r"unknown|na|n_a|none|unlabel?led|misc|miscellaneous|others?_unknown", re.I)
@@ -74,11 +85,17 @@ def says_nothing(name: str) -> bool:
     plain = re.sub(r"[\s_.-]+", "", name).casefold()
     return (
         plain in _NEUTRAL
-        or plain in PREDICTIONS
+        or plain in PREDICTIONS | DRAWN
         or _NEUTRAL_LIKE.fullmatch(name) is not None
         or is_mask_folder(name)
         or part_of(name) is not None
     )
+
+
+def class_said(folder: str) -> str:
+    """The class that a folder is called by: ``positive`` of MURA's ``study2_positive``."""
+    match = _OF_AN_EXAM.fullmatch(folder)
+    return match["said"] if match else folder
 
 
 def names_no_class(name: str) -> bool:
@@ -120,8 +137,20 @@ def class_level(paths: Collection[tuple[str, ...]], known: Collection[str] = ())
         if level + 1 < depth and _are_patients(names) and _repeats(paths, level):
             continue
         told = {name.casefold() for name in names}
-        return None if told <= _VIEWS or all(map(_NO_CLASSES.fullmatch, told)) else level
+        nobodys = told <= _VIEWS or all(map(_NO_CLASSES.fullmatch, told)) or _numbered(told)
+        return None if nobodys else level
     return 0 if depth else None
+
+
+def _numbered(names: Collection[str]) -> bool:
+    """Whether names differ by a number of three digits or more alone: ``000_S_1000``, ``p10023``.
+    Such a number counts people or scans, no classes."""
+    digits = [re.findall(r"\d+", name) for name in names]
+    return (
+        len(names) >= _FEWEST_NUMBERED
+        and len({re.sub(r"\d+", "#", name) for name in names}) == 1
+        and any(len(set(n)) > 1 and max(map(len, n)) >= 3 for n in zip(*digits, strict=True))
+    )
 
 
 def are_patients(folders: Collection[str]) -> bool:

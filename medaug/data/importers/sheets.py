@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
-from medaug.data.canonical import is_blank, near_id, tidy
+from medaug.data.canonical import id_form, is_blank, near_id, tidy
 from medaug.data.columns import SYNONYMS, refuse_unheard_people, simplified
-from medaug.data.importers.base import Options
+from medaug.data.importers.base import Options, is_guessed
+from medaug.data.importers.cells import SEVERAL, Cells, cells_of, listed
 from medaug.data.importers.tree import Tree
 from medaug.data.labels import Table, read_table
 from medaug.data.names import ending_of, stem_of
@@ -18,7 +19,6 @@ from medaug.errors import UserError
 
 Aliases = Mapping[str, Sequence[Sequence[str]]]
 """Scan -> what a table may call it: one sequence of names for each way of naming."""
-Cells = Mapping[str, str]
 
 CLASS_COLUMNS = (
     *("class", "classname", "label", "labels", "diagnosis", "dx", "diagnosisgroup", "target"),
@@ -27,8 +27,6 @@ CLASS_COLUMNS = (
     *("type", "status", "outcome", "hemorrhage", "haemorrhage", "y", "group"),
 )
 LESION = ("lesionid", "lesion")
-SEVERAL = "|"
-"""NIH's chest X-rays write several findings of one image so."""
 _LEAST = 0.5
 _MOST_CLASSES = 50
 
@@ -86,6 +84,8 @@ def sheets_of(tree: Tree, aliases: Aliases, problems: dict[str, str] | None = No
     speak of scans; the best first. Tables that cannot be read go to ``problems``."""
     found = []
     for name in tree.tables:
+        if is_guessed(name):
+            continue
         try:
             table = read_table(tree.root / name)
         except UserError as error:
@@ -97,6 +97,26 @@ def sheets_of(tree: Tree, aliases: Aliases, problems: dict[str, str] | None = No
         if sheet and max(len(sheet.row_of) / len(aliases), n_lines / len(table.rows)) >= _LEAST:
             found.append(replace(sheet, table=replace(table, name=name)))
     return sorted(found, key=lambda sheet: -len(sheet.row_of))
+
+
+def nearly_named(tree: Tree, names: Collection[str]) -> str | None:
+    """Which table names at least half of ``names`` in another spelling (``7`` for ``007``), as a
+    hint; None where none does."""
+    wanted = {id_form(name): name for name in names}
+    for table_name in () if len(wanted) < 2 else tree.tables:
+        try:
+            table = read_table(tree.root / table_name)
+        except UserError:
+            continue
+        for column in table.columns:
+            hits = {f: line for line, row in table.rows if (f := id_form(row[column])) in wanted}
+            if len(hits) >= _LEAST * len(wanted):
+                line = min(hits.values())
+                return (
+                    f"{table_name}:{line}: column {column or '1'} seems to name the scans in "
+                    "another spelling; write ids as the files or folders are called"
+                )
+    return None
 
 
 def matched(table: Table, aliases: Aliases, among: Iterable[str] | None = None) -> Sheet | None:
@@ -164,6 +184,8 @@ def with_patients(said: Said, sheets: Sequence[Sheet]) -> Said:
         column = patient_column(sheet)
         group = next((c for c in sheet.columns() if simplified(c) in SYNONYMS["group"]), None)
         group = None if group == said.column else group
+        if column is not None:
+            _check_one_patient(sheet, column)
         for scan, (line, row) in sheet.row_of.items():
             _patient(sheet, column, scan, line, row, said.patient_of)
             if group and not is_blank(row[group]):
@@ -206,16 +228,18 @@ def class_way(sheet: Sheet, options: Options) -> tuple[str, Callable[[Cells], st
     Raises:
         UserError: several columns may be it, and they do not say the same.
     """
+    rows = [row for _, row in sheet.row_of.values()]
     if options.class_column is not None:
         if options.class_column not in sheet.table.columns:
             return None
-        return options.class_column, lambda row: tidy(row[options.class_column or ""])
-    rows = [row for _, row in sheet.row_of.values()]
+        return options.class_column, cells_of(rows, options.class_column)
     patient = patient_column(sheet)
     columns = [c for c in sheet.columns(patient or "") if simplified(c) in CLASS_COLUMNS]
     if "x" in map(simplified, sheet.columns()):  # beside it, y is a place
         columns = [c for c in columns if simplified(c) != "y"]
     columns = [c for c in columns if _tells_classes(rows, c)]
+    if any(told := [len({tidy(row[c]) for row in rows}) > 1 for c in columns]):
+        columns = [c for c, several in zip(columns, told, strict=True) if several]
     columns.sort(key=lambda c: CLASS_COLUMNS.index(simplified(c)))
     if not columns:
         return _one_hot(sheet, rows)
@@ -226,22 +250,26 @@ def class_way(sheet: Sheet, options: Options) -> tuple[str, Callable[[Cells], st
                 f"{sheet.table.name}:1: columns {', '.join(columns)} may each be the class; say "
                 "which with --class COLUMN"
             )
-    return columns[0], lambda row: tidy(row[columns[0]])
+    return columns[0], cells_of(rows, columns[0])
 
 
 def near_miss(scan: str, sheets: Sequence[Sheet]) -> str:
     """Why a scan has no line in the tables, as a reason."""
+    name = sheets[0].table.name if sheets else "the table"
     for sheet in sheets:
+        if scan in sheet.row_of:  # a table that says other things than classes
+            continue
         lines = {tidy(row[sheet.column]): line for line, row in sheet.table.rows}
         if (line := near_id(stem_of(scan), lines)) is not None:
             return f"has no label in {sheet.table.name}; line {line} is nearly the same id"
-    name = sheets[0].table.name if sheets else "the table"
+        name = sheet.table.name
+        break
     return f"has no label in {name}; add a line for it"
 
 
 def _tells_classes(rows: Sequence[Cells], column: str) -> bool:
     """Whether the cells repeat, as classes do and names or measures do not."""
-    cells = {tidy(row[column]) for row in rows}
+    cells = {listed(row[column]) for row in rows}
     return len(cells) <= max(_MOST_CLASSES, 2) or any(SEVERAL in cell for cell in cells)
 
 
@@ -311,6 +339,21 @@ def _check_repeats(told: Sequence[tuple[Sheet, tuple[str, Callable[[Cells], str]
                     f"{sheet.table.name}:{line}: this {sheet.column} has another {column} in line "
                     f"{where} of {name}; correct one of the two"
                 )
+
+
+def _check_one_patient(sheet: Sheet, column: str) -> None:
+    """Raises UserError where two lines give one scan to two patients."""
+    first: dict[str, tuple[str, int]] = {}
+    for line, row in sheet.table.rows:
+        scan, patient = tidy(row[sheet.column]), tidy(row[column])
+        if is_blank(scan) or is_blank(patient):
+            continue
+        other, where = first.setdefault(scan, (patient, line))
+        if other != patient:
+            raise UserError(
+                f"{sheet.table.name}:{line}: this {sheet.column} has another {column} in line "
+                f"{where}; correct one of the two"
+            )
 
 
 def _patient(

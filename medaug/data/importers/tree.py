@@ -20,6 +20,8 @@ from medaug.data.masks import (
 )
 from medaug.data.names import (
     ARCHIVES,
+    DRAWN,
+    JOIN,
     PICTURES,
     SLICES,
     SYSTEM_FOLDERS,
@@ -32,6 +34,7 @@ from medaug.data.names import (
 
 HIDDEN = "hidden or of the operating system"
 LINK = "a symbolic link; put the file itself there"
+JOINED = f"its path holds '{JOIN}', which joins the files of a scan in a table; rename it"
 SPECIAL = "not a regular file; put the file itself there"
 _SNIFFED = 132
 _OF_IMAGES = frozenset(("image images img imgs imagestr imagests input inputs jpg png").split())
@@ -123,7 +126,9 @@ class Tree:
         return frozenset(mask for masks in self.masks.values() for mask in masks)
 
     def _with(self, endings: frozenset[str]) -> tuple[str, ...]:
-        return tuple(name for name in self.files if ending_of(name) in endings)
+        found = [name for name in self.files if ending_of(name) in endings]
+        kept = [name for name in found if not any(p.casefold() in DRAWN for p in parts_of(name))]
+        return tuple(kept or found)
 
 
 def folder_of(name: str) -> str:
@@ -149,6 +154,8 @@ def _walk(folder: Path, prefix: str, hidden: bool, files: list[str], noise: dict
             elif not stat.S_ISREG(entry.stat(follow_symlinks=False).st_mode):
                 fifo = stat.S_ISFIFO(entry.stat(follow_symlinks=False).st_mode)
                 noise[name] = f"{'a FIFO' if fifo else 'a device or socket'}, {SPECIAL}"
+            elif JOIN in name:
+                noise[name] = JOINED
             else:
                 try:
                     check_name(Path(name))

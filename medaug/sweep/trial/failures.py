@@ -14,7 +14,7 @@ from medaug.sweep.trial.fence import Superseded
 Kind = Literal[
     "configuration", "damaged file", "storage", "out of memory", "collective", "device",
     "no GPU", "rank died", "hang", "lost node", "superseded", "open files", "shared memory",
-    "error",
+    "packages", "error",
 ]  # fmt: skip
 
 _ADVICE: dict[Kind, str] = {
@@ -31,6 +31,7 @@ _ADVICE: dict[Kind, str] = {
     "superseded": "nothing to do: that one goes on with it",
     "open files": "ulimit -n 65536 (LimitNOFILE= in a systemd unit) and resume",
     "shared memory": "make /dev/shm larger (docker run --shm-size=2g) and resume",
+    "packages": "install the same packages on every node, medaug included, and resume",
     "error": "failure.json has the traceback; a bug, please report it",
 }
 assert set(_ADVICE) == set(get_args(Kind))
@@ -40,8 +41,8 @@ _ANOTHER_TRY: frozenset[Kind] = frozenset(
 )
 _USUAL_CAUSE_FIRST: tuple[Kind, ...] = (
     "superseded", "out of memory", "open files", "shared memory", "no GPU", "device",
-    "configuration", "damaged file", "storage", "error", "lost node", "rank died", "hang",
-    "collective",
+    "configuration", "damaged file", "storage", "packages", "error", "lost node", "rank died",
+    "hang", "collective",
 )  # fmt: skip
 
 _COLLECTIVE = re.compile(r"gloo|nccl|closed by peer|reset by peer|broken pipe", re.IGNORECASE)
@@ -59,6 +60,11 @@ _NO_GPU = re.compile(
     r"|No HIP GPUs|forward compatibility was attempted|system not yet initialized",
     re.IGNORECASE,
 )
+_NOT_IMPORTED = re.compile(
+    r"(?:ModuleNotFoundError|ImportError): "
+    r"(No module named '?[\w.]+'?|cannot import name[^\n]{1,200})"
+)
+"""In what Ray says of a process that could not load its code."""
 _NO_DETERMINISM = re.compile(r"(\S+) does not have a deterministic implementation")
 _DEVICE = re.compile(
     r"\bCUDA\b|\bcu(DNN|BLAS|SOLVER|FFT|SPARSE|RAND|TENSOR)|\bHIP\b|\b(roc|hip)BLAS|MIOpen"
@@ -128,6 +134,8 @@ def _kind(error: BaseException, name: str, text: str) -> Kind:
         return "out of memory"
     if isinstance(error, UserError) or (isinstance(error, ValueError) and _is_of_medaug(error)):
         return "configuration"
+    if isinstance(error, ImportError):
+        return "packages"
     if isinstance(error, OSError | RuntimeError) and _SHARED_MEMORY.search(text):
         return "shared memory"
     if name in ("DistBackendError", "DistNetworkError", "DistStoreError"):
@@ -148,6 +156,15 @@ def _kind(error: BaseException, name: str, text: str) -> Kind:
     if isinstance(error, RuntimeError) and _COLLECTIVE.search(text):
         return "collective"
     return "error"
+
+
+def not_imported(text: str) -> Failure | None:
+    """The failure of a process that could not load its code, by what Ray says of it; None where
+    that was not the reason. Another node may have the package, another try on this one never."""
+    found = _NOT_IMPORTED.findall(text)
+    if not found:
+        return None
+    return Failure("packages", f"a process of the cluster cannot load its code: {found[-1]}", text)
 
 
 def _is_of_medaug(error: BaseException) -> bool:

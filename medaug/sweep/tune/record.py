@@ -16,7 +16,7 @@ from medaug.storage.bundle_folder import BundleFolder, Member, read_part
 from medaug.storage.trial_folder import TrialFolder
 from medaug.sweep.events import Listeners, Outcome, Status
 from medaug.sweep.trial.bundle import Bundle
-from medaug.sweep.trial.failures import Failure
+from medaug.sweep.trial.failures import Failure, not_imported
 from medaug.sweep.trial.trainable import Wave, key_of
 
 log = logging.getLogger(__name__)
@@ -39,6 +39,8 @@ class Record(tune.Callback):
             for key, unit in units.items()
         }
         self._outcomes: dict[str, Outcome] = {}
+        self.unloadable: Failure | None = None
+        """Why no trial can start: a node's environment lacks what they are made of."""
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._running[key_of(trial.config)].start()
@@ -56,11 +58,17 @@ class Record(tune.Callback):
         self._running[key].complete(trial.last_result)
         self._end(key, trial.last_result.get("failure"))
 
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Tune tries it again: in vain where its actor cannot be loaded."""
+        self.unloadable = self.unloadable or not_imported(Path(trial.error_file).read_text())
+
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         key = key_of(trial.config)
         folder = self._running[key].folder
         folder.refresh()
-        failure = lost(folder, Path(trial.error_file).read_text())
+        text = Path(trial.error_file).read_text()
+        self.unloadable = self.unloadable or not_imported(text)
+        failure = lost(folder, text)
         with suppress(OSError):
             folder.fail(failure.as_dict())
         self._end(key, str(failure))
@@ -205,6 +213,8 @@ def lost(folder: TrialFolder, text: str) -> Failure:
     What goes wrong in the actor, it tells itself; so its node was lost once too often. ``text``:
     what Tune says.
     """
+    if (failure := not_imported(text)) is not None:
+        return failure
     rows = folder.failures()
     why = rows[-1]["what"] if rows and rows[-1]["kind"] == "lost node" else "no word was left"
     return Failure("lost node", f"node lost {MOVES} times: {why}", text)

@@ -41,6 +41,16 @@ class AnyOf:
         return any(flag.is_set() for flag in self._flags)
 
 
+class Unloadable:
+    """Set when no trial can start: every further try would end in the same way."""
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+
+    def is_set(self) -> bool:
+        return self._record.unloadable is not None
+
+
 class TuneRun:
     """A fresh Tuner in a background thread, so that this process stays able to act on signals.
 
@@ -83,6 +93,8 @@ class TuneRun:
             raise EnvironmentFault(
                 f"Ray Tune gave up: {lines[-1]}; resume goes on"
             ) from self._error
+        if (failure := self._record.unloadable) is not None:
+            raise EnvironmentFault(str(failure))
         if self._stopping and not self._stopping.seen and not self._stop.is_set():
             log.warning("sweep: no trial reported %s, so none was stopped early", self._metric)
         return self._record.settle()
@@ -114,7 +126,7 @@ class TuneRun:
             run_config=tune.RunConfig(
                 name="wave",
                 storage_path=str(private),
-                stop=StopAll(self._stop),
+                stop=StopAll(AnyOf(self._stop, Unloadable(self._record))),
                 callbacks=[self._record],
                 failure_config=tune.FailureConfig(max_failures=MOVES),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
