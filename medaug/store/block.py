@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -42,11 +41,9 @@ class Block:
         kinds: dict[str, Any] = dict.fromkeys(INTEGERS, np.int32)
         kinds |= dict.fromkeys(STRINGS, np.str_)
         own = {name: _column(name, columns[name], n, kind) for name, kind in kinds.items()}
-        label = own["label"]
-        if n and not -1 <= label.min() <= label.max() < len(classes):
-            wrong = label[(label < -1) | (label >= len(classes))].min()
+        if wrong := set(own["label"].tolist()) - set(range(-1, len(classes))):
             names = ", ".join(classes)
-            raise UserError(f"label {wrong}: use -1 to {len(classes) - 1} ({names})")
+            raise UserError(f"label {min(wrong)}: use -1 to {len(classes) - 1} ({names})")
         return Block(stored, _as_mask(mask, schema, n), own)
 
     def __len__(self) -> int:
@@ -58,14 +55,24 @@ class Block:
         mask = None if self.mask is None else self.mask[part]
         return Block(self.x[part], mask, {name: col[part] for name, col in self.columns.items()})
 
+    @staticmethod
+    def join(blocks: list[Block]) -> Block:
+        """A copy of all rows: the arrays of ``blocks`` may change afterwards."""
+        masks = [block.mask for block in blocks if block.mask is not None]
+        names = blocks[0].columns
+        return Block(
+            np.concatenate([block.x for block in blocks]),
+            np.concatenate(masks) if masks else None,
+            {name: np.concatenate([block.columns[name] for block in blocks]) for name in names},
+        )
+
     def record_batch(self, arrow: pa.Schema) -> pa.RecordBatch:
         """An Arrow record batch over the same memory."""
         arrays = []
         for field in arrow:
             tensor = {"x": self.x, "mask": self.mask}.get(field.name)
             if tensor is None:
-                # A list, because NumPy's strings would import pandas.
-                arrays.append(pa.array(self.columns[field.name].tolist(), field.type))
+                arrays.append(pa.array(self.columns[field.name], field.type))
                 continue
             storage = field.type.storage_type
             flat = pa.py_buffer(np.ascontiguousarray(tensor).reshape(-1))
@@ -73,49 +80,6 @@ class Block:
             rows = pa.FixedSizeListArray.from_arrays(values, type=storage)
             arrays.append(pa.ExtensionArray.from_storage(field.type, rows))
         return pa.RecordBatch.from_arrays(arrays, schema=arrow)
-
-
-STAGED_BYTES = 2 << 20
-"""Small rows are put together to this much, in whole record batches."""
-
-
-class Staging:
-    """Memory in which small rows wait until some record batches of them are together."""
-
-    def __init__(self, schema: StoreSchema, batch_rows: int) -> None:
-        self._capacity = batch_rows * max(1, STAGED_BYTES // (batch_rows * schema.row_bytes))
-        self._schema, self.rows = schema, 0
-        self._x: np.ndarray | None = None
-        self._mask: np.ndarray | None = None
-        self._columns: list[dict[str, np.ndarray]] = []
-
-    @property
-    def full(self) -> bool:
-        return self.rows == self._capacity
-
-    def put(self, block: Block, most: int) -> int:
-        """Copy as many rows of ``block`` as there is room for, ``most`` in all; their number."""
-        schema, n = self._schema, min(len(block), min(self._capacity, most) - self.rows)
-        if self._x is None:
-            self._x = np.empty((self._capacity, *schema.shape), schema.types.numpy)
-            if schema.mask_shape:
-                self._mask = np.empty((self._capacity, *schema.mask_shape), np.uint8)
-        here = slice(self.rows, self.rows + n)
-        self._x[here] = block.x[:n]
-        if self._mask is not None and block.mask is not None:
-            self._mask[here] = block.mask[:n]
-        self._columns.append({name: col[:n].copy() for name, col in block.columns.items()})
-        self.rows += n
-        return n
-
-    def take_all(self) -> Block:
-        """The rows so far, in memory that the next :meth:`put` uses again."""
-        n, columns = self.rows, self._columns
-        self.rows, self._columns = 0, []
-        x = np.empty((0, *self._schema.shape)) if self._x is None else self._x[:n]
-        mask = None if self._mask is None else self._mask[:n]
-        names = columns[0] if columns else ()
-        return Block(x, mask, {name: np.concatenate([c[name] for c in columns]) for name in names})
 
 
 def _as_stored(x: np.ndarray | torch.Tensor, schema: StoreSchema, first_row: int) -> np.ndarray:
@@ -143,8 +107,8 @@ def _as_tensor(x: np.ndarray | torch.Tensor) -> torch.Tensor:
 def _holds(cast: torch.Tensor, given: torch.Tensor) -> bool:
     """Whether the cast lost no value: all finite for floats, all equal for integers."""
     if cast.is_floating_point():
-        extremes = torch.aminmax(cast) if cast.numel() else ()  # NaN goes through
-        return all(math.isfinite(extreme.item()) for extreme in extremes)
+        extremes = torch.stack(torch.aminmax(cast)) if cast.numel() else cast  # NaN goes through
+        return bool(torch.isfinite(extremes).all())
     return cast.dtype == given.dtype or torch.equal(cast.to(given.dtype), given)
 
 

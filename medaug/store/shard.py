@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -15,83 +14,37 @@ import pyarrow as pa
 from medaug.store.block import Block
 from medaug.store.schema import INTEGERS, STRINGS, StoreSchema
 
-STEP_BYTES = 4 << 20
+WRITE_BYTES = 8 << 20
 """Shards are written in steps of this size: the page cache then holds them in large folios, and
 warm reads take a quarter less CPU time than after writes of one row each."""
-
-STEPS = 4
-"""So many steps may be on their way: the hash, which is one chain, always has work."""
 
 ALIGNMENT = 64
 """Tensors begin at multiples of this; Arrow's writer promises 8, and copying then takes longer."""
 
 
-class Steps:
-    """The memory through which a writer's shards go, and the thread that hashes it.
-
-    One for all shards of a writer: fresh memory costs a page fault every 4 KB.
-    """
-
-    def __init__(self) -> None:
-        self._hasher = ThreadPoolExecutor(1, "shard-sha256")
-        self._used: deque[tuple[memoryview, Future[None] | None]] = deque()
-        self._n = 0
-
-    def take(self) -> memoryview:
-        """Memory of STEP_BYTES whose former content has been hashed."""
-        if self._n < STEPS:
-            self._n += 1
-            return memoryview(bytearray(STEP_BYTES))
-        step, hashing = self._used.popleft()
-        if hashing:
-            hashing.result()
-        return step
-
-    def hash(self, sha256: hashlib._Hash, step: memoryview, n_bytes: int) -> Future[None]:
-        """Add the first ``n_bytes`` of ``step`` to ``sha256``, in order; ``step`` is given back."""
-        hashing = self._hasher.submit(sha256.update, step[:n_bytes])
-        self._used.append((step, hashing))
-        return hashing
-
-    def give_back(self, step: memoryview) -> None:
-        """``step`` will not be written."""
-        self._used.append((step, None))
-
-    def close(self) -> None:
-        """Wait for the thread, which ends."""
-        self._hasher.shutdown()
-
-
 class ShardFile:
     """A shard being written."""
 
-    def __init__(self, path: Path, arrow: pa.Schema, steps: Steps) -> None:
+    def __init__(self, path: Path, arrow: pa.Schema) -> None:
         self.path, self.rows = path, 0
         self._arrow = arrow
-        self._file = HashedFile(path, steps)
+        self._file = HashedFile(path)
         self._sink = pa.PythonFile(self._file, "w")
         self._writer = pa.ipc.new_file(self._sink, arrow)
         self._pads = _alignment_pads("mask" in arrow.names)
         self._end = len(b"ARROW1\0\0") + arrow.serialize().size
 
-    def append(self, block: Block, batch_rows: int) -> None:
-        """Write ``block`` in record batches of ``batch_rows``; it may change afterwards."""
-        for start in range(0, len(block), batch_rows):
-            # (A slice of an Arrow batch is padded with what lies behind it.)
-            batch = block.rows(start, start + batch_rows).record_batch(self._arrow)
-            pad = self._pads[self._end % ALIGNMENT]
-            self._writer.write_batch(batch, custom_metadata={"pad": pad})
-            self._end = self._file.n_bytes
+    def append(self, block: Block) -> None:
+        """Write ``block`` as one record batch."""
+        pad = self._pads[self._end % ALIGNMENT]
+        self._writer.write_batch(block.record_batch(self._arrow), custom_metadata={"pad": pad})
+        self._end = self._sink.tell()
         self.rows += len(block)
 
-    def end(self) -> None:
-        """Write what is left: the file then has all its bytes."""
+    def finish(self) -> str:
+        """Complete the file durably; its SHA-256."""
         self._writer.close()
-        self._file.end()
-
-    def sync(self) -> str:
-        """Make the ended file durable and close it; its SHA-256."""
-        return self._file.sync()
+        return self._file.finish()
 
     def discard(self) -> None:
         """Give up: close and remove the file."""
@@ -100,14 +53,14 @@ class ShardFile:
 
 
 class HashedFile:
-    """A new file that is written in large steps, each hashed by a thread meanwhile."""
+    """A new file that is written in large steps; a thread hashes each while it is written."""
 
-    def __init__(self, path: Path, steps: Steps) -> None:
+    def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         self._sha256 = hashlib.sha256()
-        self._steps = steps
+        self._hasher = ThreadPoolExecutor(1, "shard-sha256")
         self._hashing: Future[None] | None = None
-        self._step: memoryview | None = None
+        self._step, self._spare = (memoryview(bytearray(WRITE_BYTES)) for _ in range(2))
         self._filled = self._written = 0
 
     @property
@@ -115,62 +68,57 @@ class HashedFile:
         """Asked by Arrow before it writes."""
         return self._descriptor < 0
 
-    @property
-    def n_bytes(self) -> int:
-        """Bytes so far, those that wait for their step included."""
-        return self._written + self._filled
-
     def write(self, data: bytes | pa.Buffer) -> int:
         """Append ``data``, which may change afterwards."""
         content = memoryview(data).cast("B")
-        at = 0
-        while at < len(content):
-            if self._step is None:
-                self._step = self._steps.take()
-            part = content[at : at + STEP_BYTES - self._filled]
-            self._step[self._filled : self._filled + len(part)] = part
-            self._filled += len(part)
-            at += len(part)
-            if self._filled == STEP_BYTES:
-                self._write_step()
+        for at in range(0, len(content), WRITE_BYTES):
+            self._append(content[at : at + WRITE_BYTES])
         return len(content)
 
-    def end(self) -> None:
-        """Write what is left."""
+    def finish(self) -> str:
+        """Write what is left, durably, and close; the SHA-256 of all."""
         self._write_step()
-
-    def sync(self) -> str:
-        """Make what was written durable, and close; the SHA-256 of all."""
         os.fsync(self._descriptor)  # in the time that the hash needs
-        if self._hashing:
-            self._hashing.result()  # the last of one thread: all others are done
+        self._wait_for_hash()
         self.close()
         return self._sha256.hexdigest()
 
     def close(self) -> None:
         """Give up what is not written yet."""
-        if self._step is not None:
-            self._steps.give_back(self._step)
-            self._step = None
+        self._hasher.shutdown()
         if self._descriptor >= 0:
             os.close(self._descriptor)
         self._descriptor = -1
 
+    def _append(self, content: memoryview) -> None:
+        """At most WRITE_BYTES of ``content``."""
+        fits = content[: WRITE_BYTES - self._filled]
+        self._step[self._filled : self._filled + len(fits)] = fits
+        self._filled += len(fits)
+        if self._filled == WRITE_BYTES:
+            self._write_step()
+            self._filled = len(content) - len(fits)
+            self._step[: self._filled] = content[len(fits) :]
+
     def _write_step(self) -> None:
-        """Write what has been collected, and have it hashed."""
-        if self._step is None:
-            return
-        step, n_bytes = self._step, self._filled
-        self._step, self._filled = None, 0
-        self._hashing = self._steps.hash(self._sha256, step, n_bytes)
+        """Write what has been collected; its hash is done when the step after it is full."""
+        step = self._step[: self._filled]
+        self._wait_for_hash()
+        self._hashing = self._hasher.submit(self._sha256.update, step)
+        self._step, self._spare, self._filled = self._spare, self._step, 0
         done = 0
-        while done < n_bytes:
-            done += os.write(self._descriptor, step[done:n_bytes])
+        while done < len(step):
+            done += os.write(self._descriptor, step[done:])
         if hasattr(os, "posix_fadvise"):
             # The disk begins now, and fsync finds little to do. What is still on its way to the
             # disk stays in the page cache, whatever the advice is called.
             os.posix_fadvise(self._descriptor, self._written, done, os.POSIX_FADV_DONTNEED)
         self._written += done
+
+    def _wait_for_hash(self) -> None:
+        if self._hashing:
+            self._hashing.result()
+        self._hashing = None
 
 
 @cache

@@ -8,7 +8,6 @@ only sidecars are read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from medaug.errors import IntegrityError, UserError
+from medaug.storage.files import sha256_of
 from medaug.storage.manifest import read_sealed, sealed
 from medaug.store.schema import FORMAT, INTEGERS, STRINGS, StoreSchema
 
@@ -88,8 +88,8 @@ class Sidecar:
         )
 
 
-def describe(path: Path, schema: StoreSchema, key: str, sha256: Callable[[], str]) -> Sidecar:
-    """Read the Arrow file at ``path`` and say where its rows lie; ``sha256`` is asked last.
+def describe(path: Path, schema: StoreSchema, key: str, sha256: str | None = None) -> Sidecar:
+    """Read the Arrow file at ``path`` and say where its rows lie; ``sha256`` if it is known.
 
     Raises UserError when its Arrow schema is another than that of ``schema`` and ``key``,
     IntegrityError when it is no whole Arrow file.
@@ -103,39 +103,39 @@ def describe(path: Path, schema: StoreSchema, key: str, sha256: Callable[[], str
     except pa.ArrowException as fault:
         raise IntegrityError(f"{path}: not a whole Arrow file ({fault})") from fault
     x_at, x = _tensors(batches, "x", schema.x_bytes, content)
-    mask_at = np.zeros(0, np.int64)
-    mask: Sequence[memoryview | None] = [None] * len(x)
+    mask_at, mask = np.zeros(0, np.int64), [None] * len(x)
     if schema.mask_shape:
         mask_at, mask = _tensors(batches, "mask", schema.mask_bytes, content)
     table = pa.Table.from_batches(batches, schema.arrow(key))
     columns = {name: table.column(name).to_numpy() for name in INTEGERS}
     columns |= {name: table.column(name).to_numpy().astype(np.str_) for name in STRINGS}
-    xxh3 = np.array([row_hash(*row) for row in zip(x, mask, strict=True)], np.uint64)
     return Sidecar(
         writer=key,
         rows=table.num_rows,
         n_bytes=content.size,
-        sha256=sha256(),
+        sha256=sha256 or sha256_of(path),
         x_at=x_at,
         mask_at=mask_at,
-        xxh3=xxh3,
+        xxh3=np.array([row_hash(*row) for row in zip(x, mask, strict=True)], np.uint64),
         columns=columns,
     )
 
 
 def _tensors(
     batches: list[pa.RecordBatch], column: str, row_bytes: int, content: pa.Buffer
-) -> tuple[np.ndarray, list[memoryview]]:
+) -> tuple[np.ndarray, list[Any]]:
     """Byte offset in ``content`` of each row's tensor, and the tensor's bytes.
 
     The offsets are multiples of 8 and no more (IPC aligns bodies to 8 bytes).
     """
-    view = memoryview(content)
-    offsets: list[int] = []
+    offsets, tensors = [], []
     for batch in batches:
-        first = batch.column(column).buffers()[-1].address - content.address
-        offsets.extend(range(first, first + len(batch) * row_bytes, row_bytes))
-    return np.array(offsets, np.int64), [view[at : at + row_bytes] for at in offsets]
+        values = batch.column(column).buffers()[-1]
+        first = values.address - content.address
+        for at in range(first, first + len(batch) * row_bytes, row_bytes):
+            offsets.append(at)
+            tensors.append(np.frombuffer(content, np.uint8, row_bytes, at))
+    return np.array(offsets, np.int64), tensors
 
 
 def check_schema(path: Path, found: pa.Schema, wanted: pa.Schema) -> None:
@@ -155,12 +155,12 @@ def check_schema(path: Path, found: pa.Schema, wanted: pa.Schema) -> None:
         raise UserError(f"{path}: was written for another store; put back its own shard")
 
 
-def row_hash(x: memoryview, mask: memoryview | None = None) -> int:
+def row_hash(x: np.ndarray, mask: np.ndarray | None = None) -> int:
     """xxh3 (64 bits) of a row's tensor bytes, seeded with that of its mask's; 0 without xxhash."""
     if xxhash is None:
         return 0
-    seed = 0 if mask is None else xxhash.xxh3_64_intdigest(mask)
-    return xxhash.xxh3_64_intdigest(x, seed)
+    seed = 0 if mask is None else xxhash.xxh3_64_intdigest(mask.data)
+    return xxhash.xxh3_64_intdigest(x.data, seed)
 
 
 def _runs(offsets: np.ndarray) -> list[list[int]]:

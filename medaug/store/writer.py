@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -29,10 +29,10 @@ from medaug.storage.files import (
     write_whole,
 )
 from medaug.storage.manifest import read_sealed, sealed
-from medaug.store.block import Block, Staging
+from medaug.store.block import Block
 from medaug.store.manifest import MANIFEST, SHARD_BYTES, Plan, part_path, publish, shard_path
 from medaug.store.schema import Provenance, Splits, StoreSchema
-from medaug.store.shard import ShardFile, Steps
+from medaug.store.shard import ShardFile
 from medaug.store.sidecar import Sidecar, describe
 
 
@@ -71,11 +71,9 @@ class StoreWriter:
         self.extra: dict[str, Any] = {} if extra is None else extra
         self._plan = Plan(schema, provenance, tuple(classes), shard_bytes, parts)
         self._splits, self._part = splits, part
-        self._staging = Staging(self._plan.schema, self._plan.batch_rows)
-        self._steps = Steps()
+        self._pending: list[Block] = []
         self._shard: ShardFile | None = None
         self._publisher = ThreadPoolExecutor(1, "store-publish")
-        self._syncer = ThreadPoolExecutor(1, "store-sync")
         self._publishing: Future[None] | None = None
         with storage_faults(self.path):
             private_folder(self.path)
@@ -124,14 +122,21 @@ class StoreWriter:
         block = Block.of(
             x, mask, columns, schema=plan.schema, classes=plan.classes, first_row=self._rows
         )
-        with storage_faults(self.path, plan.shard_rows * plan.schema.row_bytes):
-            self._write_block(block)
+        if not len(block):
+            return
+        self._pending.append(block)
         self._rows += len(block)
+        with storage_faults(self.path, plan.shard_rows * plan.schema.row_bytes):
+            self._write_full_batches()
+        # What is left is less than a batch; a copy, because the caller may reuse its arrays.
+        self._pending = [Block.join(self._pending)] if self._pending else []
 
     def close(self) -> None:
         """Write what is pending; with a single part, complete the store."""
         with storage_faults(self.path, self._plan.shard_rows * self._plan.schema.row_bytes):
-            self._append(self._staging.take_all())
+            if self._pending:
+                self._append(Block.join(self._pending))
+                self._pending = []
             if self._shard:
                 self._end_shard(self._shard)
             self._wait_for_shard()
@@ -150,13 +155,11 @@ class StoreWriter:
 
     def abort(self) -> None:
         """Drop the shard that is not whole; what is whole stays for the next writer."""
-        self._staging.take_all()
+        self._pending = []
         self._publisher.shutdown()
-        self._syncer.shutdown()
         if self._shard:
             self._shard.discard()
             self._shard = None
-        self._steps.close()
 
     def __enter__(self) -> StoreWriter:
         return self
@@ -173,35 +176,27 @@ class StoreWriter:
         finally:
             self.abort()
 
-    def _write_block(self, block: Block) -> None:
-        """Large rows go straight into their shard; small ones when some batches are together."""
-        if self._plan.batch_rows == 1:
-            self._append(block)
-            return
-        done = 0
-        while done < len(block):
-            room = self._plan.shard_rows - (self._shard.rows if self._shard else 0)
-            done += self._staging.put(block.rows(done, len(block)), room)
-            if self._staging.full or self._staging.rows == room:
-                self._append(self._staging.take_all())
+    def _write_full_batches(self) -> None:
+        size = self._plan.batch_rows
+        while self._pending and sum(map(len, self._pending)) >= size:
+            if len(self._pending[0]) < size:
+                self._pending = [Block.join(self._pending)]
+            first = self._pending.pop(0)
+            if len(first) > size:
+                self._pending.insert(0, first.rows(size, len(first)))
+            self._append(first.rows(0, size))
 
-    def _append(self, block: Block) -> None:
-        """Write whole record batches, and at the end what is left."""
-        done = 0
-        while done < len(block):
-            if self._shard is None:
-                final = shard_path(self.path, self._part, self._shards)
-                arrow = self._plan.schema.arrow(self._plan.key)
-                self._shard = ShardFile(temporary_name(final), arrow, self._steps)
-            fits = block.rows(done, done + self._plan.shard_rows - self._shard.rows)
-            self._shard.append(fits, self._plan.batch_rows)
-            done += len(fits)
-            if self._shard.rows == self._plan.shard_rows:
-                self._end_shard(self._shard)
+    def _append(self, batch: Block) -> None:
+        if self._shard is None:
+            final = shard_path(self.path, self._part, self._shards)
+            arrow = self._plan.schema.arrow(self._plan.key)
+            self._shard = ShardFile(temporary_name(final), arrow)
+        self._shard.append(batch)
+        if self._shard.rows == self._plan.shard_rows:
+            self._end_shard(self._shard)
 
     def _end_shard(self, shard: ShardFile) -> None:
         """Publish a full shard in a thread, while the next is written: disks are slow to sync."""
-        shard.end()
         self._wait_for_shard()
         final = shard_path(self.path, self._part, self._shards)
         self._publishing = self._publisher.submit(self._publish_shard, shard, final)
@@ -221,11 +216,7 @@ class StoreWriter:
             raise
 
     def _name_shard(self, shard: ShardFile, final: Path) -> None:
-        syncing = self._syncer.submit(shard.sync)
-        try:
-            sidecar = describe(shard.path, self._plan.schema, self._plan.key, syncing.result)
-        finally:
-            wait([syncing])
+        sidecar = describe(shard.path, self._plan.schema, self._plan.key, shard.finish())
         while not give_name(shard.path, final):
             existing = self._verified(final)
             if existing is not None and existing.rows == sidecar.rows:
@@ -264,7 +255,7 @@ class StoreWriter:
         try:
             sha256 = sha256_of(path)
             if not path.with_suffix(".json").exists():  # killed between the two
-                sidecar = describe(path, schema, key, lambda: sha256)
+                sidecar = describe(path, schema, key, sha256)
                 write_whole(path.with_suffix(".json"), sidecar.to_bytes())
                 return sidecar
             sidecar = Sidecar.read(path)

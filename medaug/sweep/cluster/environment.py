@@ -30,6 +30,7 @@ _ENVIRONMENT = {
 LOOPBACK = "127.0.0.1"
 
 _ALONE = {
+    "RAY_AUTH_MODE": "token",  # not every version's own default: 2.53 let anybody in
     # Metrics are served to whoever asks, without the token.
     "RAY_enable_metrics_collection": "0",
     "AUTOSCALER_METRIC_PORT": "-1",  # these two have no switch; without a port they are not served
