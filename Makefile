@@ -12,12 +12,12 @@ demo: $(VENV)/.installed
 # Two processes, a file of tests in one of them: most of the time of those that start Ray is waiting.
 # tests/conftest.py keeps those together that share a cluster or a finished study.
 test: $(VENV)/.installed-dev lint
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # The same tests with the share of lines that they run, a third slower. Lines that only processes of
 # their own run, ranks and commands, are not seen.
 coverage: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --cov=medaug \
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov=medaug \
 	  --cov-report=json:build/coverage.json
 	$(BIN)/python -m tests.coverage_table build/coverage.json
 

@@ -6,13 +6,14 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from xdist.scheduler import LoadGroupScheduling
+    from xdist.scheduler import LoadFileScheduling
 
 # Helper modules are found by their full names.
 sys.path.append(str(Path(__file__).parents[1]))
@@ -28,39 +29,41 @@ from medaug.data import sandbox
 from tests.data.in_process import InProcess
 from tests.integration.small_study import SMALL, Finished, medaug
 
+ROOT = Path(__file__).parents[1]
 PROCESS = sandbox._Worker
 
-SHARED = ("ray_cluster", "small")
-"""Fixtures of the session that take so long that one process should make each."""
+SHARED = {"ray_cluster": ("ray_cluster", "ray_address"), "small": ("small: Finished",)}
+"""Fixtures of the session that take so long that one process should make each, and the words by
+which a file of tests asks for them."""
+
+
+@cache
+def shared_by(file: str) -> str | None:
+    """The shared fixture that the tests of ``file`` (from the root of the project) use."""
+    text = (ROOT / file).read_text()
+    return next((name for name, asks in SHARED.items() if any(a in text for a in asks)), None)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """In several processes, the tests that share a fixture begin first, and stay together."""
-    if not hasattr(config, "workerinput"):
-        return
-    first: dict[str, list[pytest.Item]] = {name: [] for name in SHARED}
-    rest: list[pytest.Item] = []
-    for item in items:
-        used = [name for name in SHARED if name in getattr(item, "fixturenames", ())]
-        for name in used[:1]:
-            item.add_marker(pytest.mark.xdist_group(name))
-        (first[used[0]] if used else rest).append(item)
-    items[:] = [*(item for shared in first.values() for item in shared), *rest]
+    """In several processes, the tests that share a fixture begin first."""
+    if hasattr(config, "workerinput"):
+        last = [*SHARED, None]
+        items.sort(key=lambda item: last.index(shared_by(item.nodeid.split("::")[0])))
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadGroupScheduling | None:
-    """With ``--dist loadgroup``: by the group where a test has one, else by its file."""
-    if config.getoption("dist") != "loadgroup":
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadFileScheduling | None:
+    """With ``--dist loadfile``: a file stays in one process, and so do files that share a fixture."""
+    if config.getoption("dist") != "loadfile":
         return None
-    from xdist.scheduler import LoadGroupScheduling
+    from xdist.scheduler import LoadFileScheduling
 
-    class ByGroupOrFile(LoadGroupScheduling):
+    class ByFileOrFixture(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            scope = super()._split_scope(nodeid)
-            return nodeid.split("::", 1)[0] if scope == nodeid else scope
+            file = super()._split_scope(nodeid)
+            return shared_by(file) or file
 
-    return ByGroupOrFile(config, log)
+    return ByFileOrFixture(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)

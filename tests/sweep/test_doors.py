@@ -54,13 +54,16 @@ class Embedded:
         command = [sys.executable, "-c", JOIN, self.address]
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
 
-    def listeners(self) -> list[tuple[str, str, int]]:
-        """(process, address, port) of all that it and its cluster listen on."""
+    def family(self) -> list[psutil.Process]:
+        """It and its cluster."""
         root = psutil.Process(self.process.pid)
-        family = [root, *root.children(recursive=True)]
+        return [root, *root.children(recursive=True)]
+
+    def listeners(self) -> list[tuple[str, str, int]]:
+        """(process, address, port) of all that these listen on."""
         return [
             (process.name(), socket.laddr.ip, socket.laddr.port)
-            for process in family
+            for process in self.family()
             for socket in process.net_connections("tcp")
             if socket.status == psutil.CONN_LISTEN
         ]
@@ -93,11 +96,11 @@ def test_all_that_it_starts_listens_on_the_loopback(embedded: Embedded) -> None:
     assert {"gcs_server", "raylet"} <= {process for process, _, _ in found}
     assert {ip.removeprefix("::ffff:") for _, ip, _ in found} == {"127.0.0.1"}, found
     if shutil.which("ss"):
-        ports = {port for _, _, port in found}
-        table = subprocess.run(["ss", "-ltnH"], capture_output=True, text=True, check=True).stdout
-        rows = [line.split()[3] for line in table.splitlines()]
-        ours = [row for row in rows if int(row.rpartition(":")[2]) in ports]
-        assert len(ours) >= len(ports)
+        table = subprocess.run(["ss", "-ltnpH"], capture_output=True, text=True, check=True).stdout
+        owners = [f"pid={process.pid}," for process in embedded.family()]
+        rows = [row for row in table.splitlines() if any(owner in row for owner in owners)]
+        ours = [row.split()[3] for row in rows]
+        assert len(ours) >= len({port for _, _, port in found})
         assert all("127.0.0.1" in row for row in ours), ours
 
 

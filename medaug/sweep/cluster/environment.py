@@ -30,7 +30,6 @@ _ENVIRONMENT = {
 LOOPBACK = "127.0.0.1"
 
 _ALONE = {
-    "RAY_AUTH_MODE": "token",  # not every version's own default: 2.53 let anybody in
     # Metrics are served to whoever asks, without the token.
     "RAY_enable_metrics_collection": "0",
     "AUTOSCALER_METRIC_PORT": "-1",  # these two have no switch; without a port they are not served
@@ -56,6 +55,8 @@ def for_ray(*, alone: bool = False) -> Iterator[None]:
     settings = {**_ENVIRONMENT, "RAY_RAYLET_PID": str(os.getpid())}
     if alone:
         settings |= _ALONE
+        if "ray" not in sys.modules:  # it reads that once; not every version does so by itself
+            settings["RAY_AUTH_MODE"] = "token"
         if _may_stay_on_loopback():
             settings |= _ON_LOOPBACK
         else:
