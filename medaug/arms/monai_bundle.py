@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
 from medaug.arms.folder import FolderArm
 from medaug.errors import IntegrityError, UserError
@@ -183,6 +182,8 @@ def _sampled(
 
 
 def _config(path: Path) -> tuple[str, Mapping[str, Any]]:
+    import yaml  # a bare GPU machine has none, and imports all arms
+
     for name in ("inference.json", "inference.yaml", "inference.yml"):
         if (path / "configs" / name).is_file():
             try:
