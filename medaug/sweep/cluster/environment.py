@@ -55,7 +55,7 @@ def for_ray(*, alone: bool = False) -> Iterator[None]:
     settings = {**_ENVIRONMENT, "RAY_RAYLET_PID": str(os.getpid())}
     if alone:
         settings |= _ALONE
-        if "ray" not in sys.modules:  # it reads that once; not every version does so by itself
+        if "ray" not in sys.modules:  # it reads that once, when it is imported
             settings["RAY_AUTH_MODE"] = "token"
         if _may_stay_on_loopback():
             settings |= _ON_LOOPBACK
