@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import norm, t
@@ -194,27 +195,52 @@ def _of_ranks(
     different folds need not share a scale; the folds' numerators and denominators are added."""
     if table.n_classes != 2:
         raise ValueError("auroc and auprc have intervals for two classes only")
-    p = classification.as_distribution(table.probability)[:, 1]
-    folds, fold = np.unique(table.fold, return_inverse=True)
-    group = table.replicate_index * len(folds) + fold
-    order = np.lexsort((-p, group))
-    ranked = np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
+    found = rankings(table)
 
     def score(weights: np.ndarray) -> np.ndarray:
         numerator, denominator = np.zeros((2, len(weights), len(table.replicates)))
-        for rows in filter(len, ranked):
-            r = table.replicate_index[rows[0]]
-            last_of_tie = np.append(np.flatnonzero(np.diff(p[rows])), len(rows) - 1)
-            w = weights[:, table.patient_index[rows]]
-            positive = table.label[rows] == 1
-            hits = np.cumsum(w * positive, axis=1)[:, last_of_tie]
-            alarms = np.cumsum(w * ~positive, axis=1)[:, last_of_tie]
-            top, bottom = parts(hits, alarms)
-            numerator[:, r] += top
-            denominator[:, r] += bottom
+        for ranking in found:
+            top, bottom = parts(*ranking.counts(weights))
+            numerator[:, ranking.replicate] += top
+            denominator[:, ranking.replicate] += bottom
         return _divide(numerator, denominator)
 
     return score
+
+
+class Ranking(NamedTuple):
+    """The rows of one replicate and fold, the surest of class 1 first."""
+
+    replicate: int
+    fold: int
+    """Places in ``table.replicates`` and among the folds in order."""
+    patient: np.ndarray
+    """Index (n,) into ``table.patients``."""
+    positive: np.ndarray
+    """Bool (n,)."""
+    last_of_tie: np.ndarray
+    """Index (T,) of the last row of each probability: the thresholds."""
+
+    def counts(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Hits and false alarms (B, T) at each threshold, by patient weights (B, P)."""
+        w = weights[:, self.patient]
+        hits = np.cumsum(w * self.positive, axis=1)[:, self.last_of_tie]
+        return hits, np.cumsum(w * ~self.positive, axis=1)[:, self.last_of_tie]
+
+
+def rankings(table: Predictions) -> list[Ranking]:
+    """One for each replicate and fold of a two-class table that has rows."""
+    p = classification.as_distribution(table.probability)[:, 1]
+    folds, fold = np.unique(table.fold, return_inverse=True)
+    group = table.replicate_index * len(folds) + fold
+    order = np.lexsort((-p, group))  # all groups at once: there may be thousands
+    found = []
+    for rows in filter(len, np.split(order, np.flatnonzero(np.diff(group[order])) + 1)):
+        last_of_tie = np.append(np.flatnonzero(np.diff(p[rows])), len(rows) - 1)
+        r, f = divmod(int(group[rows[0]]), len(folds))
+        who, positive = table.patient_index[rows], table.label[rows] == 1
+        found.append(Ranking(r, f, who, positive, last_of_tie))
+    return found
 
 
 def patient_draws(table: Predictions, resamples: int, seed: int) -> np.ndarray:

@@ -92,11 +92,13 @@ class Evidence:
         ranked = [row for row in pool if row.rank is not None]
         return next(iter(ranked or sorted(pool, key=lambda row: -row.mean)), None)
 
+    def scored(self, row: Row) -> list[TrialRecord]:
+        """The finished trials of a configuration."""
+        return [t for key in row.trials if (t := self.trials[key]).status == "done"]
+
     def predictions(self, row: Row, *trials: TrialRecord) -> Predictions:
-        """The held-out predictions of a configuration's finished trials, or of those given."""
-        found = trials or [self.trials[key] for key in row.trials]
-        done = [trial for trial in found if trial.status == "done"]
-        return predictions_of(done, len(self.classes))
+        """The held-out predictions of a configuration's finished trials, or of some of these."""
+        return predictions_of(trials or self.scored(row), len(self.classes))
 
     def maker(self, row: Row) -> TrialRecord | None:
         """The first finished generator (by fold and seed) of a configuration's rows."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from medaug.metrics.classification import as_distribution
 from medaug.metrics.predictions import Predictions
-from medaug.metrics.uncertainty import patient_draws, replicate_draws, statistic
+from medaug.metrics.uncertainty import patient_draws, rankings, replicate_draws, statistic
 
 RESAMPLES = 400
 GRID = np.linspace(0, 1, 101)
@@ -66,20 +66,12 @@ def bands(table: Predictions, resamples: int = RESAMPLES) -> tuple[Band, Band]:
 def _curves(table: Predictions, weights: np.ndarray) -> np.ndarray:
     """(2, B, R, F, 101): ROC and precision-recall curves by resample, replicate and fold; NaN where
     a class is missing."""
-    p = as_distribution(table.probability)[:, 1]
-    order = np.argsort(-p, kind="stable")
-    replicate, folds = table.replicate_index[order], np.unique(table.fold)
-    shape = (2, len(weights), len(table.replicates), len(folds), len(GRID))
+    n_folds = len(np.unique(table.fold))
+    shape = (2, len(weights), len(table.replicates), n_folds, len(GRID))
     curves = np.full(shape, np.nan)
-    for r, f in np.ndindex(shape[2:4]):
-        rows = order[(replicate == r) & (table.fold[order] == folds[f])]
-        if not len(rows):
-            continue
-        last_of_tie = np.append(np.flatnonzero(np.diff(p[rows])), len(rows) - 1)
-        w = weights[:, table.patient_index[rows]]
-        positive = table.label[rows] == 1
-        hits = np.cumsum(w * positive, 1)[:, last_of_tie]
-        alarms = np.cumsum(w * ~positive, 1)[:, last_of_tie]
+    for ranking in rankings(table):
+        hits, alarms = ranking.counts(weights)
+        r, f = ranking.replicate, ranking.fold
         for b in np.flatnonzero((hits[:, -1] > 0) & (alarms[:, -1] > 0)):
             recall, alarm = hits[b] / hits[b, -1], alarms[b] / alarms[b, -1]
             curves[0, b, r, f] = np.interp(GRID, np.append(0, alarm), np.append(0, recall))

@@ -82,15 +82,14 @@ def draw_rows(run: Evidence) -> Iterator[str]:
 
 def _draw_row(run: Evidence, row: Row) -> None:
     folder = row_folder(run.folder, row)
-    done = [run.trials[key] for key in row.trials if run.trials[key].status == "done"]
-    if _is_older(folder / FIGURE, max(trial.ended for trial in done)):
+    if _is_older(folder / FIGURE, max(trial.ended for trial in run.scored(row))):
         _draw(folder, run.predictions(row), run.classes, row.title)
 
 
 def _draw_folds(run: Evidence, row: Row) -> None:
     """The first replicate of each fold. What ran in a bundle is no trial of its own."""
-    done = [run.trials[key] for key in row.trials if run.trials[key].status == "done"]
-    first = {t.config.fold: t for t in sorted(done, key=lambda t: t.replicate, reverse=True)}
+    latest_first = sorted(run.scored(row), key=lambda trial: trial.replicate, reverse=True)
+    first = {trial.config.fold: trial for trial in latest_first}
     for trial in first.values():
         folder = run.folder / "figures" / trial.config.key
         if trial.member is None and _is_older(folder / FIGURE, trial.ended):
