@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from medaug.errors import UserError
-from medaug.generator import ABOUT
+from medaug.generator import ABOUT, CARD
 from medaug.results.numbers import with_interval
 from medaug.results.records import TrialRecord, read_study, read_trials
 from medaug.results.report.checklist import checklist_table
@@ -78,10 +78,16 @@ def card_of(folder: Path, row: Row, trial: TrialRecord, source: Path) -> dict[st
     }
 
 
-def reporting(folder: Path, board: Leaderboard) -> bytes:
-    """The reporting checklist of the run in ``folder`` as CSV: what its records can answer."""
+def write_about(
+    out: Path, folder: Path, board: Leaderboard, card: Mapping[str, Any], readme: str
+) -> None:
+    """Write into ``out`` what goes along with anything that leaves the run in ``folder``: the card,
+    its words for people, and the reporting checklist, what the run's records can answer."""
     trials = {trial.config.key: trial for trial in read_trials(folder)}
-    return checklist_table(Evidence(folder, read_study(folder), board, trials))
+    evidence = Evidence(folder, read_study(folder), board, trials)
+    (out / CARD).write_text(json.dumps(card, indent=1))
+    (out / CHECKLIST).write_bytes(checklist_table(evidence))
+    (out / README).write_text(readme)
 
 
 def said_of(card: Mapping[str, Any]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,17 +17,7 @@ from medaug.arms import ARMS, FittedArm, GeneratedArm, load_arm
 from medaug.audit.scan import of_images
 from medaug.errors import UserError
 from medaug.experiment import generator_name, output_name
-from medaug.export.card import (
-    CHECKLIST,
-    README,
-    TERMS,
-    card_of,
-    check_free,
-    checked_audit,
-    reporting,
-    said_of,
-)
-from medaug.generator import CARD
+from medaug.export.card import TERMS, card_of, check_free, checked_audit, said_of, write_about
 from medaug.results.leaderboard import leaderboard_of
 from medaug.results.records import TrialRecord
 from medaug.results.report.pictures import TILES, made_tiles, strongest
@@ -104,9 +93,7 @@ def export_samples(
         _write_table(private, files, made, row, trial)
         if (figure := _montage(made, row.title)) is not None:
             (private / MONTAGE).write_bytes(png(figure))
-        (private / CARD).write_text(json.dumps(card, indent=1))
-        (private / CHECKLIST).write_bytes(reporting(folder, board))
-        (private / README).write_text(_readme(card, made))
+        write_about(private, folder, board, card, _readme(card, made))
         write_manifest(private)
     return out
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,17 +9,8 @@ from typing import Any
 
 from medaug.errors import UserError
 from medaug.experiment import generator_name
-from medaug.export.card import (
-    CHECKLIST,
-    README,
-    TERMS,
-    card_of,
-    check_free,
-    checked_audit,
-    reporting,
-    said_of,
-)
-from medaug.generator import ABOUT, CARD
+from medaug.export.card import TERMS, card_of, check_free, checked_audit, said_of, write_about
+from medaug.generator import ABOUT
 from medaug.results.leaderboard import leaderboard_of
 from medaug.results.records import TrialRecord
 from medaug.results.rows import Leaderboard, Row
@@ -56,9 +46,7 @@ def export(
         for file in source.iterdir():
             if file.name not in (ABOUT, "MANIFEST.json"):  # they name patients
                 shutil.copy(file, private / file.name)
-        (private / CARD).write_text(json.dumps(card, indent=1))
-        (private / CHECKLIST).write_bytes(reporting(folder, board))
-        (private / README).write_text(_readme(card))
+        write_about(private, folder, board, card, _readme(card))
         write_manifest(private)
     return out
 
