@@ -69,10 +69,14 @@ class StopRequests:
         self._before.clear()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        self.note(number)
+        if not self._noting:
+            self.check()
+
+    def note(self, number: int) -> None:
+        """Take down a signal that has come, by whatever way."""
         if self.asked.is_set():
             self.asked_twice.set()
         else:
             self.name = signal.Signals(number).name
             self.asked.set()
-        if not self._noting:
-            self.check()

@@ -7,6 +7,7 @@ its ledger; nothing of Tune's own state is ever read.
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -214,8 +215,9 @@ class Sweep:
             check_open_files(self.resources, self._cpus)
         try:
             self._cluster.start()
-        except SystemExit as exit_:  # what Ray's own handler does of a signal while it starts
-            raise Interrupted("stopped by SIGTERM; `medaug resume` goes on") from exit_
+        except SystemExit:  # what Ray's own handler of SIGTERM does while it starts
+            self._signals.note(signal.SIGTERM)
+            self._signals.check()
         self._signals.own()
         if not self.gpus:
             self.resources, self.gpus = self._cluster.settle(self.resources)

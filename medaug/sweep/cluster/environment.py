@@ -55,8 +55,6 @@ def for_ray(*, alone: bool = False) -> Iterator[None]:
     settings = {**_ENVIRONMENT, "RAY_RAYLET_PID": str(os.getpid())}
     if alone:
         settings |= _ALONE
-        if "ray" not in sys.modules:  # it reads that once, when it is imported
-            settings["RAY_AUTH_MODE"] = "token"
         if _may_stay_on_loopback():
             settings |= _ON_LOOPBACK
         else:
