@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medaug.data.digests import Digests
+from medaug.data.image_patients import of_several_classes
 from medaug.data.importers import Found, Options, Tree, account, recognise
 from medaug.data.importers.base import count_reasons, ordered, used_files
 from medaug.data.inspection import Inspection, inspect, report
@@ -214,10 +214,7 @@ def _check_enough(root: Path, inspection: Inspection) -> None:
     patients = inspection.patients
     fewest = min(patients, key=lambda c: patients[c])
     if patients[fewest] < FEWEST_PATIENTS:
-        labels: dict[str, set[int | None]] = defaultdict(set)
-        for sight in inspection.sights:
-            labels[sight.scan.patient].add(sight.scan.label)
-        mixed = sum(len(found) > 1 for found in labels.values())
+        mixed = of_several_classes(sight.scan for sight in inspection.sights)
         why = (
             f" ({mixed} patients have scans of several classes, and count in the last of them; "
             "--patients EXPRESSION says who is who in another way)"

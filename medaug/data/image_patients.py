@@ -126,11 +126,10 @@ def patients_of_table(
 def published_leaks(scans: Iterable[Scan]) -> Iterator[str]:
     """What names alone show of leaks between the publisher's own train, val and test folders."""
     parts_of: dict[str, set[str | None]] = defaultdict(set)
-    labels_of: dict[str, set[int | None]] = defaultdict(set)
+    scans = list(scans)
     files: dict[tuple[str, int | None], list[Scan]] = defaultdict(list)
     for scan in scans:
         parts_of[scan.patient].add(scan.part)
-        labels_of[scan.patient].add(scan.label)
         files[scan.path.stem, scan.label].append(scan)
     if leaking := sum(len(parts) > 1 for parts in parts_of.values()):
         yield (
@@ -150,8 +149,16 @@ def published_leaks(scans: Iterable[Scan]) -> Iterator[str]:
         )
     if twice := sum(len({scan.path.parent for scan in a}) == 1 for a in alike):
         yield f"{twice} file names are there with several endings: one picture twice?"
-    if mixed := sum(len(labels) > 1 for labels in labels_of.values()):
+    if mixed := of_several_classes(scans):
         yield f"{mixed} patients have images of several classes"
+
+
+def of_several_classes(scans: Iterable[Scan]) -> int:
+    """How many patients have scans of more than one class."""
+    labels_of: dict[str, set[int | None]] = defaultdict(set)
+    for scan in scans:
+        labels_of[scan.patient].add(scan.label)
+    return sum(len(labels) > 1 for labels in labels_of.values())
 
 
 def in_blocks(scans: Iterable[Scan]) -> tuple[list[Scan], str]:

@@ -101,7 +101,8 @@ def train_on_test_on(
 def space_of(train: Array) -> Projection:
     """Where generated rows (n, d) are held against real ones: begins with the principal components
     of ``train``, ``MOST_FRECHET_DIMENSIONS`` and more. Of few training rows nothing is left out: in
-    the components of 40 a perfect generator has .74 of their diversity and half of their recall.
+    the components of 40 a perfect generator has .74 of their diversity, and a recall of .75 where
+    real rows have .96.
     """
     if len(train) >= ROWS_PER_DIMENSION * MOST_DIMENSIONS:
         return Projection(train, MOST_DIMENSIONS)

@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 from medaug.data.address import split_address
 from medaug.data.canonical import tidy
 from medaug.data.cohort import Reject
-from medaug.data.importers.tree import HIDDEN, Tree, folder_of
+from medaug.data.importers.tree import HIDDEN, Tree, lies_in
 from medaug.data.masks import ORGAN, outlines_an_organ
 from medaug.data.names import (
     ARCHIVES,
@@ -162,14 +162,12 @@ def used_files(found: Found) -> set[str]:
 
 def is_guessed(table: str) -> bool:
     """Whether a table holds what somebody has guessed: ``sample_submission.csv``."""
-    return _GUESSED.fullmatch(stem_of(table)) is not None or any(
-        part.casefold() in PREDICTIONS for part in folder_of(table).split("/")
-    )
+    return _GUESSED.fullmatch(stem_of(table)) is not None or lies_in(table, PREDICTIONS)
 
 
 def _why(name: str, tree: Tree, found: Found) -> str:
     ending = ending_of(name)
-    if any(part.casefold() in PREDICTIONS | DRAWN for part in folder_of(name).split("/")):
+    if lies_in(name, PREDICTIONS | DRAWN):
         return "in a folder of predictions, overlays or results"
     if name in tree.mask_files:
         return ORGAN if outlines_an_organ(stem_of(name)) else "a mask without its scan"

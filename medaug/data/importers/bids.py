@@ -129,15 +129,13 @@ def _exams(tree: Tree, found: Found) -> dict[tuple[str, str], _Exam]:
 
 def _of_anatomy(name: str, entities: str) -> bool:
     """Whether a derivative outlines the brain or its tissues, or lies in another space."""
+    if outlines_an_organ(stem_of(name)) or _TISSUE.search(entities) is not None:
+        return True
     if not name.startswith("derivatives/"):
-        return outlines_an_organ(stem_of(name)) or _TISSUE.search(entities) is not None
+        return False
     pipeline = name.split("/")[1].casefold()
-    return (
-        outlines_an_organ(stem_of(name))
-        or _TISSUE.search(entities) is not None
-        or "space-" in entities
-        or (any(word in pipeline for word in _PIPELINES) and stem_of(name).endswith("_dseg"))
-    )
+    is_brain_of_it = any(word in pipeline for word in _PIPELINES)
+    return "space-" in entities or (is_brain_of_it and stem_of(name).endswith("_dseg"))
 
 
 def _suffixes(exams: Mapping[tuple[str, str], _Exam]) -> tuple[str, ...]:

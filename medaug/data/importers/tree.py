@@ -127,7 +127,7 @@ class Tree:
 
     def _with(self, endings: frozenset[str]) -> tuple[str, ...]:
         found = [name for name in self.files if ending_of(name) in endings]
-        kept = [name for name in found if not any(p.casefold() in DRAWN for p in parts_of(name))]
+        kept = [name for name in found if not lies_in(name, DRAWN)]
         return tuple(kept or found)
 
 
@@ -138,6 +138,11 @@ def folder_of(name: str) -> str:
 def parts_of(name: str) -> tuple[str, ...]:
     """The folders above a file."""
     return tuple(name.split("/")[:-1])
+
+
+def lies_in(name: str, folders: Collection[str]) -> bool:
+    """Whether a folder above the file is called so, in small letters."""
+    return any(part.casefold() in folders for part in parts_of(name))
 
 
 def _walk(folder: Path, prefix: str, hidden: bool, files: list[str], noise: dict[str, str]) -> None:
