@@ -10,7 +10,7 @@ from pathlib import Path
 
 from medaug.data.digests import Digests
 from medaug.data.image_patients import of_several_classes
-from medaug.data.importers import Found, Options, Tree, account, recognise
+from medaug.data.importers import Found, Options, Tree, account, hints, recognise
 from medaug.data.importers.base import count_reasons, ordered, used_files
 from medaug.data.inspection import Inspection, inspect, report
 from medaug.data.layouts import checked, cohort_of, read_cohort
@@ -65,11 +65,16 @@ def first_look(
     options, accept = options or Options(), accept or AcceptSpec()
     if not root.is_dir():
         raise UserError(f"{root}: is no folder; give the one that holds the scans")
-    options = replace(options, blocks=options.blocks or accept.blocks)
+    options = replace(
+        options,
+        blocks=options.blocks or accept.blocks,
+        near_ids=accept.near_ids,
+        missing=accept.missing,
+    )
     tree = Tree.of(root)
     importer, look = recognise(tree)
     found = account(tree, importer.rows(tree, options))
-    _check_classes(root, importer.name, found)
+    _check_classes(tree, importer.name, found)
     data = DataSpec(layout="table", classes=found.classes, accept=_accept(accept, found))
     rows, notes = checked(found, root, Digests(), data)
     found.notes += notes
@@ -152,15 +157,15 @@ def check_table(
     return [*lines, *cohort.notes], inspection
 
 
-def _check_classes(root: Path, layout: str, found: Found) -> None:
+def _check_classes(tree: Tree, layout: str, found: Found) -> None:
     if len(found.classes) < 2:
         known = ", ".join(found.classes) or "none"
         # Where nothing was listed, the reason for most files is the one that helps.
         alone = found.left_out and not found.rows
         why = f"; left out: {count_reasons(found.left_out)[0][0]}" if alone else ""
         raise UserError(
-            f"{root}: layout {layout}, but fewer than two classes are named ({known}); a study "
-            f"compares classes, so add scans of another one{why}"
+            f"{tree.root}: layout {layout}, but fewer than two classes are named ({known}); a "
+            f"study compares classes, so add scans of another one{why}{hints(tree)}"
         )
 
 

@@ -33,11 +33,14 @@ if TYPE_CHECKING:
 @click.option(
     "--patients",
     metavar="REGEX",
-    help="Finds the patient in a scan's path: its first group, or all of it.",
+    help="Finds the patient in a scan's path: what its groups find, joined by -, or all of it.",
 )
 @click.option("--blocks", is_flag=True, help="Take blocks of consecutive numbers for patients.")
 @click.option(
-    "--accept", multiple=True, metavar="KEY", help="As data.accept: similar_ids, copies, lost=0.5 …"
+    "--accept",
+    multiple=True,
+    metavar="KEY",
+    help="As data.accept: near_ids, similar_ids, missing, copies, lost=0.5 …",
 )
 def init(
     study: str,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from medaug.data.canonical import is_blank, tidy
 from medaug.data.labels import Table
+from medaug.data.names import PART_WORDS
 from medaug.errors import UserError
 
 SYNONYMS: Mapping[str, tuple[str, ...]] = {
@@ -25,6 +26,12 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
 }
 """Role -> what its column may be called, in lower case without spaces and separators."""
 NEEDED = ("file", "class")
+PART_COLUMNS = frozenset(
+    (
+        "part partition split datasplit datasetsplit splitname set subset dataset datasettype "
+        "phase usage stage fold folds group partname traintest traintestsplit datapartition"
+    ).split()
+)
 _SOMEBODY = re.compile(
     r".*(patient|patienten|subject|participant|person|proband|individual|volunteer|donor|animal)s?"
     r"(id|ids|no|nr|num|number|name|uid|code|key|identifier|barcode|pseudonym|index|hash)?"
@@ -54,6 +61,8 @@ def roles_of(found: Table, needed: Sequence[str] = NEEDED) -> dict[str, str]:
     columns: dict[str, str] = {}
     for role, names in SYNONYMS.items():
         fitting = [c for c in found.columns if simplified(c) in names]
+        if role == "group":  # a column group may as well say train and test
+            fitting = [c for c in fitting if not says_parts(row[c] for _, row in found.rows)]
         if len(fitting) > 1:
             raise UserError(
                 f"{found.name}:1: columns {' and '.join(fitting)} both name the {role}; keep one, "
@@ -70,6 +79,37 @@ def roles_of(found: Table, needed: Sequence[str] = NEEDED) -> dict[str, str]:
     if not {"patient", "group"} & columns.keys():
         refuse_unheard_people(found.name, [cells for _, cells in found.rows], found.columns)
     return columns
+
+
+def part_said(cell: str) -> str | None:
+    """``train``, ``val``, ``test`` or ``external``, where a cell says so in a publisher's words."""
+    return PART_WORDS.get(re.sub(r"[\W_]+", "", tidy(cell)).casefold().removesuffix("split"))
+
+
+def says_parts(cells: Iterable[str]) -> bool:
+    """Whether cells, as far as they say anything, are all parts of a publisher's."""
+    said = {cell for cell in cells if not is_blank(cell)}
+    return bool(said) and all(map(part_said, said))
+
+
+def part_column(
+    columns: Collection[str], rows: Sequence[Mapping[str, str]]
+) -> tuple[str | None, list[str]]:
+    """The column that says which part of the publisher's a scan is of, if there is one; and a note
+    on each other one that is called so."""
+    notes = []
+    for column in columns:
+        if simplified(column) not in PART_COLUMNS:
+            continue
+        cells = {tidy(row[column]) for row in rows if not is_blank(row[column])}
+        if says_parts(cells):
+            return column, []
+        if simplified(column).startswith("fold") and len(cells) > 1:
+            notes.append(
+                f"column {column} ({len(cells)} values) says the publisher's folds: it is kept as "
+                "a further column, and the study draws folds of its own, by patient"
+            )
+    return None, notes
 
 
 def refuse_unheard_people(

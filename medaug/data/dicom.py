@@ -23,7 +23,8 @@ from pydicom.uid import UID
 from medaug.data.address import FRAMES, split_address
 from medaug.data.dicom_geometry import Placed, place
 from medaug.data.dicom_header import check_structure
-from medaug.data.files import BadFile, frames_of, open_regular, series_files
+from medaug.data.dicom_told import series_files, told
+from medaug.data.files import BadFile, open_regular
 from medaug.data.images import Picture
 from medaug.data.nifti import Volume
 from medaug.data.nifti_header import DEFAULT_LIMITS, Limits
@@ -81,7 +82,7 @@ def read_series(folder: Path, *, limits: Limits = DEFAULT_LIMITS) -> Volume:
     if not stat.S_ISDIR(os.lstat(place_).st_mode):
         raise BadFile("not a folder; put the series' .dcm files into a folder of their own")
     paths = series_files(folder)
-    if len(paths) == 1 and frames_of(paths[0]) > 1:
+    if len(paths) == 1 and told(paths[0]).frames > 1:
         return read_frames(paths[0], limits)
     if not 2 <= len(paths) <= MAX_SLICES:
         raise BadFile(f"holds {len(paths)} .dcm files, want 2 to {MAX_SLICES} of one series")
@@ -152,13 +153,15 @@ def read_file(path: Path, limits: Limits, more: tuple[str, ...] = ()) -> tuple[D
     with open_regular(path) as file:
         syntax = check_structure(file, os.fstat(file.fileno()).st_size)
         dataset = _elements(file, (*TAGS, *more))
+    if "TransferSyntaxUID" not in dataset.file_meta:  # without a preamble nothing says it
+        dataset.file_meta.TransferSyntaxUID = syntax
     _check_person(dataset, limits)
     return dataset, syntax
 
 
 def _elements(file: BinaryIO, names: tuple[str, ...]) -> Dataset:
     """The elements called ``names``."""
-    dataset = dcmread(file, specific_tags=list(names))
+    dataset = dcmread(file, specific_tags=list(names), force=True)
     try:
         for name in names:
             dataset.get(name)  # a value is parsed on first use
@@ -200,6 +203,8 @@ def check_raster(
         raise BadFile(f"holds {frames} frames; keep such a file in a folder of its own")
     allocated, stored = _whole(dataset, "BitsAllocated"), _whole(dataset, "BitsStored")
     if not (colour and samples == 3 and kind in _COLOURS and allocated == 8):
+        if kind == "PALETTE COLOR":
+            raise BadFile("has a colour palette, which is not read; export it as RGB or grey")
         if samples != 1 or kind not in ("MONOCHROME1", "MONOCHROME2"):
             raise BadFile("is not MONOCHROME with one sample per pixel; save grey values that way")
         if allocated not in (8, 16, 32) or not stored <= allocated:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 
+from medaug.data.dicom_told import Told
 from medaug.data.files import BadFile
 from medaug.data.nifti_header import Limits
 
@@ -39,8 +40,26 @@ class Placed:
     @classmethod
     def of(cls, dataset: Dataset) -> Placed:
         """Raises BadFile when an element that places the slice is missing or no number."""
-        directions = _floats(dataset, "ImageOrientationPatient", 6)
-        row_mm, column_mm = _floats(dataset, "PixelSpacing", 2).tolist()
+        return cls._of(
+            (int(dataset.Columns), int(dataset.Rows)),
+            _floats(dataset, "ImageOrientationPatient", 6),
+            _floats(dataset, "PixelSpacing", 2),
+            _floats(dataset, "ImagePositionPatient", 3),
+        )
+
+    @classmethod
+    def told(cls, header: Told) -> Placed:
+        """By the bytes of a header. Raises BadFile as :meth:`of`."""
+        values = (header.orientation, header.spacing_mm, header.position)
+        if tuple(map(len, values)) != (6, 2, 3) or not (header.columns and header.rows):
+            raise BadFile("its header does not say where it lies; export the series again")
+        return cls._of((header.columns, header.rows), *map(np.array, values))
+
+    @classmethod
+    def _of(
+        cls, shape: tuple[int, int], directions: _Floats, pixel_mm: _Floats, origin: _Floats
+    ) -> Placed:
+        row_mm, column_mm = pixel_mm.tolist()
         along_row, along_column = directions[:3], directions[3:]
         products = directions.reshape(2, 3) @ directions.reshape(2, 3).T
         if np.abs(products - np.eye(2)).max() > 1e-3:
@@ -48,8 +67,8 @@ class Placed:
                 "ImageOrientationPatient is no pair of orthogonal unit vectors; export it again"
             )
         return cls(
-            shape=(int(dataset.Columns), int(dataset.Rows)),
-            origin=_floats(dataset, "ImagePositionPatient", 3),
+            shape=shape,
+            origin=origin,
             along_row=along_row,
             along_column=along_column,
             pixel_mm=(column_mm, row_mm),

@@ -5,28 +5,22 @@ from __future__ import annotations
 import gzip
 import io
 import os
-import re
 import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from medaug.data.address import split_address
-from medaug.data.names import ARCHIVES, PICTURES, SLICES, TABLES, VOLUMES, ending_of
+from medaug.data.names import ending_of
 
 MAX_NAME_BYTES = 255
+_POINTER, _POINTER_BYTES = b"version https://git-lfs", 1024
 _CHUNK = 1 << 20
-_HEADER = 1 << 18
-_SERIES_UID = re.compile(rb"\x20\x00\x0e\x00(?:UI.{2}|.{4})([0-9.]{3,64})", re.S)
-_FRAMES = re.compile(rb"\x28\x00\x08\x00(?:IS.{2}|.{4})([0-9]{1,9}) ?", re.S)
-_SAMPLES = re.compile(rb"\x28\x00\x02\x00(?:US\x02\x00|\x02\x00{3})(.)\x00", re.S)
 _NOT_READ = {
     **dict.fromkeys((".mha", ".mhd"), "MetaImage"),
     **dict.fromkeys((".nrrd", ".nhdr"), "NRRD"),
     **dict.fromkeys((".mgz", ".mgh"), "FreeSurfer's MGH"),
 }
-_NO_SLICES = PICTURES | VOLUMES | TABLES | ARCHIVES
 
 
 class BadFile(Exception):
@@ -57,6 +51,8 @@ def open_regular(path: Path) -> Iterator[io.BufferedReader]:
         _check_kind(before.st_mode)
         if before.st_size == 0:
             raise BadFile("empty file; copy it again")
+        if before.st_size < _POINTER_BYTES and stream.peek(len(_POINTER)).startswith(_POINTER):
+            raise BadFile("a pointer of Git LFS, not the file; fetch it with git lfs pull")
         yield stream
         after = os.fstat(fd)
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
@@ -82,71 +78,6 @@ def _check_kind(mode: int) -> None:
     kinds = {stat.S_IFLNK: "a symbolic link", stat.S_IFIFO: "a FIFO", stat.S_IFDIR: "a folder"}
     kind = kinds.get(stat.S_IFMT(mode), "a device or socket")
     raise BadFile(f"{kind}, not a regular file; put the file itself here")
-
-
-def series_files(path: Path) -> tuple[Path, ...]:
-    """The DICOM files of a folder by name: those called ``*.dcm`` or ``*.ima``, of whatever kind
-    they are, and others that are DICOM by content. Of ``folder#UID`` those of that series."""
-    folder, uid = split_address(path)
-    with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries if not entry.name.startswith(".")]
-    files = tuple(folder / name for name in sorted(names) if _is_slice(folder / name))
-    if uid is None:
-        return files
-    return tuple(file for file in files if series_uid(file) == uid)
-
-
-def slices_of(path: Path) -> int:
-    """How many slices the series at ``path`` has: files, or the frames of a single one."""
-    files = series_files(path)
-    return frames_of(files[0]) if len(files) == 1 else len(files)
-
-
-def _is_slice(path: Path) -> bool:
-    ending = ending_of(path.name)
-    if ending in SLICES:
-        return True
-    if ending in _NO_SLICES or path.name.upper() == "DICOMDIR" or not path.is_file():
-        return False
-    return is_dicom(path)
-
-
-def is_dicom(path: Path) -> bool:
-    """By its content."""
-    try:
-        with open_regular(path) as file:
-            return file.read(132)[128:] == b"DICM"
-    except BadFile:
-        return False
-
-
-def frames_of(path: Path) -> int:
-    """How many frames a DICOM file has, by the bytes of its header; 1 where it does not say."""
-    found = _FRAMES.search(_header(path))
-    return max(1, int(found[1])) if found else 1
-
-
-def is_grey_dicom(path: Path) -> bool:
-    """Whether a DICOM file has one sample a pixel, by the bytes of its header."""
-    found = _SAMPLES.search(_header(path))
-    return found is not None and found[1] == b"\x01"
-
-
-def _header(path: Path) -> bytes:
-    try:
-        with open_regular(path) as file:
-            return file.read(_HEADER)
-    except BadFile:
-        return b""
-
-
-def series_uid(path: Path) -> str | None:
-    """The SeriesInstanceUID of a DICOM file, by the bytes of its header; None where there is none.
-
-    References to other series come before it (group 0008), so the last one counts.
-    """
-    found = _SERIES_UID.findall(_header(path))
-    return found[-1].decode("ascii") if found else None
 
 
 @contextmanager

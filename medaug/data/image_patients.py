@@ -141,12 +141,6 @@ def published_leaks(scans: Iterable[Scan]) -> Iterator[str]:
         n = len(across)
         yield f"{n} file names are in more than one of the folders train, val, test: copies?"
     alike = [a for a in files.values() if len(a) > 1 and len({s.part for s in a}) == 1]
-    folders = sum(len({scan.path.parent for scan in a}) > 1 for a in alike)
-    if folders and all(len({s.patient for s in a}) == 1 for a in alike):
-        yield (
-            f"{folders} file names are in several folders, and count as one person each; if two "
-            "folders (of two sites, say) number their images alike, add patients.csv (file,patient)"
-        )
     if twice := sum(len({scan.path.parent for scan in a}) == 1 for a in alike):
         yield f"{twice} file names are there with several endings: one picture twice?"
     if mixed := of_several_classes(scans):

@@ -17,6 +17,7 @@ from medaug.data.digests import Digests
 from medaug.data.files import BadFile, check_name
 from medaug.data.importers import OWN, Found, Options, import_folder
 from medaug.data.importers.base import count_reasons
+from medaug.data.importers.places import about_places
 from medaug.data.importers.table import about_patients
 from medaug.data.importers.tree import HIDDEN
 from medaug.data.privacy import pseudonym
@@ -115,6 +116,8 @@ def options_of(spec: DataSpec) -> Options:
         required=() if spec.grades else spec.classes,
         channels=channels,
         blocks=spec.accept.blocks,
+        near_ids=spec.accept.near_ids,
+        missing=spec.accept.missing,
     )
 
 
@@ -131,7 +134,7 @@ def checked(
     name = TABLE if found.written else "data.root"
     anonymous = [replace(row, patient=None) if found.alone else row for row in found.rows]
     check_rows(name, anonymous, similar_ids=spec.accept.similar_ids)
-    return one_person(
+    rows, notes = one_person(
         found.rows,
         root,
         digests,
@@ -139,6 +142,9 @@ def checked(
         merge=not found.written,
         accept=spec.accept.copies,
     )
+    if not found.written:
+        notes += about_places(rows, found.notes)
+    return rows, notes
 
 
 def cohort_of(

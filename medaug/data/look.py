@@ -16,14 +16,15 @@ from PIL import Image
 
 from medaug.data.address import FRAMES, is_two_dimensional, split_address
 from medaug.data.cohort import Cohort, Scan
-from medaug.data.files import BadFile, decompressed, frames_of, is_dicom, open_regular, slices_of
+from medaug.data.dicom_told import is_dicom, series_files, slices_of, told
+from medaug.data.files import BadFile, decompressed, open_regular
 from medaug.data.names import ending_of
 from medaug.data.nifti import Limits
 from medaug.data.nifti_header import read_header
 from medaug.data.planes import plane_notes, plane_of
 from medaug.data.reader import Cut, read_rows
 from medaug.data.sandbox import Sandbox
-from medaug.data.survey import extent_of
+from medaug.data.survey import extent_of, extent_of_series
 
 THUMBNAIL = 96
 """Side in pixels of what is kept of a scan: its middle slice."""
@@ -166,9 +167,10 @@ def _header(path: Path, limits: Limits) -> dict[str, Any]:
     if part is not None and ":" in part:
         return {"form": "NumPy", "size": [], "slices": 1}
     if place.is_dir():
-        return {"form": "DICOM", "size": [], "slices": slices_of(path)}
+        return _series(path, limits)
     if part == FRAMES:
-        return {"form": "DICOM", "size": [], "slices": frames_of(place)}
+        form = f"DICOM {told(place).modality}".strip()
+        return {"form": form, "size": [], "slices": told(place).frames}
     if is_two_dimensional(path):
         return _picture(path)
     with decompressed(path) as (stream, _):
@@ -177,6 +179,23 @@ def _header(path: Path, limits: Limits) -> dict[str, Any]:
     slices = size[plane_of(spacing_mm)]
     about = {"size": list(size), "spacing_mm": list(spacing_mm), "slices": slices}
     return {"form": "NIfTI", "warnings": list(plane_notes(spacing_mm)), **about}
+
+
+def _series(path: Path, limits: Limits) -> dict[str, Any]:
+    """Of a folder of slices; what is no stack is the reader's to say."""
+    files = series_files(path)
+    modality = told(files[0]).modality if files else ""
+    facts: dict[str, Any] = {"form": f"DICOM {modality}".strip(), "size": []}
+    if (extent := extent_of_series(path, limits)) is None:
+        return {**facts, "slices": slices_of(path)}
+    size, spacing_mm = extent
+    return {
+        **facts,
+        "size": list(size),
+        "spacing_mm": list(spacing_mm),
+        "slices": size[plane_of(spacing_mm)],
+        "warnings": list(plane_notes(spacing_mm)),
+    }
 
 
 def _picture(path: Path) -> dict[str, Any]:
@@ -188,6 +207,9 @@ def _picture(path: Path) -> dict[str, Any]:
                 form, size = f"{image.format} {image.mode}", list(image.size)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             if is_dicom(path):
-                return {"form": "DICOM", "size": [], "slices": 1}
+                said = told(path)
+                size = [said.columns, said.rows] if said.columns and said.rows else []
+                form = f"DICOM {said.modality}".strip()
+                return {"form": form, "size": size, "slices": 1}
             raise BadFile("no image that can be opened; convert it to PNG") from None
     return {"form": form, "size": size, "slices": 1}

@@ -25,6 +25,14 @@ DRAWN = frozenset(
     ).split()
 )
 """Folders whose images were made of others."""
+PART_WORDS = {
+    **dict.fromkeys(("train", "training", "traindata", "trainingdata", "trainset"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "valset", "devset"), "val"),
+    **dict.fromkeys(("test", "testing", "testset", "heldout", "holdout"), "test"),
+    **dict.fromkeys(("eval", "evaluation"), "test"),
+    "external": "external",
+}
+"""What publishers call their parts."""
 JOIN = ";"
 """Between the files of one scan in a table: no name may hold it."""
 

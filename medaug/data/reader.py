@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medaug.data.address import FRAMES, array_row, is_two_dimensional, split_address
-from medaug.data.files import BadFile, is_dicom, is_grey_dicom, open_regular, series_files
+from medaug.data.dicom_told import is_dicom, series_files, told
+from medaug.data.files import BadFile, open_regular
 from medaug.data.images import (
     Picture,
     is_grey_by_header,
@@ -169,7 +170,7 @@ def in_colour(path: Path, limits: Limits) -> tuple[dict[str, Any], list[NDArray[
     """
     place, part = split_address(path)
     if part is None and not is_image(path) and is_dicom(path):
-        told_by_header = is_grey_dicom(path)
+        told_by_header = told(path).samples == 1
     else:
         told_by_header = part is None and is_grey_by_header(place)
     return {"colour": not told_by_header and _picture_at(path, limits).has_colour}, []

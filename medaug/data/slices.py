@@ -37,7 +37,7 @@ RECIPE = 1
 """Raise when the same files give other rows: stores made by another recipe are not reused."""
 NO_LABEL = -1
 """In the column of labels, of scans in the pool."""
-_DECIDES_NO_ROW = {"blocks", "similar_ids", "copies", "lost"}
+_DECIDES_NO_ROW = {"blocks", "near_ids", "similar_ids", "copies", "lost"}
 """Keys of ``accept`` that let scans in or stop a study; the scans themselves are signed."""
 
 

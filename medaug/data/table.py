@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from medaug.data.canonical import alike_classes, alike_ids, is_blank, tidy
-from medaug.data.columns import NEEDED, SYNONYMS, roles_of
+from medaug.data.columns import NEEDED, SYNONYMS, part_column, part_said, roles_of, simplified
 from medaug.data.labels import Table, read_table
 from medaug.data.masks import names_a_mask
 from medaug.data.names import JOIN
@@ -79,10 +79,15 @@ class ScanTable:
         """
         found = read_table(path)
         columns = roles_of(found, NEEDED if labelled else NEEDED[:1])
+        notes: list[str] = []
+        if "part" not in columns:
+            free = [name for name in found.columns if name not in columns.values()]
+            column, more = part_column(free, [cells for _, cells in found.rows])
+            columns |= {"part": column} if column else {}
+            notes += [f"{found.name}: {note}" for note in more]
         rows = [_row(found, line, cells, columns) for line, cells in found.rows]
         if not labelled:
             rows = [replace(row, part=POOL, label=None) for row in rows]
-        notes: list[str] = []
         rows = _without_repeats(found.name, rows, notes)
         _check_named(found.name, rows, columns)
         check_rows(found.name, rows, similar_ids=similar_ids)
@@ -115,7 +120,7 @@ class ScanTable:
         """The table as CSV; columns that nothing fills are left out."""
         lines = [_cells(row, base) for row in self.rows]
         used = {name for cells in lines for name, cell in cells.items() if cell}
-        extra = dict.fromkeys(name for row in self.rows for name in row.covariates)
+        extra = dict.fromkeys(further(name) for row in self.rows for name in row.covariates)
         columns = [name for name in (*SYNONYMS, *extra) if name in used or name in NEEDED]
         stream = io.StringIO()
         writer = csv.DictWriter(stream, columns, extrasaction="ignore", lineterminator="\n")
@@ -164,7 +169,8 @@ def _row(found: Table, line: int, cells: Mapping[str, str], columns: Mapping[str
     where = f"{found.name}:{line}"
     if not (files := paths("file")):
         raise UserError(f"{where}: names no file; write its path, or take the line out")
-    part = cell("part").casefold() or STUDY
+    said = "" if is_blank(cell("part")) else cell("part")
+    part = part_said(said) or said.casefold() or STUDY
     if part not in PARTS:
         raise UserError(f"{where}: part '{part[:16]}'; write one of {', '.join(PARTS)}")
     number = cell("slice")
@@ -299,12 +305,18 @@ def _check_parts(name: str, rows: Sequence[Row]) -> None:
             )
 
 
+def further(column: str) -> str:
+    """The name of a further column, changed where it would be read as that of another role."""
+    taken = any(simplified(column) in names for names in SYNONYMS.values())
+    return f"further {column}" if taken else column
+
+
 def _cells(row: Row, base: Path) -> dict[str, str]:
     def joined(files: Iterable[str]) -> str:
         return JOIN.join((base / file).as_posix() for file in files)
 
     return {
-        **row.covariates,
+        **{further(name): cell for name, cell in row.covariates.items()},
         "file": joined(row.files),
         "class": row.label or "",
         "patient": row.patient or "",

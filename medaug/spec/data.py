@@ -45,6 +45,9 @@ class AcceptSpec(Spec):
     blocks: bool = False
     """Images that name no patient but are numbered patient by patient: take blocks of consecutive
     numbers for patients, and leave out the images between two blocks."""
+    near_ids: bool = False
+    """A table's ids that differ from the names of files or folders only by case, zeros or
+    separators (``004`` for ``0004``) name these: you have looked."""
     similar_ids: bool = False
     """Ids that differ only by case, zeros or a prefix are different people: you have looked."""
     copies: bool = False

@@ -209,7 +209,7 @@ def sites_that_number_alike(root: Path) -> Is:
     for site in ("siteA", "siteB"):
         for i in range(8):
             picture(root / site / ab(i) / f"{i:03d}.png")
-    return Is(16, 8, AB, says=("8 file names are in several folders, and count as one person",))
+    return Is(16, 8, AB, says=(r"8 names of patients stand in several places \(in siteA and",))
 
 
 def one_picture_in_two_formats(root: Path) -> Is:

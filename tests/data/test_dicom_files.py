@@ -14,7 +14,8 @@ from pydicom.uid import RLELossless
 
 from medaug.data.colour import surveyed
 from medaug.data.dicom import read_dicom_picture, read_series
-from medaug.data.files import BadFile, frames_of, is_grey_dicom
+from medaug.data.dicom_told import told
+from medaug.data.files import BadFile
 from medaug.data.importers import Options, Tree, account, recognise
 from medaug.data.layouts import read_cohort
 from medaug.data.nifti import Limits
@@ -50,7 +51,7 @@ def test_frames_are_the_series_that_they_could_have_been(tmp_path: Path) -> None
     write_series(tmp_path / "s", X)
     (tmp_path / "f").mkdir()
     write_frames(tmp_path / "f/all.dcm", X)
-    assert frames_of(tmp_path / "f/all.dcm") == X.shape[2]
+    assert told(tmp_path / "f/all.dcm").frames == X.shape[2]
     wanted = read_series(tmp_path / "s")
     for address in ("f", "f/all.dcm#frames"):
         found = read_series(tmp_path / address)
@@ -106,7 +107,7 @@ def test_a_picture_is_its_grey_values(tmp_path: Path) -> None:
     x = picture(tmp_path / "a.dcm", RescaleSlope=2.0, RescaleIntercept=-10.0)
     read = read_dicom_picture(tmp_path / "a.dcm")
     np.testing.assert_array_equal(read.raster, (2.0 * x - 10).astype(np.float32))
-    assert is_grey_dicom(tmp_path / "a.dcm")
+    assert told(tmp_path / "a.dcm").samples == 1
     os.replace(tmp_path / "a.dcm", tmp_path / "IM0001")
     _, (rows,) = read_rows(tmp_path / "IM0001", None, Cut(9, "all", 1, Limits()))
     assert rows.shape == (1, 1, 9, 9)
@@ -145,7 +146,7 @@ def test_colour_stays_colour(tmp_path: Path, syntax: str | None) -> None:
             dataset.compress(syntax)
 
     picture(tmp_path / "a.dcm", change=coloured)
-    assert not is_grey_dicom(tmp_path / "a.dcm")
+    assert told(tmp_path / "a.dcm").samples == 3
     np.testing.assert_array_equal(read_dicom_picture(tmp_path / "a.dcm").raster, rgb)
     _, (rows,) = read_rows(tmp_path / "a.dcm", None, Cut(9, "all", 1, Limits()))
     assert rows.shape == (1, 3, 9, 9)
@@ -164,7 +165,7 @@ def test_colour_stays_colour(tmp_path: Path, syntax: str | None) -> None:
         (lambda d, _: setattr(d, "Rows", 60000), "bytes of pixel data, 60000 x 8 take"),
         (lambda d, _: setattr(d, "Columns", 65535) or setattr(d, "Rows", 65535), "max_voxels"),
         (lambda d, _: setattr(d, "BurnedInAnnotation", "YES"), "BurnedInAnnotation is YES"),
-        (lambda d, _: setattr(d, "PhotometricInterpretation", "PALETTE COLOR"), "not MONOCHROME"),
+        (lambda d, _: setattr(d, "PhotometricInterpretation", "PALETTE COLOR"), "a colour palette"),
         (lambda d, _: setattr(d, "PixelData", bytes(144)), "every pixel is equal"),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from medaug.data.importers import Options, Tree, recognise
-from medaug.data.importers.sheets import file_aliases, matched
+from medaug.data.importers.naming import file_aliases, matched
 from medaug.data.labels import Table
 from tests.data.dicom_series import voxels, write_series
 from tests.data.folders import picture, table, volume

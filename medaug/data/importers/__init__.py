@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -16,17 +17,29 @@ from medaug.data.importers.dicom_series import DicomSeries
 from medaug.data.importers.folders import says_nothing
 from medaug.data.importers.medmnist import MedMnist
 from medaug.data.importers.monai import MonaiList
+from medaug.data.importers.naming import file_aliases, sheets_of
+from medaug.data.importers.near import nearly_named
 from medaug.data.importers.nnunet import NnUnet
 from medaug.data.importers.published import CtIch, HeadCt, ImageList
-from medaug.data.importers.sheets import file_aliases, nearly_named, sheets_of
 from medaug.data.importers.table import OwnTable
 from medaug.data.importers.tree import HIDDEN, Tree, parts_of
+from medaug.data.importers.within import placed
 from medaug.data.names import SPREADSHEETS, stem_of
 from medaug.errors import UserError
 from medaug.spec.plugins import IMPORTERS as GROUP
 from medaug.spec.plugins import Extended
 
-__all__ = ["IMPORTERS", "Found", "Importer", "Look", "Options", "Tree", "account", "recognise"]
+__all__ = [
+    "IMPORTERS",
+    "Found",
+    "Importer",
+    "Look",
+    "Options",
+    "Tree",
+    "account",
+    "hints",
+    "recognise",
+]
 
 OWN: Mapping[str, Importer] = {
     "bids": Bids(),
@@ -57,56 +70,59 @@ IMPORTERS: Mapping[str, Importer] = Extended(OWN, GROUP, _importer)
 
 
 def recognise(tree: Tree) -> tuple[Importer, Look]:
-    """The importer that is surest of the folder.
+    """The importer that is surest of the folder, or of the one folder in it that is of its kind.
 
     Raises:
         UserError: none knows it; says what to supply.
     """
-    looks = [(look, i) for i in IMPORTERS.values() if (look := i.looks_like(tree)) is not None]
+    looks = [found for i in IMPORTERS.values() if (found := placed(i, tree)) is not None]
     if not looks:
         raise UserError(
             f"{tree.root}: no known layout among its {tree.total} files; use class folders of "
             "patients (BraTS, DICOM) or of images, BIDS, nnU-Net, a MONAI data list, images with a "
-            f"table, or scans.csv with the columns file,class[,patient][,mask]{_unread(tree)}"
+            f"table, or scans.csv with the columns file,class[,patient][,mask]{hints(tree)}"
         )
-    look, importer = max(looks, key=lambda pair: pair[0].confidence)
-    return importer, look
+    return max(looks, key=lambda pair: pair[1].confidence)
 
 
 _CONTAINERS = frozenset(
     {".h5", ".hdf5", ".mat", ".pkl", ".pt", ".zarr", ".lmdb", ".tfrecord", ".parquet"}
-    | {".zip", ".tar", ".tgz", ".7z", ".rar"}
+    | {".zip", ".tar", ".tgz", ".7z", ".rar", ".npy", ".npz"}
 )
+_LISTS = frozenset({".json", ".txt", ".xml"})
+_ABOUT = re.compile(r"read[ _-]?me|licen[cs]e|changes|requirements", re.I)
 
 
-def _unread(tree: Tree) -> str:
+def hints(tree: Tree) -> str:
     """What in the folder is of a kind that nobody here reads, and what would help."""
-    hints = []
+    told = []
     scans = [*tree.pictures, *tree.volumes]
     for kinds, advice in (
         (SPREADSHEETS, "save it as CSV"),
+        (_LISTS if not tree.tables else (), "if it says classes, write them as CSV"),
         (_CONTAINERS, "unpack it, or write its images as PNG or NIfTI with a table"),
     ):
         found = [name for name in tree.files if PurePosixPath(name).suffix.lower() in kinds]
+        found = [name for name in found if not _ABOUT.match(name.rpartition("/")[2])]
         if found:
             more = f" and {len(found) - 1} like it" if len(found) > 1 else ""
-            hints.append(f"{found[0]}{more}: {advice}")
+            told.append(f"{found[0]}{more}: {advice}")
     odd = Counter(reason for reason in tree.noise.values() if reason != HIDDEN)
     if odd and not scans:
         reason, n = odd.most_common(1)[0]
-        hints.append(f"{n} files: {reason}")
+        told.append(f"{n} files: {reason}")
     folders = {part for name in tree.pictures for part in parts_of(name) if says_nothing(part)}
     if folders and not tree.tables:
-        hints.append(f"folders called {', '.join(sorted(folders)[:5])} are no classes")
+        told.append(f"folders called {', '.join(sorted(folders)[:5])} are no classes")
     problems: dict[str, str] = {}
     sheets = sheets_of(tree, file_aliases(scans), problems) if scans else []
-    hints += [problems[name] for name in sorted(problems)[:1]]
+    told += [problems[name] for name in sorted(problems)[:1]]
     near = None if sheets else nearly_named(tree, {stem_of(name) for name in scans})
     if near is not None:
-        hints.append(near)
+        told.append(near)
     elif tree.tables and not sheets and not problems:
-        hints.append(f"{tree.tables[0]} has no column that names the files")
-    return "".join(f"; {hint}" for hint in hints)
+        told.append(f"{tree.tables[0]} has no column that names the files")
+    return "".join(f"; {hint}" for hint in told)
 
 
 def import_folder(root: Path, options: Options, name: str | None = None) -> Found:

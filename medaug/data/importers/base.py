@@ -26,7 +26,7 @@ from medaug.data.names import (
     ending_of,
     stem_of,
 )
-from medaug.data.table import Row
+from medaug.data.table import PUBLISHED, STUDY, Row
 
 _GUESSED = re.compile(r".*(submission|predictions?|preds)([_ -]?\d+)?", re.I)
 
@@ -45,7 +45,13 @@ class Options:
     positive: str | None = None
     """One value of the class column against all others."""
     patients: re.Pattern[str] | None = None
-    """Finds the patient in a scan's path: its group ``patient``, its first group or all of it."""
+    """Finds the patient in a scan's path: its group ``patient``, else what its groups find, joined
+    by ``-``, else all of it."""
+    near_ids: bool = False
+    """A table's ids that differ from names of files or folders only by case, zeros, ``.0`` or
+    separators name these."""
+    missing: bool = False
+    """Leave out scans whose class is blank in a table."""
     blocks: bool = False
     """Take blocks of consecutive numbers for patients."""
 
@@ -171,6 +177,10 @@ def _why(name: str, tree: Tree, found: Found) -> str:
         return "in a folder of predictions, overlays or results"
     if name in tree.mask_files:
         return ORGAN if outlines_an_organ(stem_of(name)) else "a mask without its scan"
+    if name in tree.dicom_objects:
+        return tree.dicom_objects[name]
+    if name.rpartition("/")[2].upper() == "DICOMDIR":
+        return "a DICOMDIR, which is not followed"
     if ending in SLICES or (found.used and name in tree.dicom):
         return "a DICOM file outside of the series that are read"
     if ending in VOLUMES:
@@ -194,7 +204,15 @@ def patient_by(options: Options, name: str) -> str | None:
         return None
     if "patient" in (options.patients.groupindex or {}):
         return match["patient"]
-    return match[1] if options.patients.groups else match[0]
+    return "-".join(filter(None, match.groups())) or match[0]
+
+
+def as_published(rows: Iterable[Row]) -> list[Row]:
+    """The rows, without the publisher's part where there is a single one: it tells nothing."""
+    rows = list(rows)
+    if len({row.part for row in rows} & {*PUBLISHED}) > 1:
+        return rows
+    return [replace(row, part=STUDY) if row.part in PUBLISHED else row for row in rows]
 
 
 def count_reasons(left_out: Mapping[str, str]) -> list[tuple[str, int]]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from medaug.data.importers.base import Found, Look, Options, ordered
-from medaug.data.importers.sheets import Said, near_miss, said_by, sheets_of
+from medaug.data.importers.naming import Sheet, sheets_of
+from medaug.data.importers.near import near_miss, nearly_named
+from medaug.data.importers.sheets import Said, said_by
 from medaug.data.importers.tree import Tree
 from medaug.data.masks import ORGAN, outlines_an_organ
 from medaug.data.names import stem_of
-from medaug.data.table import Row
+from medaug.data.table import STUDY, Row
 from medaug.errors import UserError
 
 PARTICIPANTS = "participants.tsv"
@@ -62,13 +64,13 @@ class Bids:
         people = {exam.who for exam in exams.values()}
         aliases = {who: [[who, who.removeprefix("sub-")]] for who in people}
         problems: dict[str, str] = {}
-        sheets = sheets_of(tree, aliases, problems)
+        sheets = sheets_of(tree, aliases, problems, near=options.near_ids)
         said = said_by(sheets, options)
         if said is None:
             raise UserError(
                 next(iter(problems.values()), None)
-                or f"{PARTICIPANTS}: no column says the class of a participant; name it diagnosis "
-                "or group, or say --class COLUMN"
+                or (nearly_named(tree, people) if not sheets else None)
+                or _what_to_supply(tree, sheets)
             )
         found.tables += [sheet.table.name for sheet in sheets]
         for sheet in sheets:
@@ -76,11 +78,15 @@ class Bids:
         for key in sorted(exams):
             self._add(exams[key], said, near_miss(exams[key].who, sheets), found)
         found.classes = ordered(row.label for row in found.rows if row.label)
-        found.notes += [f"classes are those of {sheets[0].table.name}, column {said.column}"]
+        found.notes += [f"classes are those of {said.table}, column {said.column}"]
         return found
 
     def _add(self, exam: _Exam, said: Said, lacking: str, found: Found) -> None:
         every = [name for names in exam.images.values() for name in names]
+        if (why := said.several.get(exam.who)) is not None:
+            for name in (*every, *exam.masks):
+                found.leave_out(name, why)
+            return
         if exam.who not in said.class_of:
             found.reject((*every, *exam.masks), lacking, exam.who, bare=True)
             return
@@ -98,9 +104,25 @@ class Bids:
                 said.class_of[exam.who],
                 exam.who,
                 tuple(exam.masks),
+                site=said.site_of.get(exam.who),
+                part=said.part_of.get(exam.who, STUDY),
                 covariates=said.covariates.get(exam.who, {}),
             )
         )
+
+
+def _what_to_supply(tree: Tree, sheets: Sequence[Sheet]) -> str:
+    if sheets:
+        columns = ", ".join(column for sheet in sheets for column in sheet.columns())
+        return (
+            f"{sheets[0].table.name}: no column says the class of a participant (columns: "
+            f"{columns}); name it diagnosis or group, or say --class COLUMN"
+        )
+    said = "names none of the participants" if PARTICIPANTS in tree else "is missing"
+    return (
+        f"{PARTICIPANTS}: {said}, and nothing else says their classes; write it with the columns "
+        "participant_id and group"
+    )
 
 
 def _exams(tree: Tree, found: Found) -> dict[tuple[str, str], _Exam]:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from medaug.data.canonical import is_blank, tidy
-from medaug.data.importers.base import Found, Look, Options, ordered, patient_by
+from medaug.data.importers.base import Found, Look, Options, as_published, ordered, patient_by
 from medaug.data.importers.brats_cases import Case, cases_of
 from medaug.data.importers.folders import (
     class_level,
@@ -16,16 +16,11 @@ from medaug.data.importers.folders import (
     part_in,
     telling,
 )
+from medaug.data.importers.naming import Sheet, sheets_of
+from medaug.data.importers.near import near_miss, nearly_named
 from medaug.data.importers.people import one_person_each
-from medaug.data.importers.sheets import (
-    Said,
-    Sheet,
-    near_miss,
-    nearly_named,
-    said_by,
-    sheets_of,
-    with_patients,
-)
+from medaug.data.importers.places import told_apart
+from medaug.data.importers.sheets import Said, said_by, with_patients
 from medaug.data.importers.tree import Tree, parts_of
 from medaug.data.labels import PATIENT_ID, read_table
 from medaug.data.names import stem_of
@@ -73,7 +68,7 @@ class Brats:
     def looks_like(self, tree: Tree) -> Look | None:
         if not tree.volumes:
             return None
-        cases = cases_of(tree)
+        cases = cases_of(tree, _listed(tree))
         n = len(cases)
         if not n:
             return None
@@ -98,7 +93,7 @@ class Brats:
         found.notes += notes
         for case in cases:
             self._add(case, labels, read, patient_of, options, found)
-        found.rows.sort(key=lambda row: row.patient or row.files[0])
+        found.rows = as_published(sorted(found.rows, key=lambda r: r.patient or r.files[0]))
         _check_one_class(found.rows)
         found.classes = ordered(row.label for row in found.rows if row.label)
         return found
@@ -114,7 +109,9 @@ class Brats:
     ) -> None:
         every = [*case.sequences.values(), *case.masks]
         label, said = labels.class_of.get(case.key), labels.said
-        part = part_in(parts_of(every[0]))
+        by_table = said.part_of.get(case.name) if said else None
+        part = by_table or part_in(parts_of(every[0])) or STUDY
+        part = STUDY if part == POOL and label is not None else part
         if label is None and part not in ("val", "test", POOL):
             reason, fault = labels.lacking.get(
                 case.key, ("its class is not in data.classes", False)
@@ -129,6 +126,10 @@ class Brats:
             found.reject(every, reason, case.name)
             return
         files = tuple(case.sequences[name] for name in read)
+        masks = case.masks_of(read)
+        for mask in case.masks:
+            if mask not in masks:
+                found.leave_out(mask, "a mask of another sequence than the study reads")
         for name, file in case.sequences.items():
             if name not in read:
                 found.leave_out(file, "another sequence than the study reads")
@@ -141,25 +142,38 @@ class Brats:
                 files=files,
                 label=label,
                 patient=patient or patient_of[case.name],
-                masks=tuple(case.masks) if label is not None else (),
-                part=POOL if label is None else "external" if part == "external" else STUDY,
+                masks=masks if label is not None else (),
+                site=said.site_of.get(case.name) if said else None,
+                part=POOL if label is None else part,
                 covariates=said.covariates.get(case.name, {}) if said else {},
             )
         )
-        for mask in case.masks if label is None else ():
+        for mask in masks if label is None else ():
             found.leave_out(mask, "a mask of a scan without a class")
 
 
 def _possible(tree: Tree, found: Found) -> list[Case]:
     """The cases whose names can be patient ids; the files of others are left out."""
     cases = []
-    for case in cases_of(tree):
+    for case in cases_of(tree, _listed(tree)):
         if PATIENT_ID.fullmatch(case.name):
             cases.append(case)
             continue
         reason = "the folder's name is no patient id; use 1 to 64 of A-Z a-z 0-9 . _ - only"
         found.reject((*case.sequences.values(), *case.masks), reason, case.name)
     return cases
+
+
+def _listed(tree: Tree) -> set[str]:
+    """Folders that a table names; where it names those of several levels, the most."""
+    best: set[str] = set()
+    depth = max((len(parts_of(name)) for name in tree.volumes), default=0)
+    for level in range(depth if tree.tables else 0):
+        paths = (parts_of(name) for name in tree.volumes)
+        names = {path[level] for path in paths if len(path) > level}
+        if len(names) > max(1, len(best)) and sheets_of(tree, {name: [[name]] for name in names}):
+            best = names
+    return best
 
 
 def _sequences(cases: Collection[Case]) -> list[str]:
@@ -197,7 +211,7 @@ def _classes(tree: Tree, cases: Collection[Case], options: Options, found: Found
         case.name: [[case.name], [stem_of(f) for f in case.sequences.values()]] for case in cases
     }
     problems: dict[str, str] = {}
-    sheets = sheets_of(tree, aliases, problems) if aliases else []
+    sheets = sheets_of(tree, aliases, problems, near=options.near_ids) if aliases else []
     if named and not _told_by(sheets, named, options):
         labels = _by_folder(cases, named, options, found)
         if sheets:
@@ -257,6 +271,8 @@ def _by_sheets(cases: Iterable[Case], said: Said | None, sheets: list[Sheet]) ->
     for case in cases:
         if said is not None and case.name in said.class_of:
             labels.class_of[case.key] = said.class_of[case.name]
+        elif said is not None and case.name in said.several:
+            labels.lacking[case.key] = (said.several[case.name], False)
         else:
             labels.lacking[case.key] = (near_miss(case.name, sheets), True)
     return labels
@@ -293,9 +309,16 @@ def _what_to_supply(
         )
     if near := nearly_named(tree, {case.name for case in cases}):
         return near
+    others = [name for name in tree.tables if not name.endswith(NAME_MAPPING)]
+    if others and not options.required:
+        return (
+            f"data.root: {n_cases} volumes, and {others[0]} has no column that names their files "
+            "or folders; write ids as these are called, or a table labels.csv with the columns "
+            "case,class[,patient]"
+        )
     tables = [name for name in tree.tables if name.endswith(NAME_MAPPING)]
     if tables:
-        table = read_table(tree.root / tables[0], ["Grade"])
+        table = read_table(tree.path(tables[0]), ["Grade"])
         ids = [c for c in table.columns if _ID_COLUMN.fullmatch(c)]
         if not ids:
             return (
@@ -329,5 +352,6 @@ def _check_one_class(rows: Iterable[Row]) -> None:
         if (other := class_of.setdefault(row.patient, row.label)) != row.label:
             raise UserError(
                 f"data.root: patient {pseudonym(row.patient)} is in {other} and in {row.label}; "
-                "a patient has one class; rename a folder if they are two people's"
+                "a patient has one class; rename a folder if they are two people's, or take all "
+                f"such names for two with {told_apart([other, row.label], row.patient)}"
             )

@@ -23,14 +23,9 @@ from medaug.data.importers.folders import (
     part_in,
     telling,
 )
+from medaug.data.importers.naming import file_aliases, sheets_of
 from medaug.data.importers.people import one_person_each
-from medaug.data.importers.sheets import (
-    Said,
-    file_aliases,
-    patient_column,
-    sheets_of,
-    with_patients,
-)
+from medaug.data.importers.sheets import Said, patient_column, with_patients
 from medaug.data.importers.tree import Tree, parts_of
 from medaug.data.names import stem_of
 from medaug.data.table import PUBLISHED, STUDY, Row
@@ -146,7 +141,8 @@ def _as_said(scans: list[Scan], said: Said, found: Found) -> list[Scan]:
     named = []
     for scan in scans:
         if (patient := said.patient_of.get(scan.path.as_posix())) is not None:
-            named.append(replace(scan, patient=patient))
+            part = said.part_of.get(scan.path.as_posix(), scan.part)
+            named.append(replace(scan, patient=patient, part=part))
         else:
             reason = f"has no line in {found.tables[-1]}; add one"
             found.reject([scan.path.as_posix()], reason, bare=True)

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import filecmp
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from medaug.data.canonical import tidy
+from medaug.data.columns import SYNONYMS, simplified
 from medaug.data.image_patients import PATIENT_TABLES
-from medaug.data.importers.base import Found, Look, Options, ordered, patient_by
-from medaug.data.importers.folders import person_in
+from medaug.data.importers.base import Found, Look, Options, as_published, ordered, patient_by
+from medaug.data.importers.dicom_people import images_by_id
+from medaug.data.importers.folders import part_in, person_in
+from medaug.data.importers.naming import Sheet, file_aliases, named, sheets_of
+from medaug.data.importers.near import near_miss
 from medaug.data.importers.people import one_person_each
-from medaug.data.importers.sheets import (
-    LESION,
-    Said,
-    Sheet,
-    file_aliases,
-    near_miss,
-    said_by,
-    sheets_of,
-)
+from medaug.data.importers.sheets import LESION, Said, said_by
 from medaug.data.importers.tree import Tree, parts_of
 from medaug.data.names import stem_of
-from medaug.data.table import STUDY, Row
+from medaug.data.table import EXTERNAL, PUBLISHED, STUDY, Row
 from medaug.errors import UserError
 
 
@@ -34,10 +33,9 @@ class CsvImages:
     name: str = "csv_images"
 
     def looks_like(self, tree: Tree) -> Look | None:
-        scans = _scans(tree)
-        if not scans or not tree.tables:
+        if not tree.tables:
             return None
-        sheets = _sheets(tree, scans, {})
+        scans, _, sheets = _named(tree, {})
         if not sheets:
             return None
         try:
@@ -56,9 +54,9 @@ class CsvImages:
 
     def rows(self, tree: Tree, options: Options) -> Found:
         found = Found([])
-        scans = _scans(tree)
         problems: dict[str, str] = {}
-        sheets = _sheets(tree, scans, problems)
+        scans, masks, sheets = _named(tree, problems)
+        _check_names(tree, sheets)
         said = said_by(sheets, options) if sheets else None
         if said is None:
             if problems and not sheets:
@@ -72,8 +70,9 @@ class CsvImages:
         found.tables += [sheet.table.name for sheet in sheets]
         for sheet in sheets:
             found.absent(sheet.table.name, sheet.lines_left)
-        found.notes += [f"classes are those of {sheets[0].table.name}, {said.column}", *said.notes]
-        self._list(tree, scans, sheets, said, options, found)
+        found.notes += [f"classes are those of {said.table}, {said.column}", *said.notes]
+        self._list(tree, scans, masks, sheets, said, options, found)
+        found.rows = as_published(found.rows)
         found.classes = ordered(row.label for row in found.rows if row.label)
         if options.positive:
             found.classes = ("other", options.positive)
@@ -83,6 +82,7 @@ class CsvImages:
         self,
         tree: Tree,
         scans: Collection[str],
+        masks: Mapping[str, str],
         sheets: list[Sheet],
         said: Said,
         options: Options,
@@ -94,19 +94,80 @@ class CsvImages:
             elif name not in said.class_of:
                 found.reject([name], near_miss(name, sheets), bare=True)
         listed = [name for name in scans if name in said.class_of]
-        people = _people(listed, said, options, found)
+        people = _people(tree, listed, said, options, found)
         for name in listed:
             found.rows.append(
                 Row(
                     files=(name,),
                     label=said.class_of[name],
                     patient=people[name],
-                    masks=tree.masks.get(name, ()),
+                    masks=(masks[name],) if name in masks else tree.masks.get(name, ()),
                     group=said.group_of.get(name),
-                    part=STUDY,
+                    site=said.site_of.get(name),
+                    part=said.part_of.get(name) or _part(name, sheets),
                     covariates=said.covariates.get(name, {}),
                 )
             )
+
+
+def _part(name: str, sheets: Iterable[Sheet]) -> str:
+    """By the folders of a file, or by the name of the table that lists it: ``test.csv``."""
+    stems = (stem_of(sheet.table.name) for sheet in sheets if name in sheet.row_of)
+    said = part_in(parts_of(name)) or part_in(stems)
+    return said if said in (*PUBLISHED, EXTERNAL) else STUDY
+
+
+def _named(tree: Tree, problems: dict[str, str]) -> tuple[list[str], dict[str, str], list[Sheet]]:
+    """The scans, the masks that a column of a table names for them, and the tables."""
+    scans = _scans(tree)
+    sheets = _sheets(tree, scans, problems) if scans else []
+    masks = _masks_said(sheets, (*tree.pictures, *tree.volumes))
+    listed = {*masks.values()}
+    return [name for name in scans if name not in listed], masks, sheets
+
+
+def _masks_said(sheets: Sequence[Sheet], files: Collection[str]) -> dict[str, str]:
+    """Scan -> its mask, where a column called so names one of ``files``."""
+    index: dict[str, list[str]] = defaultdict(list)
+    for file, ways in file_aliases(files).items():
+        for name in ways[0]:
+            index[tidy(name)].append(file)
+    masks = {}
+    for sheet in sheets:
+        for column in (c for c in sheet.columns() if simplified(c) in SYNONYMS["mask"]):
+            for scan, (_, row) in sheet.row_of.items():
+                cell = tidy(row[column]).removeprefix("./").replace("\\", "/")
+                hit = named(index, cell)
+                if len(hit) == 1 and hit[0] != scan:
+                    masks[scan] = hit[0]
+    return masks
+
+
+def _check_names(tree: Tree, sheets: Iterable[Sheet]) -> None:
+    """Raises UserError where a table calls different pictures by one name, or has no header."""
+    for sheet in sheets:
+        names = {name for scan in sheet.row_of for name in file_aliases([scan])[scan][0]}
+        if headless := [column for column in sheet.table.columns if tidy(column) in names]:
+            raise UserError(
+                f"{sheet.table.name}:1: the first line names a scan ({headless[0]}); write a line "
+                "of column names above it, as file,class"
+            )
+        of_line: dict[int, list[str]] = defaultdict(list)
+        for scan, (line, _) in sheet.row_of.items():
+            of_line[line].append(scan)
+        for line, scans in of_line.items():
+            stem = stem_of(scans[0])
+            alike = [name for name in scans if stem_of(name) == stem]
+            cell = tidy(sheet.row_of[scans[0]][1][sheet.column])
+            if len(alike) < 2 or stem_of(cell) != stem or stem in parts_of(alike[0]):
+                continue
+            first, *others = (tree.root / name for name in alike)
+            if not all(filecmp.cmp(first, other, shallow=False) for other in others):
+                raise UserError(
+                    f"{sheet.table.name}:{line}: '{cell}' names {len(alike)} different pictures "
+                    f"({alike[0]} and {alike[1]}); write paths, or move those away that are not "
+                    "meant"
+                )
 
 
 def _scans(tree: Tree) -> list[str]:
@@ -119,8 +180,10 @@ def _sheets(tree: Tree, scans: Collection[str], problems: dict[str, str]) -> lis
     return [sheet for sheet in sheets if sheet.table.name not in PATIENT_TABLES] and sheets
 
 
-def _people(listed: Collection[str], said: Said, options: Options, found: Found) -> dict[str, str]:
-    """Scan -> patient: by expression, by the table, else by its own name."""
+def _people(
+    tree: Tree, listed: Collection[str], said: Said, options: Options, found: Found
+) -> dict[str, str]:
+    """Scan -> patient: by expression, by the table, by DICOM's PatientID, else by its own name."""
     people = {name: patient for name in listed if (patient := patient_by(options, name))}
     if options.patients is not None:
         return {name: people.get(name, name) for name in listed}
@@ -128,6 +191,10 @@ def _people(listed: Collection[str], said: Said, options: Options, found: Found)
         return {name: said.patient_of.get(name, name) for name in listed}
     if said.group_of:
         return {name: said.group_of.get(name, name) for name in listed}
+    by_id, notes = images_by_id(tree.root, [name for name in listed if name in {*tree.dicom}])
+    if len(by_id) == len(listed) and len({*by_id.values()}) < len(listed):
+        found.notes += notes
+        return by_id
     folders = {name: person for name in listed if (person := person_in(parts_of(name)))}
     if len(folders) == len(listed):
         by_folder, notes = one_person_each(folders.values())

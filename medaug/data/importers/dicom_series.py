@@ -7,14 +7,17 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from medaug.data.address import of_frames, of_series
-from medaug.data.files import frames_of, series_uid
-from medaug.data.importers.base import Found, Look, Options, ordered, patient_by
+from medaug.data.dicom_told import told as header_of
+from medaug.data.importers.base import Found, Look, Options, as_published, ordered, patient_by
+from medaug.data.importers.dicom_people import by_patient_id, check_one_each, ids_in, images_by_id
 from medaug.data.importers.folders import class_level, names_no_class, part_in, telling
+from medaug.data.importers.naming import sheets_of
+from medaug.data.importers.near import near_miss, nearly_named
 from medaug.data.importers.people import one_person_each
-from medaug.data.importers.sheets import Said, near_miss, said_by, sheets_of
+from medaug.data.importers.sheets import Said, said_by
 from medaug.data.importers.tree import Tree, folder_of, parts_of
 from medaug.data.labels import PATIENT_ID
-from medaug.data.table import STUDY, Row
+from medaug.data.table import EXTERNAL, PUBLISHED, STUDY, Row
 from medaug.errors import UserError
 
 _SCOUT = 5
@@ -32,6 +35,8 @@ class _Series:
     """Whether its folder holds no other."""
     frames: int = 1
     """Of its file, where there is only one."""
+    modality: str = ""
+    scout: bool = False
 
     @property
     def slices(self) -> int:
@@ -65,8 +70,7 @@ class DicomSeries:
         found = Found([])
         patients, images = _patients(tree, options, found)
         class_of, said, lacking = _classes(tree, [*patients, *images], options, found)
-        people, notes = one_person_each(key[-1] for key in patients)
-        found.notes += notes
+        people = _people(tree, patients, options, found)
         for key, series in sorted(patients.items(), key=lambda item: (item[0][-1], item[0])):
             name = key[-1]
             label = class_of.get(key)
@@ -81,10 +85,12 @@ class DicomSeries:
             whose = (
                 patient_by(options, series[0].folder)
                 or (said.patient_of.get("/".join(key)) if said else None)
-                or people[name]
+                or people[key]
             )
-            part = "external" if part_in(parts_of(files[0])) == "external" else STUDY
+            part = _part(files[0], "/".join(key), said)
             more = said.covariates.get("/".join(key), {}) if said else {}
+            series = _without_scouts(series, found)
+            files = [file for s in series for file in s.files]
             if all(s.slices == 1 for s in series):  # projections, each a picture
                 found.rows += [
                     Row((file,), label, whose, part=part, covariates=more) for file in files
@@ -106,6 +112,7 @@ class DicomSeries:
                 )
             )
         _add_images(tree, images, class_of, said, lacking, options, found)
+        found.rows = as_published(found.rows)
         found.classes = ordered(row.label for row in found.rows if row.label)
         return found
 
@@ -137,6 +144,13 @@ def _patients(
         key = tuple(folder.split("/"))[:depth] if folder else ()
         if depth is None and len(series) == len(files) > 1:
             images += [(*folder.split("/"), file) for file in files]
+            continue
+        if depth is None and (several := _in_class_folder(tree, folder, series)):
+            patients |= several
+            found.notes.append(
+                f"{folder}: the files of {len(several)} people lie in one folder, and are told "
+                "apart by PatientID (or by series, where they have none)"
+            )
             continue
         key = key or tuple(folder.split("/"))
         if not PATIENT_ID.fullmatch(key[-1]):
@@ -170,16 +184,63 @@ def _patient_depth(
 
 
 def _series_in(tree: Tree, folder: str, files: list[str]) -> list[_Series]:
-    by_uid: dict[str, list[str]] = defaultdict(list)
-    for file in files:
-        by_uid[series_uid(tree.root / file) or ""].append(file)
+    said = {file: header_of(tree.root / file) for file in files}
+    groups: dict[tuple[bool, str], list[str]] = defaultdict(list)
+    for file, header in said.items():
+        groups[header.is_scout, header.series].append(file)
+    n_series = sum(not scout for scout, _ in groups) or len(groups)
     return [
         _Series(
-            *(folder, uid, tuple(names), len(by_uid) == 1),
-            frames=frames_of(tree.root / names[0]) if len(names) == 1 else 1,
+            *(folder, uid, tuple(names), n_series == 1 and not (scout and len(groups) > 1)),
+            frames=said[names[0]].frames if len(names) == 1 else 1,
+            modality=said[names[0]].modality,
+            scout=scout,
         )
-        for uid, names in sorted(by_uid.items())
+        for (scout, uid), names in sorted(groups.items())
     ]
+
+
+def _in_class_folder(tree: Tree, folder: str, series: list[_Series]) -> dict[Key, list[_Series]]:
+    """Series that lie straight in their class's folder, by patient; nothing where they are of
+    one."""
+    by_person: dict[str, list[_Series]] = defaultdict(list)
+    for one in series:
+        ids = ids_in(tree.root, one.files)
+        by_person[min(ids) if len(ids) == 1 else f" {one.uid}"].append(one)
+    if len(by_person) < 2:
+        return {}
+    parts = folder.split("/")
+    in_order = sorted(by_person.values(), key=lambda several: several[0].files)
+    return {(*parts, f"{parts[-1]}-{i:03d}"): own for i, own in enumerate(in_order, start=1)}
+
+
+def _people(
+    tree: Tree, patients: Mapping[Key, list[_Series]], options: Options, found: Found
+) -> dict[Key, str]:
+    """Folder -> patient, by the names of folders and by PatientID."""
+    by_name, notes = one_person_each(key[-1] for key in patients)
+    files_of = {key: [f for s in series for f in s.files] for key, series in patients.items()}
+    if options.patients is None:
+        check_one_each(tree.root, files_of)
+    people, more = by_patient_id(tree.root, files_of, {key: by_name[key[-1]] for key in patients})
+    found.notes += [*notes, *more]
+    return people
+
+
+def _without_scouts(series: list[_Series], found: Found) -> list[_Series]:
+    """Localisers are left out beside other series."""
+    kept = [s for s in series if not s.scout]
+    for scout in series if kept else ():
+        for file in scout.files if scout.scout else ():
+            found.leave_out(file, "a localizer (scout) beside the series that is read")
+    return kept or series
+
+
+def _part(file: str, place: str, said: Said | None) -> str:
+    """By the table, else by the folders."""
+    part = said.part_of.get(place) if said else None
+    part = part or part_in(parts_of(file))
+    return part if part in (*PUBLISHED, EXTERNAL) else STUDY
 
 
 def _one_series(series: list[_Series], options: Options, found: Found) -> _Series:
@@ -189,7 +250,17 @@ def _one_series(series: list[_Series], options: Options, found: Found) -> _Serie
         UserError: that is for the person to say.
     """
     if options.channels:
-        series = [s for s in series if s.folder.split("/")[-1] in options.channels] or series
+        wanted = {*options.channels}
+        series = [
+            s for s in series if s.folder.split("/")[-1] in wanted or s.modality in wanted
+        ] or series
+    kinds = {s.modality: s.slices for s in sorted(series, key=lambda s: s.slices)}
+    if len(kinds) > 1:
+        told = " and ".join(f"{kind or '(none)'} ({n} slices)" for kind, n in kinds.items())
+        raise UserError(
+            f"data.root: a patient has series of the modalities {told}, and nothing says which is "
+            f"meant; say it with --channels {next(iter(kinds))}"
+        )
     longest = sorted(series, key=lambda s: (-s.slices, s.folder, s.uid))
     if len(longest) > 1:
         first, second = longest[0].slices, longest[1].slices
@@ -213,8 +284,13 @@ def _classes(
     above = {key: telling(key[:-1], told) for key in keys}
     level = class_level(set(above.values()), options.classes)
     named = {k: path[level] for k, path in above.items() if level is not None and len(path) > level}
-    if not named:
-        return _by_table(tree, keys, options, found)
+    if not named or (len({*named.values()}) == 1 and not options.classes and tree.tables):
+        try:
+            return _by_table(tree, keys, options, found)
+        except UserError:
+            if not named:
+                raise
+            found.tables.clear()
     labels: dict[Key, str] = {}
     lacking: Lacking = {}
     for key in keys:
@@ -238,11 +314,18 @@ def _by_table(
         for key in keys
     }
     problems: dict[str, str] = {}
-    sheets = sheets_of(tree, aliases, problems)
+    sheets = sheets_of(tree, aliases, problems, near=options.near_ids)
     said = said_by(sheets, options)
     if said is None:
+        columns = ", ".join(sheets[0].columns()) if sheets else ""
         raise UserError(
             next(iter(problems.values()), None)
+            or (
+                f"{sheets[0].table.name}: names the patients, but no column is called a class "
+                f"(columns: {columns}); say which one is with --class COLUMN"
+                if sheets
+                else nearly_named(tree, {key[-1] for key in keys})
+            )
             or f"data.root: {len(keys)} DICOM patients, and nothing says their classes; put them "
             "into one folder for each class, or write name_mapping.csv with the columns "
             "subject_ID,Grade and a line for each"
@@ -269,6 +352,7 @@ def _add_images(
     options: Options,
     found: Found,
 ) -> None:
+    by_id, notes = images_by_id(tree.root, [key[-1] for key in images])
     for key in images:
         name = key[-1]
         if (label := class_of.get(key)) is None:
@@ -278,8 +362,10 @@ def _add_images(
         patient = patient_by(options, name) or (
             said.patient_of.get("/".join(key)) if said else None
         )
-        address = of_frames(name) if frames_of(tree.root / name) > 1 else name
-        found.rows.append(Row((address,), label, patient or name))
+        address = of_frames(name) if header_of(tree.root / name).frames > 1 else name
+        found.rows.append(Row((address,), label, patient or by_id[name]))
     if images:
-        found.alone = said is None and options.patients is None and len(found.rows) == len(images)
+        untold = said is None and options.patients is None and len({*by_id.values()}) == len(by_id)
+        found.alone = untold and len(found.rows) == len(images)
+        found.notes += notes if said is None and options.patients is None else []
         found.notes.append(f"{len(images)} DICOM files are images of their own, not slices")

@@ -8,15 +8,9 @@ from collections.abc import Collection, Iterable, Sequence
 
 from medaug.data.canonical import is_blank
 from medaug.data.masks import is_mask_folder
-from medaug.data.names import DRAWN, PREDICTIONS
+from medaug.data.names import DRAWN, PART_WORDS, PREDICTIONS
 
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
-_PART_WORDS = {
-    **dict.fromkeys(("train", "training", "traindata", "trainingdata", "trainset"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "valset", "devset"), "val"),
-    **dict.fromkeys(("test", "testing", "eval", "evaluation", "heldout", "testset"), "test"),
-    "external": "external",
-}
 _ABOUT_PARTS = frozenset(
     (
         "data dataset set images image imgs input inputs folder split part task stage group "
@@ -53,6 +47,16 @@ _NO_CLASSES = re.compile(
 )
 """Folders that are all called so are people, years, days, DICOM's or other programs' identifiers,
 or examinations."""
+_EXAMINATION = re.compile(
+    rf"{_EXAM}|(19|20)\d\d([_.-]?\d\d[_.-]?\d\d.*)?|baseline|screening|follow-?up[ _-]?\d*|"
+    r"pre-?op|post-?op|(session|fu|m|v|mo)[ _-]?\d+",
+    re.I,
+)
+_SITE = re.compile(
+    r"(site|cent(?:er|re)|hospital|clinic|institut(?:e|ion)|cohort|scanner|device|set|dataset|batch)"
+    r"[ _-]?(\d+|[a-z])",
+    re.I,
+)
 _FEWEST_NUMBERED = 5
 _NUMBERED = re.compile(r"[_-]\d{3,}$")
 _POOL = re.compile(r"(un[ _-]?label?led|pool|no[ _-]?labels?)([ _-]?(images?|data))?", re.I)
@@ -71,12 +75,10 @@ def part_of(name: str) -> str | None:
     if _NUMBERED.search(name):
         return None  # BraTS20_Training_001 is somebody
     words = [word.casefold() for word in _WORDS.findall(name)]
-    parts = {_PART_WORDS[word] for word in words if word in _PART_WORDS}
+    parts = {PART_WORDS[word] for word in words if word in PART_WORDS}
     if len(parts) != 1 or {"positive", "negative", "pos", "neg"} & set(words):
         return None
-    rest = [
-        w for w in words if w not in _PART_WORDS and w not in _ABOUT_PARTS and not w.isdecimal()
-    ]
+    rest = [w for w in words if w not in PART_WORDS and w not in _ABOUT_PARTS and not w.isdecimal()]
     return parts.pop() if len(rest) <= 2 else None
 
 
@@ -96,6 +98,22 @@ def class_said(folder: str) -> str:
     """The class that a folder is called by: ``positive`` of MURA's ``study2_positive``."""
     match = _OF_AN_EXAM.fullmatch(folder)
     return match["said"] if match else folder
+
+
+def tells_no_place(name: str) -> bool:
+    """Whether a folder says how a scan was taken or kept, and not where: a view, a magnification,
+    an examination, a part of an archive."""
+    return (
+        name.casefold() in _VIEWS
+        or _MAGNIFICATION.fullmatch(name) is not None
+        or (_EXAMINATION.fullmatch(name) is not None and not _SITE.fullmatch(name))
+        or (says_nothing(name) and not _SITE.fullmatch(name))
+    )
+
+
+def is_examination(name: str) -> bool:
+    """Whether a folder is called like one of several examinations of a person."""
+    return _EXAMINATION.fullmatch(name) is not None
 
 
 def names_no_class(name: str) -> bool:
@@ -127,6 +145,7 @@ def class_level(paths: Collection[tuple[str, ...]], known: Collection[str] = ())
     the one below repeats the same few words in each: ``8863/0/x.png`` against ``benign/40X/x.png``.
     """
     depth = max((len(path) for path in paths), default=0)
+    viewed = False
     if known:
         hits: list[int] = [sum(len(p) > i and p[i] in known for p in paths) for i in range(depth)]
         return max(range(depth), key=lambda i: (hits[i], -i)) if any(hits) else None
@@ -137,9 +156,12 @@ def class_level(paths: Collection[tuple[str, ...]], known: Collection[str] = ())
         if level + 1 < depth and _are_patients(names) and _repeats(paths, level):
             continue
         told = {name.casefold() for name in names}
-        nobodys = told <= _VIEWS or all(map(_NO_CLASSES.fullmatch, told)) or _numbered(told)
+        if told <= _VIEWS:
+            viewed = True
+            continue
+        nobodys = all(map(_NO_CLASSES.fullmatch, told)) or _numbered(told)
         return None if nobodys else level
-    return 0 if depth else None
+    return 0 if depth and not viewed else None
 
 
 def _numbered(names: Collection[str]) -> bool:

@@ -8,11 +8,13 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from medaug.data.importers.base import Found, Options, ordered, patient_by
+from medaug.data.importers.naming import Sheet, sheets_of
+from medaug.data.importers.near import near_miss, nearly_named
 from medaug.data.importers.people import one_person_each
-from medaug.data.importers.sheets import Said, Sheet, near_miss, said_by, sheets_of
+from medaug.data.importers.sheets import Said, said_by
 from medaug.data.importers.tree import Tree
 from medaug.data.names import PICTURES, VOLUMES, ending_of, stem_of
-from medaug.data.table import STUDY, Row
+from medaug.data.table import POOL, STUDY, Row
 from medaug.errors import UserError
 
 DATASET = "dataset.json"
@@ -30,6 +32,7 @@ class Entry:
     masks: tuple[str, ...] = ()
     patient: str | None = None
     part: str = STUDY
+    site: str | None = None
     own: str = ""
     """Its name where no patient is known; the file's by default."""
     covariates: dict[str, str] = field(default_factory=dict)
@@ -74,24 +77,37 @@ def finish(
         found.notes += list(said.notes)
     people = _people(entries, said, options, found, what)
     for entry in entries:
-        label = entry.label or (said.class_of.get(entry.case) if said else None)
-        if label is None:
-            reason = near_miss(entry.case, sheets)
-            found.reject((*entry.files, *entry.masks), reason, entry.case, bare=True)
-            continue
-        more = said.covariates.get(entry.case, {}) if said else {}
-        found.rows.append(
-            Row(
-                entry.files,
-                label,
-                people[entry.where, entry.files[0]],
-                entry.masks,
-                part=entry.part,
-                covariates={**more, **entry.covariates},
-            )
-        )
+        whose = people[entry.where, entry.files[0]]
+        _add(entry, whose, said, near_miss(entry.case, sheets), found)
     found.rows.sort(key=lambda row: (row.patient or row.files[0], row.files))
     found.classes = ordered(row.label for row in found.rows if row.label)
+
+
+def _add(entry: Entry, whose: str, said: Said | None, lacking: str, found: Found) -> None:
+    label = entry.label or (said.class_of.get(entry.case) if said else None)
+    if label is None and entry.part == POOL:
+        found.rows.append(Row(entry.files, None, whose, part=POOL))
+        for mask in entry.masks:
+            found.leave_out(mask, "a mask of a scan without a class")
+        return
+    if label is None:
+        found.reject((*entry.files, *entry.masks), lacking, entry.case, bare=True)
+        return
+    held_out = "test" if entry.part == POOL else entry.part  # its class is in a table
+    found.rows.append(
+        Row(
+            entry.files,
+            label,
+            whose,
+            entry.masks,
+            site=(said.site_of.get(entry.case) if said else None) or entry.site,
+            part=(said.part_of.get(entry.case) if said else None) or held_out,
+            covariates={
+                **(said.covariates.get(entry.case, {}) if said else {}),
+                **entry.covariates,
+            },
+        )
+    )
 
 
 def _tables(
@@ -102,11 +118,18 @@ def _tables(
         for e in entries
     }
     problems: dict[str, str] = {}
-    sheets = sheets_of(tree, aliases, problems)
+    sheets = sheets_of(tree, aliases, problems, near=options.near_ids)
     said = said_by(sheets, options)
     if said is None:
         if problems:
             raise UserError(next(iter(problems.values())))
+        if not sheets and (near := nearly_named(tree, [*aliases])):
+            raise UserError(near)
+        if sheets:
+            raise UserError(
+                f"{sheets[0].table.name}: names the cases, but no column is called a class "
+                f"(columns: {', '.join(sheets[0].columns())}); say which one is with --class COLUMN"
+            )
         raise UserError(
             f"data.root: {what} says nothing of a patient's class; write labels.csv with the "
             "columns case,class[,patient] and a line for each case"
@@ -122,6 +145,7 @@ def _people(
         (e.where, e.files[0]): patient_by(options, e.files[0]) or e.patient or by_table.get(e.case)
         for e in entries
     }
+    told = {(e.where, e.files[0]) for e in entries if e.part != POOL}
     without = [key for key, patient in own.items() if patient is None]
     fallback = {(e.where, e.files[0]): e.own or e.files[0] for e in entries}
     if without:
@@ -131,8 +155,8 @@ def _people(
         fallback |= changed
         found.notes += notes
         found.notes.append(
-            f"{what}: {len(without)} of {len(entries)} scans name no patient and count as one "
-            'each; if one person has several, add "patient" or scores leak'
+            f"{what}: {len(told.intersection(without))} of {len(told)} scans name no patient and "
+            'count as one each; if one person has several, add "patient" or scores leak'
         )
         found.alone = len(without) == len(entries) and not changed
     return {key: patient or fallback[key] for key, patient in own.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ class MedMnist:
     name: str = "medmnist"
 
     def looks_like(self, tree: Tree) -> Look | None:
-        archives = _archives(tree)
+        archives = [name for name in _archives(tree) if _has_parts(tree.root / name)]
         return Look(0.9, f"{len(archives)} NumPy archive(s)") if archives else None
 
     def rows(self, tree: Tree, options: Options) -> Found:
@@ -66,6 +67,15 @@ class MedMnist:
             "images counts as one of its own; images of one person may be on both sides of a split"
         )
         return found
+
+
+def _has_parts(path: Path) -> bool:
+    """Whether an archive has arrays called like MedMNIST's, by its table of contents."""
+    try:
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+            return any(_ARRAY.fullmatch(stem_of(name)) for name in archive.namelist())
+    except (BadFile, zipfile.BadZipFile, OSError, ValueError):
+        return True  # a damaged one, which its reader says
 
 
 def read_labels(path: Path) -> tuple[dict[str, Any], Sequence[np.ndarray]]:

@@ -9,16 +9,26 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from medaug.data.canonical import is_blank, tidy
-from medaug.data.columns import SYNONYMS, refuse_unheard_people, simplified
+from medaug.data.columns import (
+    SYNONYMS,
+    part_column,
+    part_said,
+    refuse_unheard_people,
+    simplified,
+)
 from medaug.data.importers.base import Found, Look, Options
 from medaug.data.importers.lists import CLASS_KEYS, Entry, case_of, finish, is_path
 from medaug.data.importers.tree import Tree
 from medaug.data.labels import read_json
+from medaug.data.table import POOL
 from medaug.errors import UserError
 
 LISTS = ("datalist.json", "dataset.json", "dataset_0.json", "data_list.json")
-SECTIONS = {"training": "train", "validation": "val"}
-"""Sections that are read, and the publisher's part that each is; ``test`` has no labels."""
+SECTIONS = {
+    **{"training": "train", "train": "train", "validation": "val", "val": "val"},
+    **{"test": "test", "testing": "test"},
+}
+"""Sections that are read, and the publisher's part that each is; ``test`` may have no labels."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +58,15 @@ class MonaiList:
         entries = [
             self._entry(tree, part, entry, where) for part, entry, where in entries_of(body, path)
         ]
+        here = [e for e in entries if e.part != POOL or all(file in tree for file in e.files)]
+        found.absent(path, len(entries) - len(here), "scans under test are not here")
+        entries = _in_parts(here)
         if not any(entry.patient for entry in entries):
             _refuse_unheard(path, [entry.covariates for entry in entries])
         if options.channels and len({len(e.files) for e in entries}) == 1:
             found.read = options.channels
-        self._test(tree, body, found)
-        labelled = all(entry.label is not None for entry in entries)
+        found.notes += _sections_left(path, body)
+        labelled = all(e.label is not None for e in entries if e.part != POOL)
         finish(tree, entries, options, found, path, labelled=labelled)
         return found
 
@@ -69,40 +82,61 @@ class MonaiList:
             )
         groups = {key: tidy(str(entry[key])) for key in _named(entry, "group")}
         known = {"image", "mask", "seg", *CLASS_KEYS, *patients, *groups}
+        sites = _named(entry, "site")
+        label = class_of(entry, where)
+        further = {k: tidy(str(v)) for k, v in entry.items() if _is_scalar(v)}
         return Entry(
             case_of(files[0]),
             files,
             where,
-            class_of(entry, where),
+            label,
             masks,
             next(iter((patients or groups).values()), None),
-            part,
-            covariates={
-                k: tidy(str(v)) for k, v in entry.items() if k not in known and _is_scalar(v)
-            },
+            POOL if part == "test" and label is None else part,
+            further[sites[0]] if sites else None,
+            covariates={k: v for k, v in further.items() if k not in {*known, *sites}},
         )
 
-    def _test(self, tree: Tree, body: Mapping[str, Any], found: Found) -> None:
-        for number, entry in enumerate(body.get("test") or ()):
-            image = entry.get("image") if isinstance(entry, dict) else entry
-            if isinstance(image, str):
-                name = below(tree, image, f"test[{number}]")
-                found.leave_out(name, "listed under test, without a label")
+
+def _in_parts(entries: list[Entry]) -> list[Entry]:
+    """The entries in the parts that a key like ``split`` says, where one does."""
+    labelled = [entry for entry in entries if entry.part != POOL]
+    keys = dict.fromkeys(key for entry in labelled for key in entry.covariates)
+    cells = [{key: entry.covariates.get(key, "") for key in keys} for entry in labelled]
+    column, _ = part_column(keys, cells)
+    for entry in labelled if column else ():
+        said = part_said(entry.covariates.pop(column or "", ""))
+        entry.part = said or entry.part
+    return entries
 
 
 def entries_of(body: Any, name: str) -> list[tuple[str, dict[str, Any], str]]:
-    """(part, entry, ``file: section[number]``) of each scan with labels."""
+    """(part, entry, ``file: section[number]``) of each scan."""
     found = []
     for section, part in SECTIONS.items():
         listed = body.get(section, []) if isinstance(body, dict) else []
         for number, entry in enumerate(listed if isinstance(listed, list) else []):
             where = f"{name}: {section}[{number}]"
+            if part == "test" and isinstance(entry, str):
+                entry = {"image": entry}
             if not isinstance(entry, dict) or "image" not in entry:
                 raise UserError(f'{where}: no image; write {{"image": "path", …}}')
             found.append((part, entry, where))
     if not found:
         raise UserError(f'{name}: lists no scans; want "training": [{{"image": …}}, …]')
     return found
+
+
+def _sections_left(path: str, body: Mapping[str, Any]) -> list[str]:
+    """What else the list lists."""
+    return [
+        f"{path}: section {name} ({len(listed)} entries) is none of {', '.join(SECTIONS)}, and is "
+        "not read"
+        for name, listed in body.items()
+        if name not in SECTIONS
+        and isinstance(listed, list)
+        and any(isinstance(entry, dict) and "image" in entry for entry in listed)
+    ]
 
 
 def class_of(entry: Mapping[str, Any], where: str = "") -> str | None:

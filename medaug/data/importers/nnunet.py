@@ -13,7 +13,7 @@ from medaug.data.importers.lists import DATASET, Entry, finish, says_classes
 from medaug.data.importers.tree import Tree, folder_of
 from medaug.data.labels import read_json
 from medaug.data.names import PICTURES, VOLUMES, ending_of, stem_of
-from medaug.data.table import POOL, Row
+from medaug.data.table import POOL
 from medaug.errors import UserError
 
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<number>\d{4})")
@@ -28,7 +28,8 @@ class NnUnet:
     https://github.com/MIC-DKFZ/nnUNet/blob/master/documentation/dataset_format.md
 
     It segments and knows no class of a patient: a table (``labels.csv``: ``case``, ``class`` and
-    perhaps ``patient``) says it. The held-out images of ``imagesTs`` are in the pool.
+    perhaps ``patient``) says it. The held-out images of ``imagesTs`` are the part
+    ``test`` where the table has their class, else in the pool.
     """
 
     name: str = "nnunet"
@@ -73,11 +74,13 @@ class NnUnet:
             mask = f"labelsTr/{case}{ending}"
             masks = (mask,) if mask in tree or mask in tree.noise else ()
             entries.append(Entry(case, listed, DATASET, masks=masks, own=case))
-        finish(tree, entries, options, found, "nnU-Net's dataset.json")
         for case, files in _cases(tree, "imagesTs", ending, len(channels)).items():
             listed = tuple(files.get(None) or files.get(n) or "" for _, n in read)
+            mask = f"labelsTs/{case}{ending}"
             if all(listed):
-                found.rows.append(Row(listed, None, f"{case}", part=POOL))
+                masks = (mask,) if mask in tree else ()
+                entries.append(Entry(case, listed, DATASET, masks=masks, part=POOL, own=case))
+        finish(tree, entries, options, found, "nnU-Net's dataset.json")
         return found
 
 

@@ -1,24 +1,24 @@
-"""Tables that come with a folder: which one speaks of its scans, and what it says of each."""
+"""What the tables that come with a folder say of its scans."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import PurePosixPath
 
-from medaug.data.canonical import id_form, is_blank, near_id, tidy
-from medaug.data.columns import SYNONYMS, refuse_unheard_people, simplified
-from medaug.data.importers.base import Options, is_guessed
+from medaug.data.canonical import is_blank, tidy
+from medaug.data.columns import (
+    SYNONYMS,
+    part_column,
+    part_said,
+    refuse_unheard_people,
+    says_parts,
+    simplified,
+)
+from medaug.data.importers.base import Options
 from medaug.data.importers.cells import SEVERAL, Cells, cells_of, listed
-from medaug.data.importers.tree import Tree
-from medaug.data.labels import Table, read_table
-from medaug.data.names import ending_of, stem_of
+from medaug.data.importers.naming import Sheet
 from medaug.data.table import lines_of
 from medaug.errors import UserError
-
-Aliases = Mapping[str, Sequence[Sequence[str]]]
-"""Scan -> what a table may call it: one sequence of names for each way of naming."""
 
 CLASS_COLUMNS = (
     *("class", "classname", "label", "labels", "diagnosis", "dx", "diagnosisgroup", "target"),
@@ -27,22 +27,7 @@ CLASS_COLUMNS = (
     *("type", "status", "outcome", "hemorrhage", "haemorrhage", "y", "group"),
 )
 LESION = ("lesionid", "lesion")
-_LEAST = 0.5
 _MOST_CLASSES = 50
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """A table, and the line of each scan that it speaks of."""
-
-    table: Table
-    column: str
-    row_of: Mapping[str, tuple[int, Cells]]
-    lines_left: int
-    """Lines that speak of no scan here."""
-
-    def columns(self, *taken: str) -> list[str]:
-        return [c for c in self.table.columns if c and c not in taken and c != self.column]
 
 
 @dataclass(frozen=True)
@@ -55,104 +40,14 @@ class Said:
     covariates: dict[str, dict[str, str]]
     column: str
     """The class column, or ``one column a class``."""
+    table: str = ""
+    """The first table that has it."""
+    part_of: dict[str, str] = field(default_factory=dict)
+    """The publisher's parts, where a column says them."""
+    site_of: dict[str, str] = field(default_factory=dict)
     several: dict[str, str] = field(default_factory=dict)
-    """Scans with several classes -> why they are left out."""
+    """Scans with several classes, or none -> why they are left out."""
     notes: tuple[str, ...] = ()
-
-
-def file_aliases(names: Iterable[str]) -> dict[str, list[list[str]]]:
-    """How tables name files: by path or name, by the name without its ending, by its number, by
-    the folder it lies in."""
-    names = list(names)
-    whole = {name: int(stem_of(name)) for name in names if stem_of(name).isdecimal()}
-    numbered = len(whole) == len(names) and len(set(whole.values())) == len(whole)
-    aliases = {}
-    for name in names:
-        parts = PurePosixPath(name).parts
-        paths = ["/".join(parts[i:]) for i in range(len(parts))]
-        bare = [path[: len(path) - len(ending_of(path))] for path in paths]
-        aliases[name] = [
-            paths + bare,
-            [str(whole[name])] if numbered else [],
-            list(parts[-2:-1]),
-        ]
-    return aliases
-
-
-def sheets_of(tree: Tree, aliases: Aliases, problems: dict[str, str] | None = None) -> list[Sheet]:
-    """The tables of ``tree`` that speak of at least half of the scans, or half of whose lines
-    speak of scans; the best first. Tables that cannot be read go to ``problems``."""
-    found = []
-    for name in tree.tables:
-        if is_guessed(name):
-            continue
-        try:
-            table = read_table(tree.root / name)
-        except UserError as error:
-            if problems is not None:
-                problems[name] = str(error)
-            continue
-        sheet = matched(table, aliases)
-        n_lines = len(table.rows) - sheet.lines_left if sheet else 0
-        if sheet and max(len(sheet.row_of) / len(aliases), n_lines / len(table.rows)) >= _LEAST:
-            found.append(replace(sheet, table=replace(table, name=name)))
-    return sorted(found, key=lambda sheet: -len(sheet.row_of))
-
-
-def nearly_named(tree: Tree, names: Collection[str]) -> str | None:
-    """Which table names at least half of ``names`` in another spelling (``7`` for ``007``), as a
-    hint; None where none does."""
-    wanted = {id_form(name): name for name in names}
-    for table_name in () if len(wanted) < 2 else tree.tables:
-        try:
-            table = read_table(tree.root / table_name)
-        except UserError:
-            continue
-        for column in table.columns:
-            hits = {f: line for line, row in table.rows if (f := id_form(row[column])) in wanted}
-            if len(hits) >= _LEAST * len(wanted):
-                line = min(hits.values())
-                return (
-                    f"{table_name}:{line}: column {column or '1'} seems to name the scans in "
-                    "another spelling; write ids as the files or folders are called"
-                )
-    return None
-
-
-def matched(table: Table, aliases: Aliases, among: Iterable[str] | None = None) -> Sheet | None:
-    """The column of ``table`` that names most scans; None where none names any."""
-    ways = max(map(len, aliases.values()), default=0)
-    best: Sheet | None = None
-    for way in range(ways):
-        scans: dict[str, list[str]] = defaultdict(list)
-        for scan, names in aliases.items():
-            for name in names[way] if way < len(names) else ():
-                scans[tidy(name)].append(scan)
-        for column in table.columns if among is None else among:
-            rows: dict[str, tuple[int, Cells]] = {}
-            left = 0
-            seen: set[str] = set()
-            for line, row in table.rows:
-                cell = tidy(row[column]).removeprefix("./").replace("\\", "/")
-                hit = _named(scans, cell)
-                left += not hit
-                for scan in () if cell in seen else hit:
-                    rows.setdefault(scan, (line, row))
-                seen.add(cell)
-            if rows and (best is None or len(rows) > len(best.row_of)):
-                best = Sheet(table, column, rows, left)
-    return best
-
-
-def _named(scans: Mapping[str, list[str]], cell: str) -> Sequence[str]:
-    """The scans that ``cell`` names. A path from further up, perhaps of another machine, names the
-    one that its longest end fits."""
-    if cell in scans:
-        return scans[cell]
-    parts = cell.split("/")
-    ends = ("/".join(parts[i:]) for i in range(1, len(parts)))
-    hit = next((scans[end] for end in ends if end in scans), [])
-    return hit if len(hit) == 1 else ()
 
 
 def said_by(sheets: Sequence[Sheet], options: Options) -> Said | None:
@@ -164,7 +59,7 @@ def said_by(sheets: Sequence[Sheet], options: Options) -> Said | None:
     told = [(sheet, way) for sheet in sheets if (way := class_way(sheet, options)) is not None]
     if not told:
         return None
-    said = Said({}, {}, {}, {}, told[0][1][0])
+    said = Said({}, {}, {}, {}, told[0][1][0], told[0][0].table.name)
     for sheet, (column, of_row) in told:
         if column != said.column:
             continue
@@ -182,16 +77,26 @@ def with_patients(said: Said, sheets: Sequence[Sheet]) -> Said:
     notes = list(said.notes)
     for sheet in sheets:
         column = patient_column(sheet)
-        group = next((c for c in sheet.columns() if simplified(c) in SYNONYMS["group"]), None)
-        group = None if group == said.column else group
+        rows = [row for _, row in sheet.row_of.values()]
+        further = sheet.columns(said.column, column or "")
+        part, about_parts = part_column(further, rows)
+        notes += [f"{sheet.table.name}: {note}" for note in about_parts]
+        group, site = (
+            next((c for c in further if simplified(c) in SYNONYMS[role] and c != part), None)
+            for role in ("group", "site")
+        )
         if column is not None:
             _check_one_patient(sheet, column)
         for scan, (line, row) in sheet.row_of.items():
             _patient(sheet, column, scan, line, row, said.patient_of)
             if group and not is_blank(row[group]):
                 said.group_of.setdefault(scan, tidy(row[group]))
+            if part and (of := part_said(row[part])) is not None:
+                said.part_of.setdefault(scan, of)
+            if site and not is_blank(row[site]):
+                said.site_of.setdefault(scan, tidy(row[site]))
             more = said.covariates.setdefault(scan, {})
-            for name in sheet.columns(said.column, column or "", group or ""):
+            for name in sheet.columns(*(c or "" for c in (said.column, column, group, part, site))):
                 more.setdefault(name, tidy(row[name]))
         if column or group:
             notes.append(f"patients are those of {sheet.table.name}, column {column or group}")
@@ -238,6 +143,7 @@ def class_way(sheet: Sheet, options: Options) -> tuple[str, Callable[[Cells], st
     if "x" in map(simplified, sheet.columns()):  # beside it, y is a place
         columns = [c for c in columns if simplified(c) != "y"]
     columns = [c for c in columns if _tells_classes(rows, c)]
+    columns = [c for c in columns if not says_parts(row[c] for row in rows)]
     if any(told := [len({tidy(row[c]) for row in rows}) > 1 for c in columns]):
         columns = [c for c, several in zip(columns, told, strict=True) if several]
     columns.sort(key=lambda c: CLASS_COLUMNS.index(simplified(c)))
@@ -251,20 +157,6 @@ def class_way(sheet: Sheet, options: Options) -> tuple[str, Callable[[Cells], st
                 "which with --class COLUMN"
             )
     return columns[0], cells_of(rows, columns[0])
-
-
-def near_miss(scan: str, sheets: Sequence[Sheet]) -> str:
-    """Why a scan has no line in the tables, as a reason."""
-    name = sheets[0].table.name if sheets else "the table"
-    for sheet in sheets:
-        if scan in sheet.row_of:  # a table that says other things than classes
-            continue
-        lines = {tidy(row[sheet.column]): line for line, row in sheet.table.rows}
-        if (line := near_id(stem_of(scan), lines)) is not None:
-            return f"has no label in {sheet.table.name}; line {line} is nearly the same id"
-        name = sheet.table.name
-        break
-    return f"has no label in {name}; add a line for it"
 
 
 def _tells_classes(rows: Sequence[Cells], column: str) -> bool:
@@ -304,7 +196,9 @@ def _read_classes(
     blank = []
     for scan, (line, row) in sheet.row_of.items():
         cell = of_row(row)
-        if is_blank(cell):
+        if is_blank(cell) and options.missing:
+            said.several[scan] = f"its class is blank in {sheet.table.name}"
+        elif is_blank(cell):
             blank.append(line)
         elif options.positive is not None:
             found = cell.split(SEVERAL)
@@ -316,7 +210,8 @@ def _read_classes(
     if blank:
         raise UserError(
             f"{sheet.table.name}: {lines_of(sorted(set(blank)))}: the class (column {column}) is "
-            "blank, nan or N/A; write what a person said, or take the lines out"
+            "blank, nan or N/A; write what a person said, or take the lines out (--accept missing "
+            "leaves such scans out)"
         )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from medaug.data.importers.base import Found, Look, Options, ordered
 from medaug.data.importers.people import one_person_each
+from medaug.data.importers.places import about_places
 from medaug.data.importers.tree import Tree
 from medaug.data.names import stem_of
 from medaug.data.table import TABLE, ScanTable
@@ -37,7 +38,8 @@ def about_patients(table: ScanTable) -> list[str]:
     named = [role for role in ("patient", "group") if role in table.columns]
     named = [role for role in named if any(getattr(row, role) for row in table.rows)]
     if named:
-        return [f"patients are those of {table.name}, column {table.columns[named[-1]]}"]
+        told = f"patients are those of {table.name}, column {table.columns[named[-1]]}"
+        return [told, *about_places(table.rows)]
     notes = [
         f"{table.name}: no column patient or group, so every scan counts as a patient of its own; "
         "if one person has several, add the column or scores leak"

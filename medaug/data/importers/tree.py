@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import stat
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -10,7 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from medaug.data.files import BadFile, check_name, is_dicom
+from medaug.data.dicom_told import is_dicom, told
+from medaug.data.files import BadFile, check_name
 from medaug.data.masks import (
     glued_stem,
     is_mask_folder,
@@ -34,6 +36,7 @@ from medaug.data.names import (
 
 HIDDEN = "hidden or of the operating system"
 LINK = "a symbolic link; put the file itself there"
+ANNEX = "a link of git-annex; fetch the file (datalad get), and unlock it (git annex unlock)"
 JOINED = f"its path holds '{JOIN}', which joins the files of a scan in a table; rename it"
 SPECIAL = "not a regular file; put the file itself there"
 _SNIFFED = 132
@@ -65,6 +68,29 @@ class Tree:
     def total(self) -> int:
         return len(self.files) + len(self.noise)
 
+    def below(self, folder: str) -> Tree:
+        """``folder`` as a tree of its own, with the tables outside of it under names like
+        ``../labels.csv``."""
+        if folder not in self._below:
+            start = f"{folder}/"
+            own = [name.removeprefix(start) for name in self.files if name.startswith(start)]
+            own += [
+                posixpath.relpath(name, folder)
+                for name in self.files
+                if not name.startswith(start) and ending_of(name) in TABLES
+            ]
+            noise = {n.removeprefix(start): w for n, w in self.noise.items() if n.startswith(start)}
+            self._below[folder] = Tree(self.root / folder, tuple(sorted(own)), noise)
+        return self._below[folder]
+
+    @cached_property
+    def _below(self) -> dict[str, Tree]:
+        return {}
+
+    def path(self, name: str) -> Path:
+        """Where ``name`` lies, also if it lies outside."""
+        return Path(os.path.normpath(self.root / name))
+
     def __contains__(self, name: str) -> bool:
         return name in self._set
 
@@ -90,6 +116,17 @@ class Tree:
 
     @cached_property
     def dicom(self) -> tuple[str, ...]:
+        """DICOM files but those of :attr:`dicom_objects`."""
+        return tuple(name for name in self._dicom if name not in self.dicom_objects)
+
+    @cached_property
+    def dicom_objects(self) -> Mapping[str, str]:
+        """DICOM files that hold no image, and what they are."""
+        said = {name: told(self.root / name).no_image for name in self._dicom}
+        return {name: what for name, what in said.items() if what is not None}
+
+    @cached_property
+    def _dicom(self) -> tuple[str, ...]:
         """Files that are DICOM by their ending, or without one by their content."""
         known = PICTURES | VOLUMES | TABLES | ARCHIVES | _KNOWN_TEXT
         found = []
@@ -155,7 +192,8 @@ def _walk(folder: Path, prefix: str, hidden: bool, files: list[str], noise: dict
             elif hidden or is_hidden(entry.name):
                 noise[name] = HIDDEN
             elif entry.is_symlink():
-                noise[name] = LINK
+                annexed = ".git/annex/" in os.readlink(entry.path)
+                noise[name] = ANNEX if annexed else LINK
             elif not stat.S_ISREG(entry.stat(follow_symlinks=False).st_mode):
                 fifo = stat.S_ISFIFO(entry.stat(follow_symlinks=False).st_mode)
                 noise[name] = f"{'a FIFO' if fifo else 'a device or socket'}, {SPECIAL}"
@@ -187,7 +225,7 @@ def _paired(names: tuple[str, ...], images: Collection[str] = ()) -> dict[str, t
             stem, sure = found or (own, False)
             doubtful.append((name, (stem or own, own), in_folder or sure))
         else:
-            by_key[_place(name), own] = name
+            by_key[place_of(name), own] = name
             by_stem[own].append(name)
             if (glued := glued_stem(own)) is not None:
                 doubtful.append((name, (glued,), False))
@@ -205,27 +243,15 @@ def _paired(names: tuple[str, ...], images: Collection[str] = ()) -> dict[str, t
 
 def _keys(name: str, stems: Iterable[str]) -> Iterator[tuple[str, str]]:
     for stem in stems:
-        yield _place(name), stem
+        yield place_of(name), stem
         yield folder_of(name), stem
 
 
-def _place(name: str) -> str:
+def place_of(name: str) -> str:
     """The folders of a file but those that say whether it is an image or a mask."""
-    neutral = (
-        "image",
-        "images",
-        "img",
-        "imgs",
-        "imagestr",
-        "imagests",
-        "input",
-        "inputs",
-        "jpg",
-        "png",
-    )
-    kept = [
+    kept = (
         part
         for part in parts_of(name)
-        if not is_mask_folder(part) and part.casefold() not in neutral
-    ]
+        if not is_mask_folder(part) and part.casefold() not in _OF_IMAGES
+    )
     return "/".join(kept)
