@@ -212,8 +212,8 @@ class Cluster:
             ray.init(address=address, log_to_driver=False, configure_logging=False)
         except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
             raise EnvironmentFault(
-                f"cluster {address}: {_first_line(error)}; does RAY_AUTH_TOKEN_PATH name its token, with "
-                f"RAY_AUTH_MODE=token, and has it Ray {ray.__version__}?"
+                f"cluster {address}: {_first_line(error)}; does RAY_AUTH_TOKEN_PATH name its "
+                f"token, with RAY_AUTH_MODE=token, and has it Ray {ray.__version__}?"
             ) from None
         _check_workers(address)
 
@@ -241,8 +241,9 @@ def _first_line(error: Exception) -> str:
 
 def _no_start(error: Exception, after_s: float) -> EnvironmentFault:
     return EnvironmentFault(
-        f"Ray did not start ({after_s:.0f} s): {_first_line(error)[:200]}; this machine is too busy, or its "
-        "temporary folder is slow or full; try again, or give a running cluster with --address"
+        f"Ray did not start ({after_s:.0f} s): {_first_line(error)[:200]}; this machine is too "
+        "busy, or its temporary folder is slow or full; try again, or give a running cluster with "
+        "--address"
     )
 
 
