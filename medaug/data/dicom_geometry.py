@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import Dataset
 
-from medaug.data.dicom_told import Told
+from medaug.data.dicom_told import Told, series_files, told
 from medaug.data.files import BadFile
-from medaug.data.nifti_header import Limits
+from medaug.data.nifti_header import Limits, along_lps
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
 
 _SAME_MM = 1e-3
 _REGULAR = 0.05
@@ -73,6 +77,22 @@ class Placed:
             along_column=along_column,
             pixel_mm=(column_mm, row_mm),
         )
+
+
+def extent_of_series(
+    path: Path, limits: Limits
+) -> tuple[tuple[int, ...], tuple[float, float, float]] | None:
+    """(voxels, their distance in mm) along Left, Posterior and Superior of a folder of slices, by
+    their headers; None where they are no stack, which its reader says."""
+    files = series_files(path)
+    if len(files) < 2:
+        return None
+    try:
+        slices = [Placed.told(told(file)) for file in files]
+        _, spacing_mm, affine = place(slices, limits)
+    except BadFile:
+        return None
+    return along_lps((*slices[0].shape, len(files)), spacing_mm, affine)
 
 
 def place(

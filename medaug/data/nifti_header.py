@@ -11,11 +11,13 @@ from __future__ import annotations
 import io
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
+from nibabel import orientations
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
@@ -75,6 +77,25 @@ class Header:
     @property
     def voxel_bytes(self) -> int:
         return math.prod(self.shape) * self.dtype.itemsize
+
+    def extent(self) -> tuple[tuple[int, ...], tuple[float, float, float]]:
+        """(voxels, their distance in mm) along Left, Posterior and Superior; as they are stored
+        where the orientation is unknown."""
+        affine = self.affine if self.oriented else None
+        return along_lps(self.shape, self.spacing_mm, affine)
+
+
+def along_lps(
+    shape: Sequence[int], spacing_mm: Sequence[float], affine: NDArray[np.float64] | None
+) -> tuple[tuple[int, ...], tuple[float, float, float]]:
+    """Voxels, and their distance in mm, along Left, Posterior and Superior; as they are stored
+    without an ``affine``."""
+    order = [0, 1, 2]
+    if affine is not None:
+        world = orientations.io_orientation(affine)[:, 0]
+        order = [int(np.flatnonzero(world == axis)[0]) for axis in range(3)]
+    x_mm, y_mm, z_mm = (float(spacing_mm[axis]) for axis in order)
+    return tuple(shape[axis] for axis in order), (x_mm, y_mm, z_mm)
 
 
 def read_header(stream: io.BufferedIOBase, limits: Limits) -> Header:

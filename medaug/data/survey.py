@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from nibabel import orientations
 
 from medaug.data.address import FRAMES, is_two_dimensional, split_address
 from medaug.data.cohort import Cohort, Scan, units_and_labels
-from medaug.data.dicom_told import series_files, slices_of, told
+from medaug.data.dicom_geometry import extent_of_series
+from medaug.data.dicom_told import slices_of, told
 from medaug.data.files import BadFile, decompressed
-from medaug.data.nifti_header import Header, Limits, read_header
+from medaug.data.nifti_header import Limits, read_header
 from medaug.data.planes import plane_notes, plane_of
 from medaug.data.splits import patient_labels
 from medaug.spec.data import DataSpec
@@ -101,7 +100,7 @@ def _slices(scan: Scan, limits: Limits) -> tuple[int, tuple[float, float, float]
         return told(place).frames, None
     with decompressed(scan.path) as (stream, _):
         header = read_header(stream, limits)
-    size, spacing_mm = extent_of(header)
+    size, spacing_mm = header.extent()
     return size[plane_of(spacing_mm)], spacing_mm
 
 
@@ -123,42 +122,6 @@ def _has_other_rows(scan: Scan, limits: Limits) -> bool:
     except BadFile:
         return False
     return spacing_mm is not None and bool(plane_notes(spacing_mm))
-
-
-def extent_of(header: Header) -> tuple[tuple[int, ...], tuple[float, float, float]]:
-    """(voxels, their distance in mm) along Left, Posterior and Superior; as they are stored where
-    the orientation is unknown."""
-    affine = header.affine if header.oriented else None
-    return _along_lps(header.shape, header.spacing_mm, affine)
-
-
-def extent_of_series(
-    path: Path, limits: Limits
-) -> tuple[tuple[int, ...], tuple[float, float, float]] | None:
-    """:func:`extent_of` a folder of DICOM slices, by their headers; None where they are no stack,
-    which its reader says."""
-    from medaug.data.dicom_geometry import Placed, place  # loads pydicom
-
-    files = series_files(path)
-    if len(files) < 2:
-        return None
-    try:
-        slices = [Placed.told(told(file)) for file in files]
-        _, spacing_mm, affine = place(slices, limits)
-    except BadFile:
-        return None
-    return _along_lps((*slices[0].shape, len(files)), spacing_mm, affine)
-
-
-def _along_lps(
-    shape: Sequence[int], spacing_mm: Sequence[float], affine: np.ndarray | None
-) -> tuple[tuple[int, ...], tuple[float, float, float]]:
-    order = [0, 1, 2]
-    if affine is not None:
-        world = orientations.io_orientation(affine)[:, 0]
-        order = [int(np.flatnonzero(world == axis)[0]) for axis in range(3)]
-    x_mm, y_mm, z_mm = (float(spacing_mm[axis]) for axis in order)
-    return tuple(shape[axis] for axis in order), (x_mm, y_mm, z_mm)
 
 
 def _odd(spacings: Iterable[tuple[float, float, float]], median: np.ndarray) -> int:
