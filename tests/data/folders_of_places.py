@@ -228,6 +228,7 @@ FOLDERS: dict[str, Build] = {
     "volumes_of_sites": volumes_of("siteA/{}", "siteB/{}"),
     "volumes_of_sites_below": volumes_of("{}/siteA", "{}/siteB"),
     "volumes_of_towns": volumes_of("{}/Utrecht", "{}/Amsterdam"),
+    "volumes_of_towns_above": volumes_of("Utrecht/{}", "Amsterdam/{}"),
     "sites_in_scans_csv": sites_in("scans.csv", "site"),
     "sites_in_a_table": sites_in("meta.csv", "Centre"),
     "part_column_split": part_column("split", *PARTS),

@@ -57,6 +57,15 @@ _SITE = re.compile(
     r"[ _-]?(\d+|[a-z])",
     re.I,
 )
+_CLASS_WORDS = frozenset(
+    (
+        "normal normals abnormal healthy benign malignant control controls negative positive lgg "
+        "hgg tumor tumour tumors cancer carcinoma glioma glioblastoma meningioma pituitary "
+        "metastasis pneumonia covid covid19 covid-19 hemorrhage haemorrhage stroke ad mci cn hc "
+        "diseased disease lesion yes no"
+    ).split()
+)
+"""Words by which a folder is known for one of a class."""
 _FEWEST_NUMBERED = 5
 _NUMBERED = re.compile(r"[_-]\d{3,}$")
 _POOL = re.compile(r"(un[ _-]?label?led|pool|no[ _-]?labels?)([ _-]?(images?|data))?", re.I)
@@ -159,9 +168,30 @@ def class_level(paths: Collection[tuple[str, ...]], known: Collection[str] = ())
         if told <= _VIEWS:
             viewed = True
             continue
+        if (below := _said_below(paths, level)) is not None:
+            return below
         nobodys = all(map(_NO_CLASSES.fullmatch, told)) or _numbered(told)
         return None if nobodys else level
     return 0 if depth and not viewed else None
+
+
+def _said_below(paths: Collection[tuple[str, ...]], level: int) -> int | None:
+    """A level whose names are words for classes and stand again in several folders of ``level``,
+    whose own are none: ``Utrecht/benign``, ``Amsterdam/benign``."""
+    if _words_of_classes({path[level] for path in paths if len(path) > level}):
+        return None
+    for at in range(level + 1, max(map(len, paths))):
+        above: dict[str, set[str]] = defaultdict(set)
+        for path in paths:
+            if len(path) > at:
+                above[path[at]].add(path[level])
+        if len(above) > 1 and _words_of_classes(above) and max(map(len, above.values())) > 1:
+            return at
+    return None
+
+
+def _words_of_classes(names: Collection[str]) -> bool:
+    return any(not _CLASS_WORDS.isdisjoint(re.findall(r"[a-z0-9]+", n.casefold())) for n in names)
 
 
 def _numbered(names: Collection[str]) -> bool:
