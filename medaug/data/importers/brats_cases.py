@@ -85,8 +85,11 @@ class _Repeated:
             for depth, part in enumerate(folder):
                 parents[part].add(folder[:depth])
                 children[folder[:depth]].add(part)
-        counted = ({k: len(v) for k, v in each.items()} for each in (stems, parents))
-        return _Repeated(*counted, {k: len(v) for k, v in children.items()})
+        return _Repeated(
+            {name: len(found) for name, found in stems.items()},
+            {name: len(found) for name, found in parents.items()},
+            {folder: len(found) for folder, found in children.items()},
+        )
 
     def is_bare(self, names: Sequence[str]) -> bool:
         """Whether files are called like those of every other folder: ``T1``, ``brain``, ``seg``."""

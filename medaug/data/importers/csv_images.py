@@ -56,7 +56,7 @@ class CsvImages:
         found = Found([])
         problems: dict[str, str] = {}
         scans, masks, sheets = _named(tree, problems)
-        _check_names(tree, sheets)
+        _check_names(tree, scans, sheets)
         said = said_by(sheets, options) if sheets else None
         if said is None:
             if problems and not sheets:
@@ -143,10 +143,10 @@ def _masks_said(sheets: Sequence[Sheet], files: Collection[str]) -> dict[str, st
     return masks
 
 
-def _check_names(tree: Tree, sheets: Iterable[Sheet]) -> None:
+def _check_names(tree: Tree, scans: Iterable[str], sheets: Iterable[Sheet]) -> None:
     """Raises UserError where a table calls different pictures by one name, or has no header."""
+    names = {name for ways in file_aliases(scans).values() for name in ways[0]}
     for sheet in sheets:
-        names = {name for scan in sheet.row_of for name in file_aliases([scan])[scan][0]}
         if headless := [column for column in sheet.table.columns if tidy(column) in names]:
             raise UserError(
                 f"{sheet.table.name}:1: the first line names a scan ({headless[0]}); write a line "
@@ -155,10 +155,10 @@ def _check_names(tree: Tree, sheets: Iterable[Sheet]) -> None:
         of_line: dict[int, list[str]] = defaultdict(list)
         for scan, (line, _) in sheet.row_of.items():
             of_line[line].append(scan)
-        for line, scans in of_line.items():
-            stem = stem_of(scans[0])
-            alike = [name for name in scans if stem_of(name) == stem]
-            cell = tidy(sheet.row_of[scans[0]][1][sheet.column])
+        for line, several in of_line.items():
+            stem = stem_of(several[0])
+            alike = [name for name in several if stem_of(name) == stem]
+            cell = tidy(sheet.row_of[several[0]][1][sheet.column])
             if len(alike) < 2 or stem_of(cell) != stem or stem in parts_of(alike[0]):
                 continue
             first, *others = (tree.root / name for name in alike)

@@ -41,11 +41,11 @@ def about_places(rows: Sequence[Row], said: Iterable[str] = ()) -> list[str]:
 
 
 def _in_places(several: dict[str, list[Row]], classes: set[str]) -> Iterator[str]:
-    apart = {}
+    apart: dict[str, list[str]] = {}
     for who, own in several.items():
-        places = {place for row in own if (place := _place(row, who, classes)) is not None}
-        if len(places) > 1:
-            apart[who] = sorted(places)
+        told = {place for row in own if (place := _place(row, who, classes)) is not None}
+        if len(told) > 1:
+            apart[who] = sorted(told)
     if not apart:
         return
     who, places = next(iter(apart.items()))
