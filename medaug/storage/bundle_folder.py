@@ -158,6 +158,16 @@ class Bundled:
         return [BundleFolder(self._experiment, path.parent.name) for path in paths]
 
 
+def keys_of_part(path: Path, *, failed: bool = True) -> list[str]:
+    """Keys of the trials in this part, in no order; those that failed only if wanted.
+
+    Raises:
+        IntegrityError: it is not what was written.
+    """
+    head = _head(path)
+    return [*head["ended"], *(head["failed"] if failed else ())]
+
+
 def read_part(path: Path) -> list[Member]:
     """How the trials in this part ended.
 

@@ -71,7 +71,10 @@ class TrialFolder:
         try:
             if data is not None and is_old_trial(data):
                 data = upgraded_trial(data, self.key)
-            return parse_trial(data or {})
+            config = parse_trial(data or {})
+            if config.key != self.key:
+                raise ValueError(f"of this name, but one that is called {config.key}")
+            return config
         except (ValueError, KeyError) as why:
             remedy = f"delete {self.path} and resume the run, which makes it again"
             raise IntegrityError(

@@ -155,6 +155,7 @@ class Sweep:
         bundle_by: BundleBy,
         bundle_work: BundleWork,
     ) -> list[Outcome]:
+        self.seals.plan([config.key for config in configs])
         outcomes = ended_before(
             configs, self._experiment, self._storage, stops=stopping is not None
         )
@@ -163,7 +164,7 @@ class Sweep:
         if todo:
             self._check_budget()
         ends = {key: outcome.status for key, outcome in outcomes.items()}
-        self.seals.begin([config.key for config in configs], ends, todo)
+        self.seals.begin(ends, todo)
         units = self._start(list(todo.values()), bundle_by) if todo else {}
         self.seals.flush()
         n = len(todo) + len(outcomes)

@@ -100,9 +100,17 @@ def usable_uri(source: str, uri: str) -> str:
     """``uri``, which ``source`` gives.
 
     Raises:
-        UserError: it names a folder; MLflow 3 has given these up.
+        UserError: it is no address, or names a folder; MLflow 3 has given these up.
     """
-    if urlsplit(uri).scheme in ("", "file") and uri != "databricks":
+    try:
+        parts = urlsplit(uri)
+        _ = parts.port  # raises, too
+    except ValueError as why:
+        raise UserError(
+            f"{source}: {without_password(uri)} is no address ({why}); "
+            "use http://HOST:PORT or sqlite:////PATH/mlflow.db"
+        ) from None
+    if parts.scheme in ("", "file") and uri != "databricks":
         raise UserError(
             f"{source}: {uri} is a folder, which MLflow 3 does not write; "
             "use http://HOST:PORT or sqlite:////PATH/mlflow.db"

@@ -17,6 +17,7 @@ from medaug.plan.trials import plan_study
 from medaug.spec import StudySpec
 from medaug.storage.artifacts import Artifacts
 from medaug.storage.trial_folder import TrialFolder, write_json
+from medaug.store.manifest import MANIFEST as STORE_MANIFEST
 from medaug.sweep.events import Outcome
 from medaug.train.checkpoint import Ledger
 from medaug.train.world import World
@@ -50,8 +51,10 @@ def sealed_run(study: StudySpec) -> Path:
     write_json(folder / "version.json", {"medaug": "0.2.0", "then": []})
     note_leakage(folder, scan_slices(Artifacts(study.storage), SLICES))
     seals = RunSeals(folder)
+    seals.made(study.storage / "stores" / SLICES / STORE_MANIFEST)
     for _, trials in plan_study(study, SLICES).waves():
-        seals.begin([config.key for config in trials], {}, [config.key for config in trials])
+        seals.plan([config.key for config in trials])
+        seals.begin({}, [config.key for config in trials])
         for config in trials:
             trial = TrialFolder(folder, config.key)
             trial.claim(config)

@@ -180,7 +180,7 @@ def test_results_that_nobody_heard_of_are_said_and_then_sealed(run: Path) -> Non
     said = ask(run, "leaderboard")
     assert f"{sealed_last} of {n} results are not sealed yet" in said.stderr
     keys = [path.parent.name for path in run.glob("trials/*/result.json")]
-    RunSeals(run).begin(keys, dict.fromkeys(keys, "reused"), [])
+    RunSeals(run).begin(dict.fromkeys(keys, "reused"), [])
     assert ask(run, "leaderboard").stderr == ""
 
 
@@ -188,7 +188,7 @@ def test_a_trial_that_runs_again_is_sealed_again(run: Path) -> None:
     path = a_classifier(run)
     key = path.parent.name
     seals = RunSeals(run)
-    seals.begin([key], {}, [key])
+    seals.begin({}, [key])
     folder = TrialFolder(run, key)
     result = folder.result()
     assert result is not None
