@@ -8,6 +8,7 @@ import errno
 import io
 import logging
 import os
+import re
 import sys
 from itertools import chain
 from typing import Any
@@ -33,7 +34,9 @@ def _tell_fault(error: OSError) -> int:
         _write_no_more()
         _say_error(f"standard output: {error.strerror}; write it elsewhere")
     else:
-        where = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
+        named = os.fsdecode(error.filename or "")
+        where = re.sub(r"(^|/)\.([^/]+)\.tmp-[^/]+", r"\1\2", named)  # written aside at first
+        where = f"{where}: " if where else ""
         _say_error(f"{where}{error.strerror}; name another place, or make this one accessible")
     return EnvironmentFault.exit_code
 
