@@ -35,9 +35,6 @@ from medaug.storage.trial_folder import TrialFolder
 from medaug.train.checkpoint import Ledger
 from tests.audit.small_runs import SLICES, run, study
 
-torch.set_num_threads(1)
-
-
 EPOCH = {"epoch": 1, "metrics": {}, "seconds": 1.0, "save_seconds": 0.1, "time": 1.0}
 
 

@@ -23,7 +23,6 @@ from medaug.data.nifti_header import read_header
 from medaug.data.planes import plane_notes, plane_of
 from medaug.data.reader import Cut, read_rows
 from medaug.data.sandbox import Sandbox
-from medaug.data.survey import extent_of
 
 THUMBNAIL = 96
 """Side in pixels of what is kept of a scan: its middle slice."""
@@ -173,7 +172,7 @@ def _header(path: Path, limits: Limits) -> dict[str, Any]:
         return _picture(path)
     with decompressed(path) as (stream, _):
         header = read_header(stream, limits)
-    size, spacing_mm = extent_of(header)
+    size, spacing_mm = header.extent()
     slices = size[plane_of(spacing_mm)]
     about = {"size": list(size), "spacing_mm": list(spacing_mm), "slices": slices}
     return {"form": "NIfTI", "warnings": list(plane_notes(spacing_mm)), **about}

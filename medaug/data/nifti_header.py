@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
+from nibabel import orientations
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
@@ -75,6 +76,16 @@ class Header:
     @property
     def voxel_bytes(self) -> int:
         return math.prod(self.shape) * self.dtype.itemsize
+
+    def extent(self) -> tuple[tuple[int, ...], tuple[float, float, float]]:
+        """(voxels, their distance in mm) along Left, Posterior and Superior; as they are stored
+        where the orientation is unknown."""
+        order = [0, 1, 2]
+        if self.oriented:
+            world = orientations.io_orientation(self.affine)[:, 0]
+            order = [int(np.flatnonzero(world == axis)[0]) for axis in range(3)]
+        x_mm, y_mm, z_mm = (float(self.spacing_mm[axis]) for axis in order)
+        return tuple(self.shape[axis] for axis in order), (x_mm, y_mm, z_mm)
 
 
 def read_header(stream: io.BufferedIOBase, limits: Limits) -> Header:

@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from nibabel import orientations
 
 from medaug.data.address import FRAMES, is_two_dimensional, split_address
 from medaug.data.cohort import Cohort, Scan, units_and_labels
 from medaug.data.files import BadFile, decompressed, frames_of, slices_of
-from medaug.data.nifti_header import Header, Limits, read_header
+from medaug.data.nifti_header import Limits, read_header
 from medaug.data.planes import plane_notes, plane_of
 from medaug.data.splits import patient_labels
 from medaug.spec.data import DataSpec
@@ -97,7 +96,7 @@ def _slices(scan: Scan, limits: Limits) -> tuple[int, tuple[float, float, float]
         return frames_of(place), None
     with decompressed(scan.path) as (stream, _):
         header = read_header(stream, limits)
-    size, spacing_mm = extent_of(header)
+    size, spacing_mm = header.extent()
     return size[plane_of(spacing_mm)], spacing_mm
 
 
@@ -119,17 +118,6 @@ def _has_other_rows(scan: Scan, limits: Limits) -> bool:
     except BadFile:
         return False
     return spacing_mm is not None and bool(plane_notes(spacing_mm))
-
-
-def extent_of(header: Header) -> tuple[tuple[int, ...], tuple[float, float, float]]:
-    """(voxels, their distance in mm) along Left, Posterior and Superior; as they are stored where
-    the orientation is unknown."""
-    order = [0, 1, 2]
-    if header.oriented:
-        world = orientations.io_orientation(header.affine)[:, 0]
-        order = [int(np.flatnonzero(world == axis)[0]) for axis in range(3)]
-    x_mm, y_mm, z_mm = (float(header.spacing_mm[axis]) for axis in order)
-    return tuple(header.shape[axis] for axis in order), (x_mm, y_mm, z_mm)
 
 
 def _odd(spacings: Iterable[tuple[float, float, float]], median: np.ndarray) -> int:

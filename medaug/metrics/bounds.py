@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from medaug.metrics.board import Board, Contrast
 
@@ -118,7 +118,7 @@ def _tail(board: Board, pairs: Sequence[tuple[str, str]], error: float, *, sign:
     From the quantile of the largest studentised deviation over the pairs, as a normal score.
     """
     largest = np.max([sign * board.studentised(row, control) for row, control in pairs], axis=0)
-    return min(error, float(norm.sf(np.quantile(largest, 1 - error))))
+    return min(error, float(ndtr(-np.quantile(largest, 1 - error))))
 
 
 def _not_shown_worse(board: Board, controls: Sequence[str], error: float) -> list[str]:

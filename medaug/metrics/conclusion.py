@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from medaug.metrics.board import Contrast
 from medaug.metrics.bounds import Bounds
@@ -75,7 +75,7 @@ def _shrink(bounds: Bounds, margin: float) -> float:
     not enter, since it may be luck. An estimate above the margin is taken for true: then bounds
     may also be wide enough only to show that it is above zero.
     """
-    spare = float(norm.ppf(CHANCE_TO_DECIDE)) * bounds.contrast.error
+    spare = float(ndtri(CHANCE_TO_DECIDE)) * bounds.contrast.error
     shrink = margin / (bounds.high - bounds.gain + spare)
     if bounds.gain > margin:
         shrink = max(shrink, bounds.gain / (bounds.gain - bounds.low + spare))

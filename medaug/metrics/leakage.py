@@ -23,8 +23,6 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from medaug.metrics.registration import agreement, register
 
@@ -114,6 +112,9 @@ def duplicate_groups(ids: Sequence[str], pairs: Sequence[Pair]) -> np.ndarray:
 
     Splitting by these groups instead of by image closes the leak where no patients are known.
     """
+    from scipy.sparse import coo_array  # a third of a second that only this needs
+    from scipy.sparse.csgraph import connected_components
+
     row = {name: i for i, name in enumerate(ids)}
     a, b = [row[pair.a] for pair in pairs], [row[pair.b] for pair in pairs]
     graph = coo_array((np.ones(len(pairs)), (a, b)), shape=(len(ids), len(ids)))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import binomtest, norm, t
+from scipy.special import ndtri, stdtr, stdtrit
 
 from medaug.metrics.predictions import Predictions
 from medaug.metrics.uncertainty import confusion_by_patient, require_paired
@@ -44,6 +44,8 @@ def mcnemar(label: np.ndarray, predicted_a: np.ndarray, predicted_b: np.ndarray)
 
     For one row per patient: slices of a patient are not independent. 1 without disagreement.
     """
+    from scipy.stats import binomtest  # a second that only this needs
+
     a, b = np.asarray(predicted_a) == label, np.asarray(predicted_b) == label
     only_a, only_b = int(np.sum(a & ~b)), int(np.sum(b & ~a))
     return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
@@ -62,11 +64,11 @@ def nadeau_bengio(
     if len(d) < 2:
         raise ValueError("the corrected t-test needs at least two runs")
     error = math.sqrt((1 / len(d) + test_to_train) * d.var(ddof=1))
-    reach = t.ppf((1 + level) / 2, len(d) - 1) * error
+    reach = stdtrit(len(d) - 1, (1 + level) / 2) * error
     if error == 0:
         p = 1.0 if d.mean() == 0 else 0.0
     else:
-        p = 2 * t.sf(abs(d.mean()) / error, len(d) - 1)
+        p = 2 * stdtr(len(d) - 1, -abs(d.mean()) / error)
     return float(p), float(d.mean() - reach), float(d.mean() + reach)
 
 
@@ -83,7 +85,7 @@ def wilson_interval(share: float, n: float, level: float = 0.95) -> tuple[float,
     """Wilson's score interval of a proportion; ``n`` may be an effective, fractional number."""
     if n <= 0:
         return math.nan, math.nan
-    z = norm.ppf((1 + level) / 2)
+    z = ndtri((1 + level) / 2)
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     reach = z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
     return float(centre - reach), float(centre + reach)

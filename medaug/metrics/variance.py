@@ -19,7 +19,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t
+from scipy.special import stdtrit
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Components:
             (self.draw / d, self.draw_df),
             (self.seed_draw / (s * d), min(self.seed_df, self.draw_df)),
         )
-        squares = (part * float(t.isf(tail, df)) ** 2 for part, df in parts if part > 0)
+        squares = (part * float(stdtrit(df, tail)) ** 2 for part, df in parts if part > 0)
         return math.sqrt(sum(squares))
 
     @property

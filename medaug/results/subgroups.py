@@ -24,7 +24,6 @@ from medaug.results.numbers import with_interval
 from medaug.results.records import slices_of
 from medaug.results.rows import Leaderboard, Row
 from medaug.spec import StudySpec
-from medaug.storage.artifacts import Artifacts
 
 FEWEST = 10
 """Patients of a group that is scored."""
@@ -54,6 +53,8 @@ def cells_of(folder: Path, study: StudySpec) -> Cells:
     nothing where it names none, or the store is gone."""
     if not study.data.covariates:
         return {}
+    from medaug.storage.artifacts import Artifacts  # loads torch, which no board needs otherwise
+
     artifacts = Artifacts(folder.parent)
     try:
         name = slices_of(folder)

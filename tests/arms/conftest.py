@@ -7,13 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from medaug.arms import ArmContext
 from medaug.store import Provenance, Store, StoreSchema, StoreWriter
 from medaug.train.world import World
-
-torch.set_num_threads(1)
 
 SHAPE = (12, 6, 6)
 MakeStore = Callable[..., Store]

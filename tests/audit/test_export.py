@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from click.testing import CliRunner, Result
 
 import medaug
@@ -21,8 +20,6 @@ from medaug.export import export
 from medaug.results.leaderboard import leaderboard_of
 from medaug.tracking.generators import best_generator
 from tests.audit.small_runs import run, study
-
-torch.set_num_threads(1)
 
 ARMS = {"none": {}, "duplicate": {}, "smote": {"components": 4}, "gaussian": {"components": 4}}
 SOUND = {"near_copy_rate": 0.05, "near_copy_rate_low": 0.01, "near_copy_rate_high": 0.2,

@@ -10,7 +10,6 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import medaug
@@ -22,7 +21,6 @@ from medaug.storage.manifest import verified
 from tests.audit.small_runs import run, study
 from tests.audit.test_export import ARMS, COPIES, SOUND, audited, card_of, command
 
-torch.set_num_threads(1)
 N = 7
 GAUSSIAN = ("--arm", "gaussian")
 """SMOTE is placed before it here, and copies."""

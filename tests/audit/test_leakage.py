@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from scipy.ndimage import gaussian_filter, zoom
 
 from medaug.audit import scan as scanning
@@ -21,8 +20,6 @@ from medaug.results.table import explanation
 from medaug.storage.artifacts import Artifacts
 from medaug.store import Fold, Provenance, Splits, Store, StoreSchema, StoreWriter
 from tests.tracking.made_runs import made_scores, study
-
-torch.set_num_threads(1)
 
 PATIENTS, EACH, SIZE = 12, 4, 64
 NAMES = [f"p-{number:012x}" for number in range(PATIENTS)]

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 import medaug
 from medaug.errors import IntegrityError, UserError
@@ -23,8 +22,6 @@ from medaug.store import Store
 from tests.audit.small_runs import SLICES, run, study
 from tests.tracking.made_runs import made_scores
 from tests.tracking.made_runs import study as made_study
-
-torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from click.testing import CliRunner
 from PIL import Image
 from scipy.ndimage import gaussian_filter
@@ -34,7 +33,6 @@ from medaug.sweep.display import Silent
 from medaug.train.world import World
 from tests.audit.small_runs import run_trials
 
-torch.set_num_threads(1)
 CPU = World.single()
 SIDE, PATIENTS, OTHERS = 32, 24, 16
 LABELS = ("benign", "malignant")

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
@@ -50,7 +49,6 @@ def test_small_images_are_compared_larger(
     folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(KEY_ENV, str(tmp_path / "site.key"))
-    torch.set_num_threads(1)
     settings = {
         "data.root": str(folders),
         "data.image_size": 32,

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from click.testing import CliRunner
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
@@ -28,7 +27,6 @@ from medaug.train.world import World
 from medaug.unseal import unseal
 from tests.audit.small_runs import EACH, SLICES, of_features, run, study
 
-torch.set_num_threads(1)
 CPU = World.single()
 
 

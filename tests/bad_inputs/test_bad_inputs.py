@@ -7,7 +7,6 @@ import resource
 from pathlib import Path
 
 import pytest
-import torch
 
 from medaug.data.privacy import KEY_ENV
 from medaug.errors import MedaugError
@@ -15,8 +14,6 @@ from tests.bad_inputs.case import Case
 from tests.bad_inputs.scans import SCANS
 from tests.bad_inputs.studies import NOT_HERE, STUDIES
 from tests.bad_inputs.tables import TABLES
-
-torch.set_num_threads(1)
 
 CASES = [*SCANS, *TABLES, *STUDIES]
 MOST_KB = 300_000

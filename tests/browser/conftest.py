@@ -9,12 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import torch
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
-
-torch.set_num_threads(1)
 # As in tests/train: helper modules are found by their full names.
 sys.path.append(str(Path(__file__).parents[2]))
 

@@ -17,14 +17,6 @@ from medaug.data.augment import (
 S = 48
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def only(**fields):
     return NO_CHANGE.model_copy(update=fields)
 

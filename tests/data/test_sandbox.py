@@ -1,5 +1,7 @@
 """Parsers that run away, crash or swallow memory cost one file, never the ingest."""
 
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -24,6 +26,18 @@ EMPTY = ("({}, [__import__('numpy').zeros((0, 4), 'uint8')])",)
 def reasons(tasks, *, workers=2, **limits):
     with Sandbox(eval, workers=workers, **limits) as sandbox:
         return [outcome.reason for outcome in sandbox.map(tasks)]
+
+
+@pytest.mark.parametrize(
+    "module", ["data.reader", "data.look", "data.given", "data.importers.medmnist"]
+)
+def test_a_parser_loads_nothing_that_it_does_not_need(module):
+    """A reader process a core is started for each pass over the files: torch alone takes a second
+    and 200 MB of each."""
+    heavy = ("torch", "ray", "mlflow", "pyarrow", "sklearn")
+    code = f"import sys, medaug.{module}\nprint([m for m in {heavy} if m in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "[]\n"
 
 
 def test_results_come_back_in_order_and_exact():

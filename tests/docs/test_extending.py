@@ -35,7 +35,6 @@ from pathlib import Path
 import torch
 from medaug.cli.options import load
 from tests.integration.in_process import run_here
-torch.set_num_threads(1)
 spec, scans, storage = map(Path, sys.argv[1:])
 board, _, slices = run_here(load(spec, scans, (), storage / "runs", None))
 rejects = slices.manifest["extra"]["ingest"]["rejects"]

@@ -32,7 +32,6 @@ from medaug.store import Store
 from medaug.train.world import World
 from tests.encoders.image_stores import pictures, slice_store
 
-torch.set_num_threads(1)
 HERE = World.single()
 
 

@@ -19,7 +19,6 @@ from medaug.train.scaling import FeatureScale
 from medaug.train.world import World
 from tests.encoders.image_stores import MADE, slice_store
 
-torch.set_num_threads(1)
 HERE = World.single()
 LITE = EfficientNetLite0Spec(image_size=32)
 

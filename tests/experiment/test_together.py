@@ -36,7 +36,6 @@ ALONE = World.single()
 @pytest.fixture
 def storage(tmp_path: Path) -> Path:
     """Eight patients of six rows; two folds of different training patients."""
-    torch.set_num_threads(1)
     units = [f"p{i}" for i in range(8)]
     patients = np.repeat(units, 6)
     label = (np.arange(48) // 6 % 2).astype(int)

@@ -26,7 +26,6 @@ GAN = {"epochs": 1, "filter": "none", "precision": "fp32"}
 @pytest.fixture(autouse=True)
 def key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY_ENV, str(tmp_path / "site.key"))
-    torch.set_num_threads(1)
 
 
 def glioma(root: Path, storage: Path, **changes: object) -> StudySpec:

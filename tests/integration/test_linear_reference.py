@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from scipy.stats import norm
 
 from medaug.data.privacy import KEY_ENV
@@ -57,7 +56,6 @@ def test_head_cts_are_seen_by_the_encoder(tmp_path: Path, monkeypatch: pytest.Mo
     folder = DATA / "head_ct_hemorrhage"
     if not folder.is_dir():
         pytest.skip(f"no {folder}: the real data are not here")
-    torch.set_num_threads(1)
     monkeypatch.setenv(KEY_ENV, str(tmp_path / "site.key"))
     data = DataSpec.model_validate(
         {

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import torch
-
 from medaug.data.layouts import read_cohort
 from medaug.data.slices import ingest, ingest_signature
 from medaug.experiment import run_trial
@@ -30,7 +28,6 @@ NULL = {
 
 
 def test_balanced_accuracy_of_the_null_cohort_contains_one_half(tmp_path: Path) -> None:
-    torch.set_num_threads(1)
     study = build_study(NULL, ARM_CONFIGS)
     cohort = read_cohort(study.data)
     name = f"slices-{ingest_signature(cohort, study.data, study.split)}"

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from medaug.data.privacy import KEY_ENV
 from medaug.results.rows import Leaderboard, Row
@@ -48,7 +47,6 @@ Run = Callable[..., tuple[Leaderboard, list[Ended], Store]]
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run some arms of a job in this process; its leaderboard, its results and its slices."""
     monkeypatch.setenv(KEY_ENV, str(tmp_path / "site.key"))
-    torch.set_num_threads(1)
 
     def go(job: str, folder: str, settings: dict[str, Any], arms: set[str]) -> Any:
         if not (DATA / folder).is_dir():

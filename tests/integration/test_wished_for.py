@@ -56,7 +56,6 @@ def test_what_the_paper_wished_for_is_one_setting_away(
     tap: str, shape: tuple[int, ...], crop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(KEY_ENV, str(tmp_path / "site.key"))
-    torch.set_num_threads(1)
     settings = TINY | {"features.tap": tap, "features.crop": crop, "storage": str(tmp_path)}
     study = load_study(GLIOMA, ARM_CONFIGS, [f"{k}={json.dumps(v)}" for k, v in settings.items()])
     arms = {name: arm for name, arm in study.arms.items() if name in ("none", *GANS)}

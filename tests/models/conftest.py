@@ -8,10 +8,7 @@ import torch
 
 @pytest.fixture(autouse=True)
 def _reproducible() -> Iterator[None]:
-    """One thread and a fixed seed: module initialisation draws from torch's global generator."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """A fixed seed: module initialisation draws from torch's global generator."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         yield
-    torch.set_num_threads(threads)

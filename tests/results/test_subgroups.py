@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from medaug.data.privacy import KEY_ENV
 from medaug.metrics.board import Board
@@ -146,7 +145,6 @@ def test_a_run_shows_its_subgroups_and_nothing_else_of_the_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(KEY_ENV, str(tmp_path / "site.key"))
-    torch.set_num_threads(1)
     root = tmp_path / "in"
     lines = []
     for i in range(28):

@@ -59,3 +59,10 @@ def test_names_in_the_specification_are_those_of_the_code() -> None:
     assert {kind: arm.Config for kind, arm in ARMS.items()} == dict(ARM_CONFIGS)
     assert set(NETWORKS) == set(CLASSIFIERS)
     assert not set(NETWORKS) & set(LINEAR)
+
+
+@pytest.mark.parametrize("module", ["cli.results", "results.leaderboard", "storage.run_folder"])
+def test_what_reads_a_run_loads_no_network(module: str) -> None:
+    code = f"import sys, medaug.{module}\nprint([m for m in {HEAVY} if m in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "[]\n"

@@ -21,13 +21,10 @@ from pathlib import Path
 from types import FrameType
 
 import pytest
-import torch
 from click.testing import CliRunner
 
 from medaug.cli import main
 from tests.storage.sealed_runs import sealed_run, site_key, small_study
-
-torch.set_num_threads(1)
 
 WAYS = 60
 """Mutations of each file."""

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from click.testing import CliRunner, Result
 
 from medaug.cli import main
@@ -19,7 +18,6 @@ from medaug.storage.trial_folder import TrialFolder
 from medaug.sweep.events import Outcome
 from tests.storage.sealed_runs import sealed_run, site_key, small_study
 
-torch.set_num_threads(1)
 READERS = ("leaderboard", "report", "export", "unseal", "resume", "sync")
 
 

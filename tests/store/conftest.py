@@ -8,12 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from medaug.store import Store, StoreSchema, StoreWriter
 from tests.store.small import ABOUT, SMALL, write_rows
-
-torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

@@ -12,9 +12,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.tune import TuneError
 from ray.tune.schedulers import HyperBandScheduler
 from toy_trials import config
 
+from medaug.errors import EnvironmentFault
 from medaug.spec import (
     AshaSpec,
     HyperbandSpec,
@@ -29,7 +31,7 @@ from medaug.sweep.trial.failures import Failure
 from medaug.sweep.trial.trainable import Trial, Wave, as_param, room_for
 from medaug.sweep.tune.record import Record, lost
 from medaug.sweep.tune.stopping import Peers, Runner, Stopping, bracket_of
-from medaug.sweep.tune.wave import Feed, StopAll, Unloadable
+from medaug.sweep.tune.wave import Feed, StopAll, TuneRun, Unloadable
 
 ASHA = AshaSpec(metric="val/fd", mode="min", grace_period=1, reduction_factor=2)
 DISTANCE = {"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0}
@@ -218,6 +220,34 @@ def test_what_became_of_a_trial_that_tune_gave_up(folder: TrialFolder) -> None:
     told = lost(folder, died)
     assert str(told).startswith("lost node: node lost 20 times: a rank's node x is gone;")
     assert told.details == died
+
+
+LOW = (
+    "1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: "
+    "10.0.0.7, ID: e1d6) was 22.81GB used / 23.54GB limit (0.969)\nOOM kill reason: ...\n"
+    "Refer to the documentation on how to address the out of memory issue: https://docs.ray.io/..."
+)
+"""As Ray 2.60 says it of an actor of Tune's."""
+
+
+def test_a_process_that_was_ended_for_its_memory_is_no_lost_node(folder: TrialFolder) -> None:
+    told = "out of memory: Ray ended its process, as its node ran low on memory (22.81GB used / "
+    assert str(lost(folder, LOW)).startswith(told + "23.54GB limit); lower the batch size, or")
+
+
+def test_why_tune_gave_up_is_one_line(tmp_path: Path) -> None:
+    wave = Wave(tmp_path, tmp_path, ResourceSpec(), "toy_trials:count")
+
+    def says(error: Exception) -> str:
+        run = TuneRun(wave, {}, None, {}, Listeners(()), threading.Event())
+        run._error = error
+        with pytest.raises(EnvironmentFault) as caught:
+            run.outcomes()
+        return str(caught.value)
+
+    assert says(TuneError(LOW)).startswith("out of memory: Ray ended its process, as its node ran")
+    assert says(TuneError("x\n" + "long " * 999)).endswith("; `medaug resume` goes on")
+    assert len(says(TuneError("long " * 999))) < 400
 
 
 def test_trials_are_handed_out_one_by_one() -> None:

@@ -9,12 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
 
 if TYPE_CHECKING:
     from tests.tracking.played_sweeps import Played
-
-torch.set_num_threads(1)
 # As in tests/train: helper modules are found by their full names.
 sys.path.append(str(Path(__file__).parents[2]))
 

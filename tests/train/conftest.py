@@ -12,17 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from medaug.train.world import init_group, leave_group
 
-torch.set_num_threads(1)
 # Spawned processes inherit sys.path and find the test modules by their full names.
 sys.path.append(str(Path(__file__).parents[2]))
 
 
 def _serve(pipe: Connection, rank: int, size: int, port: int) -> None:
-    torch.set_num_threads(1)
     world = init_group(rank, size, "127.0.0.1", port, timeout_s=60)
     while (job := pipe.recv()) is not None:
         function, arguments = job

@@ -15,7 +15,6 @@ from medaug.train.allocator import keep_freed_memory
 _STEPS = """
 import resource, sys, torch
 from medaug.train.allocator import give_back, keep_freed_memory
-torch.set_num_threads(1)
 if sys.argv[1] == "keep":
     keep_freed_memory()
 def faults(n):

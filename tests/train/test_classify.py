@@ -193,7 +193,6 @@ def test_resume_after_every_epoch_is_bit_for_bit(
 def _outcome(
     world: World, cohort: Paths, settings: NetworkSpec, kept_bytes: int
 ) -> tuple[list[dict[str, float]], dict[str, torch.Tensor], np.ndarray]:
-    torch.set_num_threads(1)
     resident.CPU_BYTES = kept_bytes
     progress = run(world, cohort, settings)
     val = Store.open(cohort[2]).select(np.arange(29))

@@ -46,7 +46,6 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def extract(
     world: World, images: Path, out: Path, settings: FeatureSpec, stop_after: int | None = None
 ) -> list[float]:
-    torch.set_num_threads(1)
     done = []
     loop = extract_features(
         unet(), settings, Store.open(images), NORMALISATION, out, world,

@@ -77,7 +77,6 @@ def test_resume_after_every_epoch_is_bit_for_bit(cohort: tuple[Path, Path], tmp_
 
 
 def _outcome(world: World, *arguments: Any) -> tuple[list[dict[str, float]], torch.Tensor]:
-    torch.set_num_threads(1)
     progress = run(world, *arguments)
     weights = progress[-1].result.weights.values()
     return [p.metrics for p in progress], torch.cat([w.flatten() for w in weights])
@@ -96,7 +95,6 @@ def test_two_ranks_equal_one_with_the_same_global_batch(
 
 
 def _resumed(world: World, cohort: tuple[Path, Path], trial: Path) -> list[dict[str, float]]:
-    torch.set_num_threads(1)
     resume = Ledger(trial).latest("x")
     assert resume is not None
     return [p.metrics for p in run(world, cohort, spec(), resume=resume)]

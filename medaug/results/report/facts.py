@@ -12,7 +12,7 @@ from importlib import metadata
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from medaug.audit.leakage import leakage_of
 from medaug.audit.sealed import unsealed_of
@@ -203,7 +203,7 @@ def ceiling(study: StudySpec) -> str | None:
         return text + "d′ is 0, the null control: the true balanced accuracy of everything is 0.5."
     return text + (
         f"Their class shows in one latent with d′ = {d_prime:g}, so no classifier can exceed a"
-        f" patient-level balanced accuracy of Φ(d′/2) = {norm.cdf(d_prime / 2):.3f}."
+        f" patient-level balanced accuracy of Φ(d′/2) = {ndtr(d_prime / 2):.3f}."
     )
 
 

@@ -99,6 +99,8 @@ _NOT_IMPORTED = re.compile(
     r"(No module named '?[\w.]+'?|cannot import name[^\n]{1,200})"
 )
 """In what Ray says of a process that could not load its code."""
+_LOW_ON_MEMORY = re.compile(r"low on memory|memory running low")
+_MEMORY_USED = re.compile(r"[\d.]+ ?GB used / [\d.]+ ?GB limit")
 _NO_DETERMINISM = re.compile(r"(\S+) does not have a deterministic implementation")
 _DEVICE = re.compile(
     r"(?<![.\w])CUDA\b(?!:\d)|\bcu(DNN|BLAS|SOLVER|FFT|SPARSE|RAND|TENSOR)|\bHIP\b|\b(roc|hip)BLAS|MIOpen"
@@ -244,6 +246,15 @@ def not_imported(text: str) -> Failure | None:
     if not found:
         return None
     return Failure("packages", f"a process of the cluster cannot load its code: {found[-1]}", text)
+
+
+def ran_low_on_memory(text: str) -> Failure | None:
+    """The failure of a process that Ray ended to save its node, from what Ray says of it."""
+    if not _LOW_ON_MEMORY.search(text):
+        return None
+    used = f" ({found[0]})" if (found := _MEMORY_USED.search(text)) else ""
+    what = f"Ray ended its process, as its node ran low on memory{used}"
+    return Failure("out of memory", what, text)
 
 
 def _is_of_medaug(error: BaseException) -> bool:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import ray
-from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, RayError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from medaug.spec import ResourceSpec
 from medaug.storage.trial_folder import TrialFolder
 from medaug.sweep.cluster.draining import Notices
-from medaug.sweep.trial.failures import Failure, GroupFailed, root_cause, triage
+from medaug.sweep.trial.failures import Failure, GroupFailed, ran_low_on_memory, root_cause, triage
 from medaug.sweep.trial.fence import Turn
 from medaug.sweep.trial.heartbeat import Watch
 from medaug.sweep.trial.rank import Epoch, Place, Rank
@@ -169,8 +169,9 @@ class RankGroup:
 
     def _triage(self, error: RayError) -> Failure:
         text = " ".join(str(error).split())
-        if isinstance(error, OutOfMemoryError) or "memory running low" in text:
-            return Failure("out of memory", "a rank was ended, its node ran low on memory", text)
+        # Of an actor, Ray says it in words only: it is a RayActorError like any other.
+        if (failure := ran_low_on_memory(text)) is not None:
+            return failure
         if not isinstance(error, RayActorError):
             return triage(getattr(error, "cause", None) or error)
         alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}

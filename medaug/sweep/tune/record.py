@@ -16,7 +16,7 @@ from medaug.storage.bundle_folder import BundleFolder, Member, read_part
 from medaug.storage.trial_folder import TrialFolder
 from medaug.sweep.events import Listeners, Outcome, Status
 from medaug.sweep.trial.bundle import Bundle
-from medaug.sweep.trial.failures import Failure, not_imported
+from medaug.sweep.trial.failures import Failure, not_imported, ran_low_on_memory
 from medaug.sweep.trial.trainable import Wave, key_of
 
 log = logging.getLogger(__name__)
@@ -210,10 +210,10 @@ def outcome_of(member: Member, bundle: str) -> Outcome:
 def lost(folder: TrialFolder, text: str) -> Failure:
     """The failure of a trial that Tune gave up, as its own actor lives no more to say it.
 
-    What goes wrong in the actor, it tells itself; so its node was lost once too often. ``text``:
-    what Tune says.
+    What goes wrong in the actor, it tells itself; so it could not be loaded, or was ended, or its
+    node was lost once too often. ``text``: what Tune says.
     """
-    if (failure := not_imported(text)) is not None:
+    if (failure := not_imported(text) or ran_low_on_memory(text)) is not None:
         return failure
     rows = folder.failures()
     why = rows[-1]["what"] if rows and rows[-1]["kind"] == "lost node" else "no word was left"

@@ -17,6 +17,7 @@ from medaug.storage.temporary import temporary_folder
 from medaug.storage.trial_folder import TrialFolder
 from medaug.sweep.events import Listeners, Outcome
 from medaug.sweep.trial.bundle import Bundle
+from medaug.sweep.trial.failures import ran_low_on_memory
 from medaug.sweep.trial.group import RankGroup, StartRanks
 from medaug.sweep.trial.trainable import Trial, Wave, as_param, key_of, room_for
 from medaug.sweep.tune.record import MOVES, Record
@@ -89,10 +90,7 @@ class TuneRun:
     def outcomes(self) -> dict[str, Outcome]:
         """One for each trial. Raises EnvironmentFault when Tune itself failed."""
         if self._error is not None:
-            lines = str(self._error).strip().splitlines() or [type(self._error).__name__]
-            raise EnvironmentFault(
-                f"Ray Tune gave up: {lines[-1]}; resume goes on"
-            ) from self._error
+            raise EnvironmentFault(_why(self._error)) from self._error
         if (failure := self._record.unloadable) is not None:
             raise EnvironmentFault(str(failure))
         if self._stopping and not self._stopping.seen and not self._stop.is_set():
@@ -172,6 +170,14 @@ class StopAll(tune.Stopper):
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles it for a restoration that never comes."""
         return {}
+
+
+def _why(error: BaseException) -> str:
+    """Why Tune itself failed, in a line."""
+    if (failure := ran_low_on_memory(str(error))) is not None:
+        return f"{failure}; `medaug resume` goes on"
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return f"Ray Tune gave up: {lines[-1][:300]}; `medaug resume` goes on"
 
 
 def _stopping(
