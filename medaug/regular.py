@@ -6,14 +6,14 @@ import errno
 import os
 import select
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 WRITER_WITHIN_S = 10.0
 """A pipe that is read has somebody who writes by then: ``medaug plan <(…)`` of a shell."""
 
 
-def open_regular(path: Path, *, pipes: bool = False) -> BinaryIO:
+def open_regular(path: Path, *, pipes: bool = False) -> BufferedReader:
     """Open a file for reading; ``pipes``: one that somebody is writing to will do.
 
     Raises:

@@ -136,6 +136,11 @@ class Bundled:
                 ended |= dict.fromkeys(head["ended"], part)
                 failed |= dict.fromkeys(head["failed"], part)
         self._part_of = failed | ended
+        self._ended = ended.keys()
+
+    def ended(self, key: str) -> bool:
+        """Whether the trial has a result."""
+        return key in self._ended
 
     def members(self, keys: Iterable[str]) -> dict[str, Member]:
         """How those of the trials ended that are in a bundle and did; each part is read once."""

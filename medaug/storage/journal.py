@@ -250,10 +250,7 @@ def check_made(folder: Path, record: Record, begins: str = "") -> None:
         path = folder.parent / name
         content = storage_at(path).read(path)
         if content is not None and hashlib.sha256(content).hexdigest() != sha256:
-            raise IntegrityError(
-                f"{path}: is not what this run has made; delete {path.parent} and `medaug resume "
-                f"{folder.name}`, which makes it again"
-            )
+            raise IntegrityError(f"{path}: is not what this run has made; {_REMEDY}")
 
 
 def key_name(key: bytes) -> str:

@@ -139,6 +139,10 @@ class TrialFolder:
         """Forget an earlier failure or early stop: the trial runs on."""
         self._forget("failure.json", "stopped.json")
 
+    def undo(self) -> None:
+        """Forget the result: what it names is lost, and the trial runs once more."""
+        self._forget("result.json")
+
     def _forget(self, *names: str) -> None:
         for path in (self.path / name for name in names):
             if path.exists():

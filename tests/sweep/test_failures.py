@@ -285,6 +285,10 @@ OTHERS: list[tuple[str, Exception]] = [
         a_library_s("SafetensorError", "Error while deserializing header: HeaderTooLarge"),
     ),
     ("damaged file", a_library_s("SafetensorError", "MetadataIncompleteBuffer")),
+    (
+        "storage",
+        a_library_s("SafetensorError", "I/O error: No space left on device (os error 28)"),
+    ),
     ("damaged file", pickle.UnpicklingError("invalid load key, 'v'.")),
     (
         "damaged file",

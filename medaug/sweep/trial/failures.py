@@ -216,7 +216,7 @@ def _kind(error: BaseException, name: str, text: str) -> Kind:
         return "out of memory"
     if isinstance(error, ImportError):
         return "packages"
-    if name in _NAMES and not _OPEN_FILES.search(text):
+    if name in _NAMES and not (_OPEN_FILES.search(text) or _STORAGE.search(text)):
         return _NAMES[name]
     if type(error).__module__.partition(".")[0] in _FAR_AWAY:
         return "storage"
