@@ -95,7 +95,7 @@ class TerminalDisplay:
             row = self._rows[config.key]
             row.update(epoch, metrics)
         if self._live is None and time.monotonic() - self._last_line > QUIET_S:
-            self._print(f"{self._progress()}, {self._place(row)}: {_reached(row, epoch)}")
+            self._print(f"{self._progress()}, {self._so_far(row, epoch)}")
 
     def on_trial_end(self, outcome: Outcome) -> None:
         with self._lock:
@@ -116,17 +116,17 @@ class TerminalDisplay:
             if self._live is None and time.monotonic() - self._last_line > QUIET_S:
                 self._print(self._progress())
         elif self._live is None:
-            reached = _reached(row, outcome.epoch) if row else f"epoch {outcome.epoch}"
-            self._print(
-                f"{self._progress()} {outcome.status} {name}: {reached} "
-                f"({duration(outcome.seconds)})"
-            )
+            told = self._so_far(row, outcome.epoch) if row else name
+            self._print(f"{self._progress()} {outcome.status} {told} ({duration(outcome.seconds)})")
 
     def on_bundle_end(self, bundle: Bundle) -> None:
         with self._lock:
             row = self._remove_row(bundle.key)
         if self._live is None and row is not None:
             self._print(f"{self._progress()} {self._place(row)}")
+
+    def _so_far(self, row: Row, epoch: int) -> str:
+        return ": ".join(filter(None, (self._place(row), row.reached(epoch))))
 
     def on_wave_end(self) -> None:
         self._stop_live()
@@ -316,10 +316,6 @@ class _AsLongAsItIsRead:
             yield
         except OSError:  # what is in its buffer is written once more when the process ends
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
-
-
-def _reached(row: Row, epoch: int) -> str:
-    return f"epoch {epoch} {row.headline()}".rstrip()
 
 
 def make_display() -> TerminalDisplay:

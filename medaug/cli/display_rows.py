@@ -66,17 +66,30 @@ class Row:
 
     @property
     def epochs(self) -> int | None:
-        """How many it has at most, where its configuration says so."""
+        """How many it has at most, where its configuration says so; of a bundle: its trials."""
+        if isinstance(self.unit, Bundle):
+            return len(self.unit.trials)
+        trained = self._epochs_of_training
+        # One more writes a generator's rows.
+        return trained + isinstance(self.unit, GenerateTrial) if trained is not None else None
+
+    @property
+    def _epochs_of_training(self) -> int | None:
+        """None of what is fitted, drawn or computed at once."""
         match self.unit:
-            case Bundle(trials=trials):
-                return len(trials)
             case SegmentTrial(segmenter=segmenter):
                 return segmenter.epochs
             case ClassifyTrial(classifier=NetworkSpec(epochs=epochs)):
                 return epochs
             case GenerateTrial(maker=maker) if (epochs := maker.get("epochs")) is not None:
-                return int(epochs) + 1  # the last one writes the rows
+                return int(epochs)
         return None
+
+    def reached(self, epoch: int) -> str:
+        """``epoch 12 IoU 0.81``; without the epoch of what is not trained by epochs."""
+        of = self._epochs_of_training
+        at = f"epoch {min(epoch, of)}" if of is not None else ""
+        return f"{at} {self.headline()}".strip()
 
     @property
     def state(self) -> str:

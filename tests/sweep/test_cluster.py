@@ -65,6 +65,21 @@ def test_a_cluster_that_is_not_there_is_said_at_once(monkeypatch: pytest.MonkeyP
     assert os.environ["RAY_AUTH_MODE"] == ""
 
 
+def test_a_cluster_that_refuses_without_a_word_is_said_in_a_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(**options: object) -> None:
+        raise ConnectionError  # as Ray 2.53 does for a wrong token
+
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", refuse)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "t" * 32)
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        address = f"127.0.0.1:{head.getsockname()[1]}"
+        with pytest.raises(EnvironmentFault, match=f"{address}: ConnectionError; does RAY_AUTH"):
+            Cluster(address).start()
+
+
 def test_the_token_is_sent_to_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN", "t" * 32)
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)

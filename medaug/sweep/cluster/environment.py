@@ -30,10 +30,11 @@ _ENVIRONMENT = {
 LOOPBACK = "127.0.0.1"
 
 _ALONE = {
+    "RAY_AUTH_MODE": "token",  # the default from Ray 2.56 on
     # Metrics are served to whoever asks, without the token.
     "RAY_enable_metrics_collection": "0",
-    "AUTOSCALER_METRIC_PORT": "-1",  # these two have no switch; without a port they are not served
-    "DASHBOARD_METRIC_PORT": "-1",
+    "AUTOSCALER_METRIC_PORT": "65536",  # these two have no switch: no port, so they are not served
+    "DASHBOARD_METRIC_PORT": "65536",
 }
 _ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """Ray's own way to say that this machine is no part of a larger cluster, the default on Windows and

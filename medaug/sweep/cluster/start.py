@@ -211,10 +211,9 @@ class Cluster:
         try:
             ray.init(address=address, log_to_driver=False, configure_logging=False)
         except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
-            what = str(error).strip().splitlines()[0]
             raise EnvironmentFault(
-                f"cluster {address}: {what}; does RAY_AUTH_TOKEN_PATH name its token, with "
-                f"RAY_AUTH_MODE=token, and has it Ray {ray.__version__}?"
+                f"cluster {address}: {_first_line(error)}; does RAY_AUTH_TOKEN_PATH name its "
+                f"token, with RAY_AUTH_MODE=token, and has it Ray {ray.__version__}?"
             ) from None
         _check_workers(address)
 
@@ -235,11 +234,16 @@ def check_address(address: str) -> None:
         )
 
 
+def _first_line(error: Exception) -> str:
+    """Of what an error says; some of Ray's say nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def _no_start(error: Exception, after_s: float) -> EnvironmentFault:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
     return EnvironmentFault(
-        f"Ray did not start ({after_s:.0f} s): {lines[0][:200]}; this machine is too busy, or its "
-        "temporary folder is slow or full; try again, or give a running cluster with --address"
+        f"Ray did not start ({after_s:.0f} s): {_first_line(error)[:200]}; this machine is too "
+        "busy, or its temporary folder is slow or full; try again, or give a running cluster with "
+        "--address"
     )
 
 
