@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +147,15 @@ def test_a_place_that_cannot_be_written_is_a_line(tmp_path: Path) -> None:
         line = said(ask("init", "study", str(_scans(tmp_path)), "--out", f"{out}/s.yaml"), 3)
         assert str(out) in line or str(tmp_path / "file") in line
         assert ".tmp-" not in line
+
+
+def test_an_account_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    monkeypatch.delenv("HOME")
+    assert "HOME: is not set" in said(ask("leaderboard", "x"), 3)
 
 
 def _scans(folder: Path) -> Path:
