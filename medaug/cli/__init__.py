@@ -98,8 +98,8 @@ def main(debug: bool, verbose: int) -> None:
     """Data-augmentation studies for medical images, as distributed training sweeps."""
     if os.path.expanduser("~") == "~":  # a container's account that nobody has named
         raise EnvironmentFault(
-            f"HOME: is not set, and uid {os.getuid()} has no home folder; set it to one that stays, "
-            "for the site key"
+            f"HOME: is not set, and uid {os.getuid()} has no home folder; set it to a folder that "
+            "stays, for the site key"
         )
     os.umask(0o077)  # what is derived from patients' scans is for its owner alone
     if verbose:

@@ -72,7 +72,8 @@ class Sealing:
                 f"`medaug resume {name}` seals what is there"
             )
         if self.record.foreign:
-            said.append(f"{name}: was sealed with another site's key, which cannot be checked here")
+            which = "another site's key" if seal_key() else "a site's key that is not here"
+            said.append(f"{name}: was sealed with {which}, which cannot be checked here")
         elif seal_key() is not None and self.record.keyed < self.record.lines:
             n = self.record.lines - self.record.keyed
             said.append(

@@ -124,6 +124,15 @@ def test_an_address_of_mlflow_that_is_none(tmp_path: Path, uri: str) -> None:
     assert "secret" not in str(why.value)
 
 
+def test_a_database_in_no_folder(tmp_path: Path) -> None:
+    from medaug.errors import UserError
+    from medaug.tracking.uri import usable_uri
+
+    assert usable_uri("tracking.uri", f"sqlite:///{tmp_path}/mlflow.db")
+    with pytest.raises(UserError, match=rf"there is no folder {tmp_path}/none; make it"):
+        usable_uri("tracking.uri", f"sqlite:///{tmp_path}/none/mlflow.db")
+
+
 def test_an_address_of_a_bucket_s_server_that_is_none() -> None:
     line = said(
         ask("leaderboard", "x", "--storage", "s3://bucket/x", AWS_ENDPOINT_URL="http://["), 2
