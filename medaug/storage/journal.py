@@ -225,7 +225,10 @@ def check_files(folder: Path, record: Record) -> list[str]:
     gone = []
     at = storage_at(folder)
     for name, sha256 in record.files.items():
-        content = read_regular(folder / name)
+        try:
+            content = read_regular(folder / name)
+        except IntegrityError as damage:
+            raise IntegrityError(f"{damage}; {_remedy(folder, name)}") from None
         if content is None and not at.nodes_see_files:  # it comes here only where it is used
             content = at.read(folder / name)
         if content is None:

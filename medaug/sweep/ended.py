@@ -31,6 +31,8 @@ def ended_before(
     configs = [config for config in configs if config.key not in again]
     for config in configs:
         folder = TrialFolder(experiment, config.key)
+        if not (folder.path / "config.json").exists():  # it counts nowhere, whatever else is there
+            continue
         if (result := folder.result()) is not None:
             outcomes[config.key] = _reused(config.key, result, folder.epoch())
         elif stops and (stopped := folder.stopped()) is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from medaug.ownership.seals import RunSeals, vouched
 from medaug.storage.journal import JOURNAL, Journal
 from medaug.storage.trial_folder import TrialFolder
 from medaug.sweep.events import Outcome
-from tests.storage.sealed_runs import sealed_run, site_key, small_study
+from tests.storage.sealed_runs import go_on, sealed_run, site_key, small_study
 
 READERS = ("leaderboard", "report", "export", "unseal", "resume", "sync")
 
@@ -121,6 +122,31 @@ def test_a_deleted_trial_is_missed(run: Path) -> None:
     assert "files are missing" in said.stderr
     a_classifier(run).with_name("config.json").unlink()
     assert json.loads(ask(run, "leaderboard", "--json").stdout)["trials_unfinished"] == 2
+
+
+def test_a_trial_without_its_configuration_runs_again(run: Path) -> None:
+    path = a_classifier(run).with_name("config.json")
+    whole = ask(run, "leaderboard", "--json").stdout
+    path.unlink()
+    assert "runs again what has no result" in ask(run, "leaderboard").stderr
+    go_on(small_study(run.parent))
+    said = ask(run, "leaderboard", "--json")
+    assert said.stderr == ""
+    rows, before = (json.loads(text)["rows"] for text in (said.stdout, whole))
+    assert [row["scores"] for row in rows] == [row["scores"] for row in before]
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_what_is_no_file_is_named_with_what_resume_does(
+    run: Path, make: Callable[[Path], None]
+) -> None:
+    path = a_classifier(run)
+    path.unlink()
+    make(path)
+    said = ask(run, "leaderboard")
+    assert said.exit_code == 5
+    assert f"{path}: is no file but a" in said.stderr
+    assert f"; delete {path.parent} and `medaug resume" in said.stderr
 
 
 @pytest.mark.parametrize("key", [b"x" * 32, None], ids=["another key", "no key"])
