@@ -62,10 +62,14 @@ def leaderboard(name: str, storage: str | PathLike[str] = "runs") -> DataFrame:
     ``gain`` over the best configuration without synthetic data with ``gain_low`` to ``gain_high``,
     ``flags``, ``scores.…``, ``quality.…`` and more.
 
+    What nothing vouches for is a warning.
+
     Raises:
         UserError: there is no such run.
         IntegrityError: a file of it is not what the run has written.
     """
+    import warnings
+
     from medaug.ownership.seals import check_run
     from medaug.results.frame import as_frame
     from medaug.results.leaderboard import leaderboard_of
@@ -73,5 +77,6 @@ def leaderboard(name: str, storage: str | PathLike[str] = "runs") -> DataFrame:
     from medaug.storage.uri import local
 
     folder = run_in(local(storage), name)
-    check_run(folder)
+    for remark in check_run(folder).remarks(name) if (folder / "study.json").exists() else ():
+        warnings.warn(remark, stacklevel=2)
     return as_frame(leaderboard_of(folder))

@@ -10,6 +10,7 @@ import numpy as np
 from medaug.arms import FittedArm, load_arm
 from medaug.errors import IntegrityError, UserError
 from medaug.experiment import generator_name
+from medaug.ownership.seals import check_run
 from medaug.results.leaderboard import leaderboard_of
 from medaug.storage.artifacts import Artifacts
 from medaug.storage.manifest import MANIFEST, verified
@@ -82,7 +83,9 @@ def _classes(about: Path) -> tuple[str, ...]:
 
 
 def _of_run(folder: Path) -> str:
-    """The name of the best-placed generator of the run in ``folder``."""
+    """The name of the best-placed generator of the run in ``folder``, which is checked first."""
+    if (folder / "study.json").exists():
+        check_run(folder, made=True)
     if (best := best_generator(folder, leaderboard_of(folder))) is None:
         raise UserError(f"{folder.name}: no arm of this run has left a generator of its own")
     return generator_name(best[1].config)

@@ -30,6 +30,7 @@ from medaug.spec.arms import ARM_CONFIGS
 from medaug.storage.artifacts import Artifacts
 from medaug.storage.probe import check_storage
 from medaug.storage.run_folder import refresh_run, refresh_runs, share_run, study_data
+from medaug.store.manifest import MANIFEST
 from medaug.sweep.display import Display, Silent
 from medaug.sweep.log import LogListener, run_log
 from medaug.sweep.runner import Sweep
@@ -102,6 +103,7 @@ def run_study(
             display.note(sweep.gpus)
         slices, pretrain_slices = make_slices(study, display)
         check_same_data(folder, slices)
+        sweep.seals.made(Artifacts(study.storage.absolute()).store_path(slices) / MANIFEST)
         spare = held_back(study, Artifacts(study.storage).open_store(slices))
         look_for_leaks(study, slices, folder, display)
         study = look_at_external(study, slices, folder, display)

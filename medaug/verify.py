@@ -86,7 +86,9 @@ def _artifact(artifacts: Artifacts, name: str, record: Record | None) -> Finding
     is_store = artifacts.has_store(name)
     what = f"{'stores' if is_store else 'models'}/{name}"
     if not is_store and not artifacts.has_model(name):
-        return Finding(name, "not there; resume makes it again", whole=False)
+        return Finding(
+            name, "not there; resume makes it again where a trial still reads it", whole=False
+        )
     try:
         if is_store:
             artifacts.fetch_store(name)

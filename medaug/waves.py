@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from medaug.errors import TrialsFailed
-from medaug.experiment import bundle_by
+from medaug.experiment import bundle_by, output_name
 from medaug.plan.sizes import Given
 from medaug.plan.trials import Plan, plan_study
 from medaug.plan.variants import ArmVariant, expand_arms
 from medaug.spec import StopSpec, StudySpec, TrialConfig
 from medaug.storage.artifacts import Artifacts
+from medaug.storage.bundle_folder import Bundled
 from medaug.storage.results import ClassifyResult
+from medaug.storage.trial_folder import TrialFolder
 from medaug.sweep.display import Display
 from medaug.sweep.events import Outcome
 from medaug.sweep.runner import Sweep
@@ -23,13 +26,41 @@ from medaug.sweep.tune.space import draw, search
 def run_waves(plan: Plan, study: StudySpec, sweep: Sweep, display: Display) -> list[Outcome]:
     """Run the plan's waves in order; trials whose inputs were not made are left out."""
     outcomes: list[Outcome] = []
+    again = to_make_again(plan, study.storage / study.name, Artifacts(study.storage))
     for title, trials in plan.waves():
         ready = [trial for trial in trials if has_inputs(trial, Artifacts(study.storage))]
         display.note_blocked(title, len(trials) - len(ready))
         if title == "generate" and study.resources.replicates == "fused":
             share_passes(sweep, ready, study.storage / study.name)
-        outcomes += sweep.run(ready, stopping=_stopping(study, title), bundle_by=bundle_by)
+        stopping = _stopping(study, title)
+        outcomes += sweep.run(ready, stopping=stopping, bundle_by=bundle_by, again=again)
     return outcomes
+
+
+def to_make_again(plan: Plan, run: Path, artifacts: Artifacts) -> set[str]:
+    """Keys of trials of the run in the folder ``run`` that have ended, but whose store or model is
+    gone, where a trial that has not ended reads it, or another one that has to be made again."""
+    trials = plan.trials()
+    lost = {
+        trial.key
+        for trial in trials
+        if trial.stage != "classify"
+        and (run / "trials" / trial.key / "result.json").exists()
+        and not artifacts.has(output_name(trial))
+    }
+    if not lost:
+        return set()
+    bundled, again, wanted = Bundled(run), set[str](), set[str]()
+    for trial in reversed(trials):  # who reads comes before who has made it
+        result = TrialFolder(run, trial.key).result()
+        if result is None and bundled.ended(trial.key):
+            continue
+        if result is not None:
+            if trial.key not in lost or not wanted.intersection(result.made):
+                continue
+            again.add(trial.key)
+        wanted.update(name for name in trial.inputs if not artifacts.has(name))
+    return again
 
 
 def _stopping(study: StudySpec, wave: str) -> StopSpec | None:

@@ -19,6 +19,7 @@ import torch
 
 from medaug.arms.folder import FolderArm
 from medaug.errors import IntegrityError, UserError
+from medaug.regular import open_regular
 from medaug.seeding import generator
 from medaug.spec.base import signature
 from medaug.spec.folder import MonaiBundleSpec
@@ -198,9 +199,11 @@ def _config(path: Path) -> tuple[str, Mapping[str, Any]]:
 
 def _text(path: Path) -> str:
     try:
-        if path.stat().st_size > MOST_BYTES:
+        with open_regular(path) as file:
+            text = file.read(MOST_BYTES + 1)
+        if len(text) > MOST_BYTES:
             raise UserError(f"configs/{path.name}: is larger than a configuration")
-        return path.read_text()
+        return text.decode()
     except (OSError, UnicodeDecodeError):
         raise UserError(f"configs/{path.name}: is missing or no text; a bundle has it") from None
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
+import io
 import logging
 import os
+import re
 import sys
 from itertools import chain
 from typing import Any
@@ -13,7 +16,7 @@ from typing import Any
 import click
 
 from medaug.cli import bench, cluster, doctor, init, plan, results, study
-from medaug.errors import MedaugError
+from medaug.errors import EnvironmentFault, MedaugError
 
 
 def _write_no_more() -> None:
@@ -25,6 +28,33 @@ def _say_error(text: object) -> None:
         click.echo(f"error: {text}", err=True)
 
 
+def _tell_fault(error: OSError) -> int:
+    """Of a file that was named on the command line, or of where the output goes; the exit code."""
+    if error.filename is None and error.errno in (errno.ENOSPC, errno.EIO):
+        _write_no_more()
+        _say_error(f"standard output: {error.strerror}; write it elsewhere")
+    else:
+        named = os.fsdecode(error.filename or "")
+        where = re.sub(r"(^|/)\.([^/]+)\.tmp-[^/]+", r"\1\2", named)  # written aside at first
+        where = f"{where}: " if where else ""
+        _say_error(f"{where}{error.strerror}; name another place, or make this one accessible")
+    return EnvironmentFault.exit_code
+
+
+_PLAIN = str.maketrans(
+    {"−": "-", "–": "-", "—": "-", "≤": "<=", "≥": ">=", "×": "x", "·": "*", "…": "...",
+     "→": "->", "±": "+-", "√": "sqrt", "²": "^2", "“": '"', "”": '"', "’": "'"}
+)  # fmt: skip
+
+
+def _plainly(error: UnicodeError) -> tuple[str, int]:
+    """Characters that the terminal's encoding lacks, in ASCII: a minus stays a minus."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end].translate(_PLAIN)
+    return text.encode("ascii", "backslashreplace").decode(), error.end
+
+
 class _Group(click.Group):
     """Turns medaug's own errors into one line and their exit code."""
 
@@ -32,6 +62,10 @@ class _Group(click.Group):
         for name in ("stdin", "stdout", "stderr"):  # closed by whoever started us
             if getattr(sys, name) is None:
                 setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115
+        codecs.register_error("medaug", _plainly)
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # no terminal lacks what it cannot show
+                stream.reconfigure(errors="medaug")
         return super().main(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -46,11 +80,9 @@ class _Group(click.Group):
             _write_no_more()
             ctx.exit(0)
         except OSError as error:  # of the storage, rooms below have made a fault of their own
-            if error.errno not in (errno.ENOSPC, errno.EIO) or error.filename:
+            if ctx.params.get("debug") or error.errno is None:
                 raise
-            _write_no_more()
-            _say_error(f"standard output: {error.strerror}; write it elsewhere")
-            ctx.exit(3)
+            ctx.exit(_tell_fault(error))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for title, commands in SECTIONS.items():
@@ -64,6 +96,11 @@ class _Group(click.Group):
 @click.version_option(package_name="medaug")
 def main(debug: bool, verbose: int) -> None:
     """Data-augmentation studies for medical images, as distributed training sweeps."""
+    if os.path.expanduser("~") == "~":  # a container's account that nobody has named
+        raise EnvironmentFault(
+            f"HOME: is not set, and uid {os.getuid()} has no home folder; set it to a folder that "
+            "stays, for the site key"
+        )
     os.umask(0o077)  # what is derived from patients' scans is for its owner alone
     if verbose:
         shown = logging.StreamHandler()

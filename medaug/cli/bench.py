@@ -7,7 +7,7 @@ from typing import Literal
 
 import click
 
-from medaug.cli.options import JSON
+from medaug.cli.options import JSON, PATH
 
 
 @click.command()
@@ -25,7 +25,7 @@ from medaug.cli.options import JSON
 @click.option("--part", "parts", multiple=True, help="Only this part; may be repeated.")
 @click.option(
     "--folder",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="DIR",
     help="Where to put data while it runs [default: a temporary folder].",
 )

@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from medaug.cli.options import JSON, NAME, PLACE, SET, SPEC, STORAGE, load, run_in, storage_of
+from medaug.cli.options import (
+    JSON,
+    NAME,
+    PLACE,
+    SET,
+    SPEC,
+    STORAGE,
+    load,
+    no_empty,
+    run_in,
+    storage_of,
+)
 from medaug.errors import UserError
 from medaug.storage.uri import display_uri
 
@@ -18,7 +29,10 @@ if TYPE_CHECKING:
     from medaug.sweep.cluster.jobs import Job, Jobs
 
 DASHBOARD = click.option(
-    "--address", metavar="URL", help="http://HOST:8265, the dashboard of a Ray cluster."
+    "--address",
+    metavar="URL",
+    callback=no_empty,
+    help="http://HOST:8265, the dashboard of a Ray cluster.",
 )
 FOLLOW = click.option("--follow", is_flag=True, help="Print its log until it ends, and end as it.")
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from medaug.cli.options import PATH
 from medaug.errors import TrialsFailed, UserError
 
 if TYPE_CHECKING:
@@ -16,10 +17,10 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("study")
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=PATH)
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FILE",
     help="The YAML file to write; table and preview lie beside it [default: ./STUDY.yaml].",
 )
@@ -99,7 +100,7 @@ def init(
 
 
 @click.command()
-@click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
+@click.argument("file", metavar="FILE", type=PATH)
 def check(file: Path) -> None:
     """Read every scan of a table or study, and say what run would.
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+import os
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +16,44 @@ from medaug.storage.uri import display_uri, local
 if TYPE_CHECKING:
     from medaug.spec import ArmSpec, StudySpec
 
-SPEC = click.argument("spec", type=click.Path(path_type=Path))
+MOST_PATH_BYTES, MOST_NAME_BYTES = 4095, 255
+"""Of Linux's file systems."""
+
+
+def possible_path(text: str, what: str) -> Path:
+    """``text`` as a path; raises UserError where no file can be called so."""
+    path = Path(text)
+    if "\0" in text:
+        raise UserError(f"{what}: {text[:64]!r} holds a NUL, which no path can; leave it out")
+    names = [os.fsencode(part) for part in path.parts]
+    if len(os.fsencode(text)) > MOST_PATH_BYTES or any(len(n) > MOST_NAME_BYTES for n in names):
+        raise UserError(f"{what}: {text[:64]!r}… is longer than a path can be; give a shorter one")
+    return path
+
+
+class _Path(click.ParamType[Path]):
+    """Any path that a file can have, whether one is there or not."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Path:
+        return possible_path(os.fspath(value), _called(param))
+
+
+def _called(param: Any) -> str:
+    """An option as it is typed, an argument as the help calls it."""
+    return str(param.opts[0]) if param.opts[0].startswith("-") else str(param.human_readable_name)
+
+
+PATH = _Path()
+SPEC = click.argument("spec", type=PATH)
 NAME = click.argument("name")
 SET = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one key of the study."
 )
 DATA = click.option(
     "--data",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="DIR",
     help="The folder of scans, or their table (.csv).",
 )
@@ -35,9 +66,11 @@ class _Place(click.ParamType[Path]):
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Path:
         try:
-            return local(value)
+            path = local(value)
         except ValueError as error:
             raise UserError(f"--storage: {error}") from None
+        possible_path(os.fspath(path), "--storage")
+        return path
 
 
 PLACE = _Place()
@@ -54,8 +87,20 @@ QUICK = click.option(
     is_flag=True,
     help="A first look in minutes, as NAME-quick: few patients, epochs and rows, one seed.",
 )
+
+
+def no_empty(ctx: Any, param: Any, value: str | None) -> str | None:
+    """Of an unset variable, most likely: no reason to take what stands for no option at all."""
+    if value is not None and not value.strip():
+        raise UserError(f"{_called(param)}: is empty; give one, or leave the option out")
+    return value
+
+
 ADDRESS = click.option(
-    "--address", metavar="HOST:PORT", help="A running Ray cluster [default: an embedded one]."
+    "--address",
+    metavar="HOST:PORT",
+    callback=no_empty,
+    help="A running Ray cluster [default: an embedded one].",
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 
@@ -77,10 +122,16 @@ def run_in(storage: Path | None, name: str) -> Path:
     return run_folder.run_in(storage or Path("runs"), name)
 
 
-def checked_run(storage: Path | None, name: str) -> Path:
-    """:func:`run_in`, after a look at whether the run is what it has written.
+def checked_run(storage: Path | None, name: str, *, made: bool = False) -> Path:
+    """:func:`checked`, of which what the reader should know goes to stderr."""
+    folder, remarks = checked(storage, name, made=made)
+    say(remarks)
+    return folder
 
-    What the reader should know of that goes to stderr.
+
+def checked(storage: Path | None, name: str, *, made: bool = False) -> tuple[Path, tuple[str, ...]]:
+    """:func:`run_in`, after a look at whether the run is what it has written; with what the reader
+    should know of that. ``made``: as in ``check_run``.
 
     Raises:
         IntegrityError: a file of the run has been changed.
@@ -88,9 +139,14 @@ def checked_run(storage: Path | None, name: str) -> Path:
     from medaug.ownership.seals import check_run
 
     folder = run_in(storage, name)
-    for remark in check_run(folder).remarks(name) if (folder / "study.json").exists() else ():
+    there = (folder / "study.json").exists()
+    return folder, tuple(check_run(folder, made=made).remarks(name)) if there else ()
+
+
+def say(remarks: Iterable[str]) -> None:
+    """To stderr, a line each."""
+    for remark in remarks:
         click.echo(remark, err=True)
-    return folder
 
 
 def load(

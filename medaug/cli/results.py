@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 
-from medaug.cli.options import JSON, NAME, STORAGE, checked_run, run_in, storage_of
+from medaug.cli.options import (
+    JSON,
+    NAME,
+    PATH,
+    STORAGE,
+    checked,
+    checked_run,
+    run_in,
+    say,
+    storage_of,
+)
 from medaug.errors import IntegrityError, UserError
 
 RETRAIN = click.option(
@@ -37,7 +48,9 @@ def leaderboard(name: str | None, published: bool, storage: Path | None, as_json
     from medaug.results.leaderboard import leaderboard_of
     from medaug.results.table import render
 
-    board = leaderboard_of(checked_run(storage, name))
+    folder, remarks = checked(storage, name)
+    say(remarks)
+    board = replace(leaderboard_of(folder), remarks=remarks)
     click.echo(json.dumps(board.to_json(), indent=1) if as_json else render(board))
 
 
@@ -84,8 +97,9 @@ def report(name: str, storage: Path | None) -> None:
     from medaug.results.report.document import write_report
     from medaug.storage.run_folder import share_run
 
-    folder = checked_run(storage, name)
-    click.echo(write_report(folder))
+    folder, remarks = checked(storage, name)
+    say(remarks)
+    click.echo(write_report(folder, remarks))
     share_run(folder)
 
 
@@ -101,7 +115,7 @@ def unseal(name: str, storage: Path | None, as_json: bool) -> None:
     from medaug import unseal as opening
     from medaug.cli.display import make_display
 
-    folder = checked_run(storage, name)
+    folder = checked_run(storage, name, made=True)
     with make_display().progress("reading the sealed patients") as progress:
         record = opening.unseal(folder, progress)
     click.echo(json.dumps(record, indent=1) if as_json else opening.render(folder, record))
@@ -113,7 +127,7 @@ def unseal(name: str, storage: Path | None, as_json: bool) -> None:
 @click.option(
     "--data",
     "table",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FILE",
     help="The table of another cohort (.csv), all of it.",
 )
@@ -138,7 +152,7 @@ def score(
 
     if (part is None) == (table is None):
         raise UserError("score: give --part external, or --data FILE with another table")
-    folder = checked_run(storage, name)
+    folder = checked_run(storage, name, made=True)
     with make_display() as display:
         record = scoring.score(folder, table, display, retrain=retrain)
     click.echo(json.dumps(record, indent=1) if as_json else scoring.render(folder, record))
@@ -149,14 +163,14 @@ def score(
 @click.option(
     "--data",
     "table",
-    type=click.Path(path_type=Path),
+    type=PATH,
     required=True,
     metavar="FILE",
     help="A table of scans (.csv); it needs no classes.",
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FILE",
     help="The new CSV [default: ./NAME-predictions.csv].",
 )
@@ -183,7 +197,7 @@ def predict(
     out = out or Path(f"{name}-predictions.csv")
     if out.exists():
         raise UserError(f"{out}: is there already; give another --out")
-    folder = checked_run(storage, name)
+    folder = checked_run(storage, name, made=True)
     with make_display() as display:
         title = scoring.predict(
             folder, table, out, display, configuration=configuration, retrain=retrain
@@ -198,7 +212,7 @@ def predict(
 @click.option("--arm", metavar="ARM", help="Of this arm [default: the best-placed one].")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="DIR",
     help="The new folder [default: ./NAME-generator].",
 )
@@ -236,7 +250,7 @@ def export(
 
     if form is not None and samples is None:
         raise UserError("export: --format is of samples; give --samples N as well")
-    folder = checked_run(storage, name)
+    folder = checked_run(storage, name, made=True)
     own: dict[str, Any] = {"arm": arm, "allow_near_copies": allow_near_copies}
     if samples is None:
         click.echo(leaving.export(folder, out or Path(f"{name}-generator"), **own))

@@ -9,7 +9,18 @@ import click
 from click.core import ParameterSource
 
 from medaug.cli.cluster import FOLLOW, resume_there
-from medaug.cli.options import ADDRESS, DATA, NAME, QUICK, SET, SPEC, STORAGE, checked_run, load
+from medaug.cli.options import (
+    ADDRESS,
+    DATA,
+    NAME,
+    QUICK,
+    SET,
+    SPEC,
+    STORAGE,
+    checked_run,
+    load,
+    no_empty,
+)
 from medaug.errors import TrialsFailed
 from medaug.storage.uri import display_uri
 
@@ -68,6 +79,7 @@ def run(
 @click.option(
     "--address",
     metavar="ADDRESS",
+    callback=no_empty,
     help="HOST:PORT of a running Ray cluster, or http://HOST:8265 to submit it there as a job.",
 )
 @click.option("--wait", is_flag=True, help="Wait for the cluster to have the resources.")

@@ -13,10 +13,13 @@ from functools import lru_cache
 from pathlib import Path
 
 from medaug.errors import EnvironmentFault, UserError
+from medaug.regular import open_regular
 from medaug.storage.files import private_folder
 
 KEY_ENV = "MEDAUG_SITE_KEY_FILE"
 KEY_BYTES = 32
+MOST_BYTES = 1024
+"""Of a key's file that are looked at."""
 
 
 class Pseudonymiser:
@@ -99,7 +102,8 @@ def site_key(path: Path) -> bytes:
         if not path.exists():
             _make(path)
         open_to_others = path.stat().st_mode & 0o077
-        text = path.read_bytes()
+        with open_regular(path) as file:
+            text = file.read(MOST_BYTES)
     except OSError as error:
         raise EnvironmentFault(
             f"site key {path}: {error.strerror}; set {KEY_ENV} to a file that can be read or made"

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from medaug.encoders.intensity import Intensity, intensity_of, resized, three_channels, to_unit
 from medaug.errors import IntegrityError, UserError
+from medaug.regular import open_regular
 from medaug.spec.base import signature
 from medaug.spec.encoder import ImageEncoderSpec
 from medaug.store import Provenance, Store
@@ -189,7 +190,7 @@ def unsealed(slices: Store) -> Store:
 def sha256_of(path: Path, field: str) -> str:
     """Of a file's bytes. Raises UserError naming the key ``field`` where it cannot be read."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UserError(f"{field}: {path}: {error.strerror or error}; give a file") from None

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
+import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
+import psutil
 from PIL import Image
 
 from medaug.arms import ARMS, FittedArm, GeneratedArm, load_arm
@@ -27,6 +29,7 @@ from medaug.storage.artifacts import Artifacts
 from medaug.storage.manifest import sha256_of, write_manifest
 from medaug.store import assembled
 from medaug.tracking.generators import best_maker
+from medaug.units import size
 
 Form = Literal["png", "nifti", "npz"]
 TABLE, MONTAGE, ARRAY = "samples.csv", "montage.png", "samples.npz"
@@ -126,6 +129,7 @@ def _made(artifacts: Artifacts, trial: TrialRecord, source: Path, n: int) -> _Ma
     if isinstance(arm, FittedArm) and arm.portable:
         # The arm's own rows: where an encoder makes features of its images, the images.
         images = images or arm.needs_images or (arm.makes_images and config.encoder is not None)
+        _check_memory(n, arm.shape)
         label = np.arange(n) % arm.n_classes
         x = np.empty((n, *arm.shape), np.float32)
         for k in range(arm.n_classes):
@@ -144,6 +148,15 @@ def _made(artifacts: Artifacts, trial: TrialRecord, source: Path, n: int) -> _Ma
         black, white = float(x.min(initial=0.0)), float(x.max(initial=0.0))
     colour = bool(pictures.manifest["extra"].get("colour"))
     return _Made(x, label, features.classes, images, colour, black, white)
+
+
+def _check_memory(n: int, shape: Sequence[int]) -> None:
+    """The rows, those of one class as they are drawn, and what a file is written from."""
+    needed, free = 3 * 4 * n * math.prod(shape), psutil.virtual_memory().available
+    if needed > free:
+        raise UserError(
+            f"--samples {n}: takes {size(needed)} of memory, {size(free)} are free; ask for fewer"
+        )
 
 
 def _check_form(made: _Made, form: Form, row: Row) -> None:

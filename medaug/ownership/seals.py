@@ -13,8 +13,17 @@ from typing import Any
 
 from medaug.data.privacy import seal_key
 from medaug.errors import IntegrityError
+from medaug.ownership.unsealed import OF_RESULTS, unsealed_results
+from medaug.ownership.witness import departure, note_line
 from medaug.storage.faults import storage_faults
-from medaug.storage.journal import JOURNAL, Journal, Record, check_files, read_journal
+from medaug.storage.journal import (
+    JOURNAL,
+    Journal,
+    Record,
+    check_files,
+    check_made,
+    read_journal,
+)
 from medaug.storage.json_files import read_json
 from medaug.storage.manifest import MANIFEST
 
@@ -24,7 +33,8 @@ OF_THE_RUN = ("study.json", "data.json", "leakage.json", "unsealed.json", "unsea
 """Files by a run's ``study.json`` that numbers or their meaning depend on."""
 OF_A_TRIAL = ("config.json", "result.json", "epochs.jsonl")
 OF_BUNDLES = ("bundles/*/part-*.jsonl", "bundles/*/trials.json")
-OF_RESULTS = ("trials/*/result.json", "bundles/*/part-*.jsonl")
+SLICES = "stores/slices-"
+"""What a leaderboard reads beside the run's own files: covariates."""
 FIRST_SEALED = (0, 2)
 FLUSH_S = 5.0
 
@@ -40,12 +50,17 @@ class Sealing:
     results: int = 0
     loose: int = 0
     """Results that the journal does not know yet."""
+    departure: str | None = None
+    """How it departs from what this machine has last written of the run."""
 
     def remarks(self, name: str) -> list[str]:
         """What a reader of the run ``name`` should know; a line each, none when all is well."""
+        said = [f"{name}: {self.departure}"] if self.departure else []
         if self.record is None:
-            return [f"{name}: is unsealed (made by a medaug before 0.2), nothing vouches for it"]
-        said = []
+            said.append(
+                f"{name}: is unsealed (made by a medaug before 0.2), nothing vouches for it"
+            )
+            return said
         if self.gone:
             said.append(
                 f"{name}: {len(self.gone)} files are missing, the first is {self.gone[0]}; "
@@ -57,7 +72,8 @@ class Sealing:
                 f"`medaug resume {name}` seals what is there"
             )
         if self.record.foreign:
-            said.append(f"{name}: was sealed with another site's key, which cannot be checked here")
+            which = "another site's key" if seal_key() else "a site's key that is not here"
+            said.append(f"{name}: was sealed with {which}, which cannot be checked here")
         elif seal_key() is not None and self.record.keyed < self.record.lines:
             n = self.record.lines - self.record.keyed
             said.append(
@@ -69,11 +85,15 @@ class Sealing:
 
 def open_journal(folder: Path) -> Journal:
     """The journal of the run in ``folder``, to be written under this machine's key."""
-    return Journal(folder, seal_key())
+    older = not (folder / JOURNAL).exists() and _has_results(folder)
+    return Journal(folder, seal_key(), older=older, on_line=lambda line: note_line(folder, line))
 
 
-def check_run(folder: Path) -> Sealing:
+def check_run(folder: Path, *, made: bool = False) -> Sealing:
     """Compare all that the journal of the run in ``folder`` vouches for.
+
+    ``made``: also which stores and models are the ones that it has made, for whoever computes
+    with them.
 
     Raises:
         IntegrityError: a file, or the journal, is not what the run has written.
@@ -81,11 +101,13 @@ def check_run(folder: Path) -> Sealing:
     record = read_journal(folder, seal_key())
     if record is None:
         _refuse_without_journal(folder)
-        return Sealing(None)
+        return Sealing(None, departure=departure(folder, None) if _has_results(folder) else None)
+    _refuse_another_name(folder)
     gone = check_files(folder, record)
-    results = [path for pattern in OF_RESULTS for path in folder.glob(pattern)]
-    loose = [path for path in results if path.relative_to(folder).as_posix() not in record.files]
-    return Sealing(record, tuple(gone), len(results), len(loose))
+    check_made(folder, record, "" if made else SLICES)
+    loose = unsealed_results(folder, record)
+    n = sum(1 for pattern in OF_RESULTS for _ in folder.glob(pattern))
+    return Sealing(record, tuple(gone), n, len(loose), departure(folder, record))
 
 
 def vouched(trial: Path) -> bool:
@@ -182,13 +204,31 @@ class RunSeals:
             ended = time.monotonic()
             self._due = ended + max(FLUSH_S, 20 * (ended - started))
 
-    def begin(self, keys: Iterable[str], ended: Mapping[str, str], todo: Iterable[str]) -> None:
-        """A wave begins: of ``keys``, those of ``ended`` have been found as they are."""
+    def made(self, manifest: Path) -> None:
+        """The run stands on this store, as it was when the run first saw it."""
+        name = manifest.relative_to(self._experiment.parent).as_posix()
+        if name not in self._journal.record.made:
+            self._journal.seal_made(manifest)
+
+    def plan(self, keys: Iterable[str]) -> None:
+        """A wave of these trials comes: before anything of theirs is in the run's folder."""
+        with storage_faults(self._experiment):
+            self._journal.plan(keys)
+            self.flush()
+
+    def begin(self, ended: Mapping[str, str], todo: Iterable[str]) -> None:
+        """The wave begins: trials of ``ended`` have been found as they are."""
         with storage_faults(self._experiment):
             self._journal.reopen(todo)
-            self._journal.plan(keys)
-            self._note({k: s for k, s in ended.items() if k not in self._journal.record.ended})
+            self._note({k: s for k, s in ended.items() if not self._is_sealed(k)})
             self.flush()
+
+    def _is_sealed(self, key: str) -> bool:
+        """Whether the journal knows how the trial ended, with its result if it has one of its
+        own."""
+        record, name = self._journal.record, f"trials/{key}/result.json"
+        known = name in record.files or not (self._experiment / name).exists()
+        return key in record.ended and known
 
     def _note(self, ends: Mapping[str, str]) -> None:
         """Trials have ended; whoever has a result is sealed with it."""
@@ -232,9 +272,23 @@ def _refuse_without_journal(folder: Path) -> None:
         begun = tuple(int(part) for part in str(note["medaug"]).split(".")[:2])
     except (KeyError, ValueError):
         return
-    if begun >= FIRST_SEALED and any(any(folder.glob(pattern)) for pattern in OF_RESULTS):
+    if begun >= FIRST_SEALED and _has_results(folder):
         raise IntegrityError(
             f"{folder / JOURNAL}: missing, though medaug {note['medaug']} began this run; restore "
             f"it from a backup, or delete {folder / 'trials'} and `medaug resume {folder.name}`, "
             "which runs its trials again"
         )
+
+
+def _refuse_another_name(folder: Path) -> None:
+    """A whole run in another's place has all its seals; its study says whose it is."""
+    study = read_json(folder / "study.json") or {}
+    if (name := study.get("name")) is not None and name != folder.name:
+        raise IntegrityError(
+            f"{folder / 'study.json'}: is of the run {str(name)[:64]!r}, not of {folder.name!r}; "
+            f"call the folder what the run is called"
+        )
+
+
+def _has_results(folder: Path) -> bool:
+    return any(any(folder.glob(pattern)) for pattern in OF_RESULTS)

@@ -164,6 +164,8 @@ class Leaderboard:
     """The record of each other cohort that was scored (:mod:`medaug.score`), the oldest first."""
     subgroups: tuple[Mapping[str, Any], ...] = ()
     """Scores of the patients who share a covariate (:mod:`medaug.results.subgroups`)."""
+    remarks: tuple[str, ...] = ()
+    """What nothing vouches for, as whoever checked the run was told; a line each."""
 
     @property
     def reference(self) -> Row | None:
@@ -192,6 +194,7 @@ class Leaderboard:
             "configurations_tried": self.tried,
             "trials_unfinished": self.unfinished,
             "rows": [row.to_json() for row in self.rows],
+            "remarks": list(self.remarks),
             "external": [dict(record) for record in self.external],
             "subgroups": without_nan(self.subgroups),
         }

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medaug.errors import UserError
+from medaug.regular import open_regular
 from medaug.spec.axes import check_axes
 from medaug.spec.classifier import build_classifier
 from medaug.spec.early_stop import check_grace, check_metric
@@ -52,13 +53,7 @@ def load_study(
     """
     from medaug.spec.yaml_strict import parse_document
 
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; see jobs/ for examples") from None
-    except (UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{path}: cannot be read as text ({error}); save it as UTF-8") from None
-    document = parse_document(text, str(path))
+    document = parse_document(_text_of(path), str(path))
     data, sources = _override(document, str(path), overrides)
     _refuse_secrets(data, (), sources)
     data = _expand_variables(data, (), sources)
@@ -66,6 +61,21 @@ def load_study(
     for key, known in ((choices() if callable(choices) else choices) or {}).items():
         _check_choice(study, key, known, sources)
     return study
+
+
+def _text_of(path: Path) -> str:
+    from medaug.spec.yaml_strict import MAX_BYTES
+
+    try:
+        with open_regular(path, pipes=True) as file:
+            content = file.read(MAX_BYTES + 1)  # more is refused by who parses it
+        return content.decode("utf-8", "strict" if len(content) <= MAX_BYTES else "replace")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; see jobs/ for examples") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: cannot be read as text ({error}); save it as UTF-8") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; name a study's YAML file") from None
 
 
 def build_study(

@@ -136,6 +136,11 @@ class Bundled:
                 ended |= dict.fromkeys(head["ended"], part)
                 failed |= dict.fromkeys(head["failed"], part)
         self._part_of = failed | ended
+        self._ended = ended.keys()
+
+    def ended(self, key: str) -> bool:
+        """Whether the trial has a result."""
+        return key in self._ended
 
     def members(self, keys: Iterable[str]) -> dict[str, Member]:
         """How those of the trials ended that are in a bundle and did; each part is read once."""
@@ -156,6 +161,16 @@ class Bundled:
     def _folders(self) -> list[BundleFolder]:
         paths = sorted((self._experiment / "bundles").glob(f"*/{TRIALS}"))
         return [BundleFolder(self._experiment, path.parent.name) for path in paths]
+
+
+def keys_of_part(path: Path, *, failed: bool = True) -> list[str]:
+    """Keys of the trials in this part, in no order; those that failed only if wanted.
+
+    Raises:
+        IntegrityError: it is not what was written.
+    """
+    head = _head(path)
+    return [*head["ended"], *(head["failed"] if failed else ())]
 
 
 def read_part(path: Path) -> list[Member]:

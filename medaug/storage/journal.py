@@ -10,7 +10,8 @@ when it is time, not when a trial ends.
 What can be read of it:
 ``plan`` keys of trials that are to run; ``ended`` how trials ended, by key; ``reopened`` keys of
 trials that run once more, whose files are no longer vouched for; ``files`` SHA-256 by path below
-the run's folder; ``made`` SHA-256 of manifests by path below the storage.
+the run's folder; ``made`` SHA-256 of manifests by path below the storage; ``older`` that there were
+results before the first line.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,9 +38,10 @@ _REMEDY = "restore it from a backup, or run the study again under another --name
 class Record:
     """What a journal says, all lines together."""
 
-    lines: int = 0
-    seal: str = ""
-    """Of the last line."""
+    seals: list[str] = field(default_factory=list)
+    """Of each line."""
+    older: bool = False
+    """There were results before there was a journal: a medaug before 0.2 has made them."""
     keyed: int = 0
     """Lines whose HMAC was made with the key at hand."""
     foreign: int = 0
@@ -51,9 +53,19 @@ class Record:
     """Those of ``files`` whose line has no HMAC of the key at hand."""
     made: dict[str, str] = field(default_factory=dict)
 
-    def add(self, body: Mapping[str, Any], *, keyed: bool) -> None:
+    @property
+    def lines(self) -> int:
+        return len(self.seals)
+
+    @property
+    def seal(self) -> str:
+        """Of the last line."""
+        return self.seals[-1] if self.seals else ""
+
+    def add(self, body: Mapping[str, Any], seal: str, *, keyed: bool) -> None:
         """Take in one line; ``keyed``: its HMAC is of the key at hand."""
-        self.lines += 1
+        self.seals.append(seal)
+        self.older |= body.get("older", False)
         self.planned.update(body.get("plan", ()))
         for key in body.get("reopened", ()):
             self.ended.pop(key, None)
@@ -81,15 +93,16 @@ def read_journal(folder: Path, key: bytes | None = None) -> Record | None:
     if content is None:
         return None
     record = Record()
-    for body, keyed in _bodies(content, folder / JOURNAL, record, key):
-        record.add(body, keyed=keyed)
+    for body, seal, keyed in _bodies(content, folder / JOURNAL, record, key):
+        record.add(body, seal, keyed=keyed)
     return record
 
 
 def _bodies(
     content: bytes, path: Path, record: Record, key: bytes | None
-) -> Iterator[tuple[dict[str, Any], bool]]:
-    """(line, whether it was written with ``key``) of each, the newest seal noted in ``record``."""
+) -> Iterator[tuple[dict[str, Any], str, bool]]:
+    """(line, its seal, whether it was written with ``key``) of each; ``record`` has those before
+    it, and counts the lines of other keys."""
     whole, _, _torn = content.rpartition(b"\n")
     for number, line in enumerate(whole.splitlines(), start=1):
         name = f"{path} line {number}"
@@ -107,16 +120,28 @@ def _bodies(
                 raise IntegrityError(f"{name}: was not written with this site's key; {_REMEDY}")
         elif of is not None:
             record.foreign += 1
-        record.seal = hashlib.sha256(line).hexdigest()
-        yield body, keyed
+        yield body, hashlib.sha256(line).hexdigest(), keyed
 
 
 class Journal:
-    """Collects what is to be said of a run, and appends it when asked to; one writer a run."""
+    """Collects what is to be said of a run, and appends it when asked to; one writer a run.
 
-    def __init__(self, folder: Path, key: bytes | None = None) -> None:
+    ``older``: a new journal says that the run has results from before. ``on_line`` is called with
+    the record after each line.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        key: bytes | None = None,
+        *,
+        older: bool = False,
+        on_line: Callable[[Record], None] = lambda record: None,
+    ) -> None:
         self._folder = folder
         self._key = key
+        self._older = older
+        self._on_line = on_line
         self._lines: dict[str, Any] = {}
         self._pending: dict[str, Path] = {}
         self._made: dict[str, Path] = {}
@@ -175,13 +200,15 @@ class Journal:
             self._record = read_journal(self._folder, self._key)
         record = self.record
         body = {"n": record.lines + 1, "before": record.seal, "time": round(time.time(), 3), **body}
+        if self._older and not record.lines:
+            body["older"] = True
         if self._key is not None:
             body["key"] = key_name(self._key)
             body["mac"] = _mac(body, self._key)
         line = sealed(body)
         storage_at(path).append(path, line, durable=True)
-        record.add(body, keyed=self._key is not None)
-        record.seal = hashlib.sha256(line).hexdigest()
+        record.add(body, hashlib.sha256(line).hexdigest(), keyed=self._key is not None)
+        self._on_line(record)
 
 
 def _seal(whole: bytes) -> str:
@@ -198,7 +225,10 @@ def check_files(folder: Path, record: Record) -> list[str]:
     gone = []
     at = storage_at(folder)
     for name, sha256 in record.files.items():
-        content = read_regular(folder / name)
+        try:
+            content = read_regular(folder / name)
+        except IntegrityError as damage:
+            raise IntegrityError(f"{damage}; {_remedy(folder, name)}") from None
         if content is None and not at.nodes_see_files:  # it comes here only where it is used
             content = at.read(folder / name)
         if content is None:
@@ -208,6 +238,22 @@ def check_files(folder: Path, record: Record) -> list[str]:
                 f"{folder / name}: is not what this run has written; {_remedy(folder, name)}"
             )
     return gone
+
+
+def check_made(folder: Path, record: Record, begins: str = "") -> None:
+    """Compare the manifests of the stores and models that the journal vouches for and that are
+    there, those whose name begins so; what a manifest vouches for is compared where it is read.
+
+    Raises:
+        IntegrityError: one is not what the run has made.
+    """
+    for name, sha256 in record.made.items():
+        if not name.startswith(begins):
+            continue
+        path = folder.parent / name
+        content = storage_at(path).read(path)
+        if content is not None and hashlib.sha256(content).hexdigest() != sha256:
+            raise IntegrityError(f"{path}: is not what this run has made; {_REMEDY}")
 
 
 def key_name(key: bytes) -> str:
@@ -249,7 +295,12 @@ def _is_well_formed(body: Mapping[str, Any]) -> bool:
         for name in ("plan", "reopened")
     )
     tables = (body.get(name, {}) for name in ("ended", "files", "made"))
-    return lists and all(
-        isinstance(table, dict) and all(isinstance(v, str) for v in table.values())
-        for table in tables
+    flags = isinstance(body.get("older", False), bool)
+    return (
+        lists
+        and flags
+        and all(
+            isinstance(table, dict) and all(isinstance(v, str) for v in table.values())
+            for table in tables
+        )
     )

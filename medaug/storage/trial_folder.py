@@ -71,7 +71,10 @@ class TrialFolder:
         try:
             if data is not None and is_old_trial(data):
                 data = upgraded_trial(data, self.key)
-            return parse_trial(data or {})
+            config = parse_trial(data or {})
+            if config.key != self.key:
+                raise ValueError(f"of this name, but one that is called {config.key}")
+            return config
         except (ValueError, KeyError) as why:
             remedy = f"delete {self.path} and resume the run, which makes it again"
             raise IntegrityError(
@@ -135,6 +138,10 @@ class TrialFolder:
     def reopen(self) -> None:
         """Forget an earlier failure or early stop: the trial runs on."""
         self._forget("failure.json", "stopped.json")
+
+    def undo(self) -> None:
+        """Forget the result: what it names is lost, and the trial runs once more."""
+        self._forget("result.json")
 
     def _forget(self, *names: str) -> None:
         for path in (self.path / name for name in names):

@@ -12,6 +12,8 @@ import re
 from pathlib import Path, PosixPath
 from urllib.parse import urlsplit
 
+from medaug.errors import UserError
+
 COPIES_ENV = "MEDAUG_BUCKET_COPIES"
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
@@ -79,5 +81,8 @@ def _root() -> Path:
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     copies = os.environ.get(COPIES_ENV) or f"{cache}/medaug/buckets"
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    where = urlsplit(endpoint).netloc.rpartition("@")[2] if endpoint else ""
+    try:
+        where = urlsplit(endpoint).netloc.rpartition("@")[2] if endpoint else ""
+    except ValueError as why:
+        raise UserError(f"AWS_ENDPOINT_URL: is no address ({why}); write https://HOST") from None
     return Path(os.path.abspath(copies)) / (f"s3@{where}" if where else "s3")

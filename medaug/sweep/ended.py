@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from medaug.ownership.seals import vouched, vouched_bundles
@@ -14,17 +14,25 @@ from medaug.sweep.events import Outcome, Status
 
 
 def ended_before(
-    configs: Sequence[TrialConfig], experiment: Path, storage: Path, *, stops: bool
+    configs: Sequence[TrialConfig],
+    experiment: Path,
+    storage: Path,
+    *,
+    stops: bool,
+    again: Collection[str] = (),
 ) -> dict[str, Outcome]:
-    """Outcomes of those trials that need not run, by key.
+    """Outcomes of those trials that need not run, by key; ``again`` are keys of those that have to.
 
     A key is the hash of all that decides a trial's outcome, so what ended in another run is taken
     over as it is, if what it made is still there. ``stops``: the wave stops trials early, so one
     that was stopped has ended.
     """
     outcomes: dict[str, Outcome] = {}
+    configs = [config for config in configs if config.key not in again]
     for config in configs:
         folder = TrialFolder(experiment, config.key)
+        if not (folder.path / "config.json").exists():  # it counts nowhere, whatever else is there
+            continue
         if (result := folder.result()) is not None:
             outcomes[config.key] = _reused(config.key, result, folder.epoch())
         elif stops and (stopped := folder.stopped()) is not None:

@@ -129,12 +129,14 @@ class Sweep:
         stopping: StopSpec | None = None,
         bundle_by: BundleBy = alone,
         bundle_work: BundleWork = run_bundle,
+        again: Collection[str] = (),
     ) -> list[Outcome]:
         """Run a wave of trials (of one stage) and return an outcome for each, in their order.
 
         A failing trial does not stop the others. ``work`` is a function of a module that
         the workers can import. Trials for which ``bundle_by`` gives a group are run many at once,
-        those of a group next to each other, by ``bundle_work``.
+        those of a group next to each other, by ``bundle_work``. Trials with keys of ``again`` run
+        once more though they have ended.
 
         Raises:
             EnvironmentFault: a trial does not fit into the cluster, or the storage is full or does
@@ -145,7 +147,7 @@ class Sweep:
         if not configs:
             return []
         with self._signals.noted():
-            return self._run_wave(configs, work, stopping, bundle_by, bundle_work)
+            return self._run_wave(configs, work, stopping, bundle_by, bundle_work, again)
 
     def _run_wave(
         self,
@@ -154,16 +156,22 @@ class Sweep:
         stopping: StopSpec | None,
         bundle_by: BundleBy,
         bundle_work: BundleWork,
+        again: Collection[str],
     ) -> list[Outcome]:
+        self.seals.plan([config.key for config in configs])
         outcomes = ended_before(
-            configs, self._experiment, self._storage, stops=stopping is not None
+            *(configs, self._experiment, self._storage),
+            stops=stopping is not None,
+            again=again,
         )
         todo = {config.key: config for config in configs if config.key not in outcomes}
         self._signals.check()
         if todo:
             self._check_budget()
         ends = {key: outcome.status for key, outcome in outcomes.items()}
-        self.seals.begin([config.key for config in configs], ends, todo)
+        self.seals.begin(ends, todo)
+        for key in todo.keys() & set(again):
+            TrialFolder(self._experiment, key).undo()
         units = self._start(list(todo.values()), bundle_by) if todo else {}
         self.seals.flush()
         n = len(todo) + len(outcomes)

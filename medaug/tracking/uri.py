@@ -100,9 +100,23 @@ def usable_uri(source: str, uri: str) -> str:
     """``uri``, which ``source`` gives.
 
     Raises:
-        UserError: it names a folder; MLflow 3 has given these up.
+        UserError: it is no address, names a database in a folder that is not there, or a folder;
+            MLflow 3 has given these up.
     """
-    if urlsplit(uri).scheme in ("", "file") and uri != "databricks":
+    try:
+        parts = urlsplit(uri)
+        _ = parts.port  # raises, too
+    except ValueError as why:
+        raise UserError(
+            f"{source}: {without_password(uri)} is no address ({why}); "
+            "use http://HOST:PORT or sqlite:////PATH/mlflow.db"
+        ) from None
+    place = uri.removeprefix("sqlite:///")
+    if place != uri and "?" not in place and place and not Path(place).parent.is_dir():
+        raise UserError(  # MLflow tries for minutes
+            f"{source}: {uri}: there is no folder {Path(place).parent}; make it, or mend the path"
+        )
+    if parts.scheme in ("", "file") and uri != "databricks":
         raise UserError(
             f"{source}: {uri} is a folder, which MLflow 3 does not write; "
             "use http://HOST:PORT or sqlite:////PATH/mlflow.db"

@@ -140,6 +140,7 @@ def test_nobody_leaves(storage: Path, tmp_path: Path) -> None:
          "--samples 25: smote has made 24 rows and makes no more without its training data"),
         (("--samples", "7", "--arm", "duplicate"),
          "no finished generator of arm 'duplicate' that was fitted here; it has gaussian, smote"),
+        (("--samples", "1000000000", "--arm", "gaussian"), "--samples 1000000000: takes 12"),
         (("--format", "png"), "export: --format is of samples; give --samples N as well"),
         (("--samples", "0"), "Invalid value for '--samples'"),
     ],

@@ -14,12 +14,16 @@ from medaug.data.privacy import KEY_ENV
 from medaug.experiment import run_trial
 from medaug.ownership.seals import RunSeals
 from medaug.plan.trials import plan_study
-from medaug.spec import StudySpec
+from medaug.spec import StudySpec, TrialConfig
 from medaug.storage.artifacts import Artifacts
 from medaug.storage.trial_folder import TrialFolder, write_json
+from medaug.store.manifest import MANIFEST as STORE_MANIFEST
+from medaug.sweep.ended import ended_before
 from medaug.sweep.events import Outcome
+from medaug.sweep.trial.failures import GroupFailed, triage
 from medaug.train.checkpoint import Ledger
 from medaug.train.world import World
+from medaug.waves import to_make_again
 from tests.audit.small_runs import SLICES, study, write_slices
 
 ARMS: dict[str, Any] = {"none": {}, "duplicate": {}, "classical": {}, "gaussian": {"components": 2}}
@@ -42,6 +46,13 @@ def site_key(file: Path) -> Iterator[None]:
 
 def sealed_run(study: StudySpec) -> Path:
     """The folder of ``study`` with every trial done, and its journal."""
+    folder = begun_run(study)
+    go_on(study)
+    return folder
+
+
+def begun_run(study: StudySpec) -> Path:
+    """The folder of ``study`` with its scans read, and no trial."""
     write_slices(study)
     folder = study.storage / study.name
     folder.mkdir(parents=True)
@@ -49,20 +60,46 @@ def sealed_run(study: StudySpec) -> Path:
     write_json(folder / "data.json", {"slices": SLICES})
     write_json(folder / "version.json", {"medaug": "0.2.0", "then": []})
     note_leakage(folder, scan_slices(Artifacts(study.storage), SLICES))
-    seals = RunSeals(folder)
-    for _, trials in plan_study(study, SLICES).waves():
-        seals.begin([config.key for config in trials], {}, [config.key for config in trials])
-        for config in trials:
-            trial = TrialFolder(folder, config.key)
-            trial.claim(config)
-            for progress in run_trial(config, World.single(), study.storage):
-                if progress.checkpoint is not None:
-                    Ledger(trial.path).commit(
-                        progress.checkpoint, fingerprint=config.key, keep_last=1
-                    )
-                row = {"epoch": progress.epoch, "metrics": progress.metrics, "seconds": 0.5}
-                trial.log_epoch({**row, "save_seconds": 0.1, "time": 1e9 + progress.epoch})
-            trial.finish(progress.result)
-            seals.on_trial_end(Outcome(config.key, "done", progress.epoch, progress.result))
-        seals.flush()
     return folder
+
+
+def go_on(study: StudySpec) -> None:
+    """Run what has not ended of ``study``, as a sweep does with one rank in this process.
+
+    Raises:
+        GroupFailed: a trial did not make it.
+    """
+    folder = study.storage / study.name
+    seals = RunSeals(folder)
+    seals.made(study.storage / "stores" / SLICES / STORE_MANIFEST)
+    plan = plan_study(study, SLICES)
+    again = to_make_again(plan, folder, Artifacts(study.storage))
+    for _, trials in plan.waves():
+        seals.plan([config.key for config in trials])
+        before = ended_before(trials, folder, study.storage, stops=False, again=again)
+        todo = [config for config in trials if config.key not in before]
+        seals.begin({k: o.status for k, o in before.items()}, [config.key for config in todo])
+        try:
+            for config in todo:
+                if config.key in again:
+                    TrialFolder(folder, config.key).undo()
+                seals.on_trial_end(_run(config, folder, study.storage))
+        finally:
+            seals.flush()
+
+
+def _run(config: TrialConfig, experiment: Path, storage: Path) -> Outcome:
+    trial, ledger = TrialFolder(experiment, config.key), Ledger(experiment / "trials" / config.key)
+    trial.claim(config)
+    trial.reopen()
+    try:
+        for progress in run_trial(config, World.single(), storage, ledger.latest(config.key)):
+            if progress.checkpoint is not None:
+                ledger.commit(progress.checkpoint, fingerprint=config.key, keep_last=1)
+            row = {"epoch": progress.epoch, "metrics": progress.metrics, "seconds": 0.5}
+            trial.log_epoch({**row, "save_seconds": 0.1, "time": 1e9 + progress.epoch})
+        assert progress.result is not None
+        trial.finish(progress.result)
+    except Exception as error:
+        raise GroupFailed(triage(error)) from error
+    return Outcome(config.key, "done", progress.epoch, progress.result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import shutil
 import subprocess
@@ -59,6 +60,35 @@ def test_256_files_may_be_open(run: Path) -> None:
         with few_open_files(256):
             few = ask(run, run.parent, command)
         assert (few.exit_code, few.stdout) == (0, many.stdout), few.output
+
+
+@pytest.mark.parametrize("charset", ["ascii", "latin-1", "cp1252"])
+def test_a_terminal_of_few_characters_loses_no_sign(run: Path, charset: str) -> None:
+    """A minus that a terminal cannot show is a minus, not a question mark."""
+    words = ["leaderboard", run.name, "--storage", str(run.parent)]
+    whole = CliRunner().invoke(main, words).stdout
+    assert "−" in whole
+    few = CliRunner(charset=charset).invoke(main, words)
+    assert few.exit_code == 0, few.output
+    # Where the locale says ASCII, click writes UTF-8: it is most likely not set at all.
+    text = few.stdout_bytes.decode("utf-8" if charset == "ascii" else charset)
+    shown = [re.findall(r"[−-]\d\.\d{3}", each) for each in (whole, text)]
+    assert shown[0]
+    assert [n.replace("−", "-") for n in shown[0]] == [n.replace("−", "-") for n in shown[1]]
+    assert "?" not in text
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{"COLUMNS": "1"}, {"COLUMNS": "x"}, {"TERM": "dumb"}, {"NO_COLOR": "1", "LC_ALL": "C"}],
+    ids=str,
+)
+def test_an_odd_terminal(run: Path, environment: dict[str, str]) -> None:
+    done = CliRunner().invoke(
+        main, ["leaderboard", run.name, "--storage", str(run.parent)], env=environment
+    )
+    assert done.exit_code == 0, done.output
+    assert "none" in done.stdout
 
 
 @pytest.mark.parametrize("after", [">&-", "| true", "> /dev/full"])

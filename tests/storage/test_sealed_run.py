@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from medaug.ownership.seals import RunSeals, vouched
 from medaug.storage.journal import JOURNAL, Journal
 from medaug.storage.trial_folder import TrialFolder
 from medaug.sweep.events import Outcome
-from tests.storage.sealed_runs import sealed_run, site_key, small_study
+from tests.storage.sealed_runs import go_on, sealed_run, site_key, small_study
 
 READERS = ("leaderboard", "report", "export", "unseal", "resume", "sync")
 
@@ -123,6 +124,31 @@ def test_a_deleted_trial_is_missed(run: Path) -> None:
     assert json.loads(ask(run, "leaderboard", "--json").stdout)["trials_unfinished"] == 2
 
 
+def test_a_trial_without_its_configuration_runs_again(run: Path) -> None:
+    path = a_classifier(run).with_name("config.json")
+    whole = ask(run, "leaderboard", "--json").stdout
+    path.unlink()
+    assert "runs again what has no result" in ask(run, "leaderboard").stderr
+    go_on(small_study(run.parent))
+    said = ask(run, "leaderboard", "--json")
+    assert said.stderr == ""
+    rows, before = (json.loads(text)["rows"] for text in (said.stdout, whole))
+    assert [row["scores"] for row in rows] == [row["scores"] for row in before]
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_what_is_no_file_is_named_with_what_resume_does(
+    run: Path, make: Callable[[Path], None]
+) -> None:
+    path = a_classifier(run)
+    path.unlink()
+    make(path)
+    said = ask(run, "leaderboard")
+    assert said.exit_code == 5
+    assert f"{path}: is no file but a" in said.stderr
+    assert f"; delete {path.parent} and `medaug resume" in said.stderr
+
+
 @pytest.mark.parametrize("key", [b"x" * 32, None], ids=["another key", "no key"])
 def test_another_run_takes_over_only_what_this_site_has_sealed(
     run: Path, key: bytes | None, caplog: pytest.LogCaptureFixture
@@ -178,7 +204,7 @@ def test_results_that_nobody_heard_of_are_said_and_then_sealed(run: Path) -> Non
     said = ask(run, "leaderboard")
     assert f"{sealed_last} of {n} results are not sealed yet" in said.stderr
     keys = [path.parent.name for path in run.glob("trials/*/result.json")]
-    RunSeals(run).begin(keys, dict.fromkeys(keys, "reused"), [])
+    RunSeals(run).begin(dict.fromkeys(keys, "reused"), [])
     assert ask(run, "leaderboard").stderr == ""
 
 
@@ -186,7 +212,7 @@ def test_a_trial_that_runs_again_is_sealed_again(run: Path) -> None:
     path = a_classifier(run)
     key = path.parent.name
     seals = RunSeals(run)
-    seals.begin([key], {}, [key])
+    seals.begin({}, [key])
     folder = TrialFolder(run, key)
     result = folder.result()
     assert result is not None

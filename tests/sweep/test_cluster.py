@@ -148,6 +148,23 @@ def test_what_ray_finds_is_put_back(
     assert [logging.getLogger(name).level for name in ("ray", "ray.tune")] == levels
 
 
+@pytest.mark.parametrize(("address", "said"), [("10.0.0.7", 1), ("127.0.0.1", 0)])
+def test_ray_that_was_imported_before_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, address: str, said: int
+) -> None:
+    """By a notebook, say: Ray has settled then which address its node gets."""
+    import ray
+
+    monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: address)
+    name = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+    monkeypatch.delenv(name, raising=False)
+    with for_ray(alone=True):
+        assert os.environ.get(name) == (None if said else "0")
+        assert os.environ["RAY_enable_metrics_collection"] == "0"  # noqa: SIM112
+    warnings = [r.message for r in caplog.records if "listens on all interfaces" in r.message]
+    assert len(warnings) == said
+
+
 def test_the_token_is_for_this_user_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)

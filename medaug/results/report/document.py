@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,15 +54,17 @@ BESIDE = {"tstr": "trtr", "near_copy_rate": "near_copy_rate_heldout"}
 """What real rows score, where it is not called ``<measure>_null``."""
 
 
-def write_report(folder: Path) -> Path:
+def write_report(folder: Path, remarks: Sequence[str] = ()) -> Path:
     """Write ``report.html`` of the run in ``folder``, and its figures under ``figures/``.
 
-    Of an unfinished run it says what is missing.
+    Of an unfinished run it says what is missing. ``remarks``: what nothing vouches for, as whoever
+    checked the run was told.
 
     Raises:
         UserError: there is no such run.
     """
     path, run = folder / REPORT, Evidence.of(folder)
+    run = replace(run, board=replace(run.board, remarks=tuple(remarks)))
     write_whole(path, render_page(run).encode())
     write_curves(folder, run.board)
     return path
@@ -87,6 +90,7 @@ def render_page(run: Evidence) -> str:
         ended=facts.ended(run),
         question=facts.question(run.study),
         answer=answer(run.board),
+        remarks=[facts.without_paths(remark) for remark in run.board.remarks],
         state=facts.state(run),
         failures=facts.failures(run),
         cohort=facts.cohort(slices) if slices else None,

@@ -14,7 +14,7 @@ from medaug.sweep.trial.fence import Superseded
 Kind = Literal[
     "configuration", "damaged file", "storage", "out of memory", "collective", "device",
     "no GPU", "rank died", "hang", "lost node", "superseded", "open files", "shared memory",
-    "packages", "error",
+    "processes", "packages", "error",
 ]  # fmt: skip
 
 _ADVICE: dict[Kind, str] = {
@@ -31,6 +31,7 @@ _ADVICE: dict[Kind, str] = {
     "superseded": "nothing to do: that one goes on with it",
     "open files": "ulimit -n 65536 (LimitNOFILE= in a systemd unit) and resume",
     "shared memory": "make /dev/shm larger (docker run --shm-size=2g) and resume",
+    "processes": "ulimit -u 65536 (--pids-limit of a container) and resume",
     "packages": "install the same packages on every node, medaug included, and resume",
     "error": "failure.json has the traceback; a bug, please report it",
 }
@@ -40,25 +41,58 @@ _ANOTHER_TRY: frozenset[Kind] = frozenset(
     {"out of memory", "collective", "device", "rank died", "hang", "lost node"}
 )
 _USUAL_CAUSE_FIRST: tuple[Kind, ...] = (
-    "superseded", "out of memory", "open files", "shared memory", "no GPU", "device",
+    "superseded", "out of memory", "open files", "processes", "shared memory", "no GPU", "device",
     "configuration", "damaged file", "storage", "packages", "error", "lost node", "rank died",
     "hang", "collective",
 )  # fmt: skip
 
-_COLLECTIVE = re.compile(r"gloo|nccl|closed by peer|reset by peer|broken pipe", re.IGNORECASE)
+_COLLECTIVE = re.compile(
+    r"gloo|nccl|closed by peer|reset by peer|broken pipe|monitoredBarrier|barrier on rank"
+    r"|socket timeout|server socket has failed|store->get|clients joined"
+    r"|initializing process group",
+    re.IGNORECASE,
+)
 _MEMORY = re.compile(
     r"can't allocate memory|out of memory|not enough memory|cannot allocate memory"
     # cuDNN says these where it finds no memory for what a kernel wants beside its arguments.
-    r"|ALLOC_FAILED|unable to find an engine|find was unable to find",
+    r"|ALLOC_FAILED|unable to find an engine|find was unable to find|\bstd::bad_alloc",
     re.IGNORECASE,
 )
-_SHARED_MEMORY = re.compile(r"/dev/shm|shared memory (object|file)|torch_shm|shm_open")
+_OPEN_FILES = re.compile(r"too many open files|received 0 items of ancdata", re.IGNORECASE)
+_PROCESSES = re.compile(
+    r"can't start new thread|pthread_create|resource temporarily unavailable", re.I
+)
+_SHARED_MEMORY = re.compile(
+    r"/dev/shm|shared memory (object|file|limit)|torch_shm|shm_open|</torch_\d|object store .*full"
+)
 _NO_GPU = re.compile(
     # A build or a driver that cannot use this GPU: another try on it ends in the same way.
     r"no kernel image|no CUDA GPUs are available|not compiled with CUDA|NVIDIA driver|CUDA driver"
     r"|no CUDA-capable device|invalid device ordinal|PTX|not linked with support for cuda"
-    r"|No HIP GPUs|forward compatibility was attempted|system not yet initialized",
+    r"|No HIP GPUs|forward compatibility was attempted|system not yet initialized"
+    r"|kernel image is invalid|invalid device function|NoBinaryForGpu|for GPU arch"
+    r"|unsupported display driver|cuDNN version incompatibility|available devices to be zero"
+    r"|CUDA call failed lazily|invalid device id",
     re.IGNORECASE,
+)
+_OF_CODE = re.compile(
+    # These name CUDA, and are what a program did, not its GPU.
+    r"on the same device|should be the same|re-initialize CUDA in forked|during capture"
+    r"|stream is capturing",
+)
+_DAMAGED = re.compile(
+    r"PytorchStreamReader|failed finding central directory|weights only load failed|not an Arrow"
+    r"|file is too small|metadata bytes|decompress|corrupt|\bCRC\b|truncated|cannot identify image"
+    r"|not a (gzipped|zip) file|broken data stream|deserializing header|MetadataIncomplete",
+    re.IGNORECASE,
+)
+_STORAGE = re.compile(
+    r"PytorchStreamWriter|iostream error|file write failed|no space left|disk quota exceeded"
+    r"|read-only file system|input/output error",
+    re.IGNORECASE,
+)
+_LIBRARY = re.compile(
+    r"cannot open shared object file|undefined symbol|GLIBC(XX)?_\d|Failed to find C compiler"
 )
 _NOT_IMPORTED = re.compile(
     r"(?:ModuleNotFoundError|ImportError): "
@@ -69,7 +103,7 @@ _LOW_ON_MEMORY = re.compile(r"low on memory|memory running low")
 _MEMORY_USED = re.compile(r"[\d.]+ ?GB used / [\d.]+ ?GB limit")
 _NO_DETERMINISM = re.compile(r"(\S+) does not have a deterministic implementation")
 _DEVICE = re.compile(
-    r"\bCUDA\b|\bcu(DNN|BLAS|SOLVER|FFT|SPARSE|RAND|TENSOR)|\bHIP\b|\b(roc|hip)BLAS|MIOpen"
+    r"(?<![.\w])CUDA\b(?!:\d)|\bcu(DNN|BLAS|SOLVER|FFT|SPARSE|RAND|TENSOR)|\bHIP\b|\b(roc|hip)BLAS|MIOpen"
     r"|device-side assert|illegal memory access|ECC error|NVML|\bXid\b|unspecified launch failure"
     r"|CUDNN_STATUS|CUBLAS_STATUS|CUSOLVER_STATUS|CUFFT_|misaligned address",
     re.IGNORECASE,
@@ -125,6 +159,50 @@ def triage(error: BaseException) -> Failure:
     return Failure(kind, what, "".join(traceback.format_exception(error)))
 
 
+_TELLS: tuple[tuple[re.Pattern[str], Kind], ...] = (
+    (_OPEN_FILES, "open files"),
+    (_PROCESSES, "processes"),
+    (_SHARED_MEMORY, "shared memory"),
+    (_LIBRARY, "packages"),
+    (re.compile("nccl", re.IGNORECASE), "collective"),  # it names CUDA's errors, too
+    (_STORAGE, "storage"),
+    (_DAMAGED, "damaged file"),
+    (_NO_GPU, "no GPU"),
+    (_OF_CODE, "error"),
+    (_DEVICE, "device"),
+    (_COLLECTIVE, "collective"),
+)
+"""What a library's text says, the surest first."""
+_ERRNO: dict[int, Kind] = {
+    errno.ENOMEM: "out of memory",
+    errno.EMFILE: "open files",
+    errno.ENFILE: "open files",
+    errno.EAGAIN: "processes",
+    **dict.fromkeys(
+        (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EHOSTUNREACH, errno.ENETUNREACH), "collective"
+    ),
+}
+_NAMES: dict[str, Kind] = {
+    "OutOfMemoryError": "out of memory",
+    "DistBackendError": "collective",
+    "DistNetworkError": "collective",
+    "DistStoreError": "collective",
+    "ObjectStoreFullError": "shared memory",
+    "OutOfDiskError": "storage",
+    "RuntimeEnvSetupError": "packages",
+    "UnpicklingError": "damaged file",
+    "SafetensorError": "damaged file",
+    "BadZipFile": "damaged file",
+    "JSONDecodeError": "damaged file",
+    "EOFError": "damaged file",
+    "UnidentifiedImageError": "damaged file",
+    "BadGzipFile": "damaged file",
+}
+"""Exceptions of libraries that are not imported here."""
+_FAR_AWAY = {"botocore", "boto3", "s3fs", "urllib3", "requests", "fsspec", "sqlite3", "aiobotocore"}
+"""Modules whose errors are of the storage, or of what leads there."""
+
+
 def _kind(error: BaseException, name: str, text: str) -> Kind:
     if isinstance(error, Superseded):
         return "superseded"
@@ -132,32 +210,33 @@ def _kind(error: BaseException, name: str, text: str) -> Kind:
         return "damaged file"
     if isinstance(error, EnvironmentFault):
         return "storage"
-    if isinstance(error, MemoryError) or name == "OutOfMemoryError" or _MEMORY.search(text):
-        return "out of memory"
     if isinstance(error, UserError) or (isinstance(error, ValueError) and _is_of_medaug(error)):
         return "configuration"
+    if isinstance(error, MemoryError) or _MEMORY.search(text):
+        return "out of memory"
     if isinstance(error, ImportError):
         return "packages"
-    if isinstance(error, OSError | RuntimeError) and _SHARED_MEMORY.search(text):
-        return "shared memory"
-    if name in ("DistBackendError", "DistNetworkError", "DistStoreError"):
-        return "collective"
-    if isinstance(error, ConnectionError | TimeoutError):
-        return "collective"
-    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-        return "open files"
+    if name in _NAMES and not (_OPEN_FILES.search(text) or _STORAGE.search(text)):
+        return _NAMES[name]
+    if type(error).__module__.partition(".")[0] in _FAR_AWAY:
+        return "storage"
     if isinstance(error, OSError):
-        return "out of memory" if error.errno == errno.ENOMEM else "storage"
-    nccl = re.search("nccl", text, re.IGNORECASE)  # it names CUDA's errors, too
-    if nccl and isinstance(error, RuntimeError):
+        return _kind_of_os(error, text)
+    if isinstance(error, TypeError | LookupError | AttributeError | ArithmeticError):
+        return "error"  # of code, whatever it says
+    return next((kind for tell, kind in _TELLS if tell.search(text)), "error")
+
+
+def _kind_of_os(error: OSError, text: str) -> Kind:
+    if _SHARED_MEMORY.search(text):
+        return "shared memory"
+    if error.errno in _ERRNO:
+        return _ERRNO[error.errno]
+    if isinstance(error, ConnectionError | TimeoutError) and error.filename is None:
         return "collective"
-    if _NO_GPU.search(text) and isinstance(error, RuntimeError | AssertionError):
-        return "no GPU"
-    if _DEVICE.search(text) and isinstance(error, RuntimeError):
-        return "device"
-    if isinstance(error, RuntimeError) and _COLLECTIVE.search(text):
-        return "collective"
-    return "error"
+    if error.errno is None:  # of a library, with a text of its own
+        return next((kind for tell, kind in _TELLS if tell.search(text)), "storage")
+    return "storage"
 
 
 def not_imported(text: str) -> Failure | None:
