@@ -41,24 +41,25 @@ def to_make_again(plan: Plan, run: Path, artifacts: Artifacts) -> set[str]:
     """Keys of trials of the run in the folder ``run`` that have ended, but whose store or model is
     gone, where a trial that has not ended reads it, or another one that has to be made again."""
     trials = plan.trials()
-    lost = {
+    gone = {
         trial.key
         for trial in trials
-        if trial.stage != "classify"
-        and (run / "trials" / trial.key / "result.json").exists()
-        and not artifacts.has(output_name(trial))
+        if trial.stage != "classify" and not artifacts.has(output_name(trial))
     }
-    if not lost:
+    if not gone:
         return set()
-    bundled, again, wanted = Bundled(run), set[str](), set[str]()
+    bundled = Bundled(run)
+    members, again, wanted = bundled.members(gone), set[str](), set[str]()
     for trial in reversed(trials):  # who reads comes before who has made it
-        result = TrialFolder(run, trial.key).result()
-        if result is None and bundled.ended(trial.key):
-            continue
-        if result is not None:
-            if trial.key not in lost or not wanted.intersection(result.made):
+        folder = TrialFolder(run, trial.key)
+        if trial.key in gone:
+            member = members.get(trial.key)
+            result = folder.result() or (member.result if member else None)
+            if result is not None and not wanted.intersection(result.made):
                 continue
-            again.add(trial.key)
+            again |= {trial.key} if result is not None else set()
+        elif (folder.path / "result.json").exists() or bundled.ended(trial.key):
+            continue
         wanted.update(name for name in trial.inputs if not artifacts.has(name))
     return again
 

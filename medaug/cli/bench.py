@@ -8,6 +8,7 @@ from typing import Literal
 import click
 
 from medaug.cli.options import JSON, PATH
+from medaug.errors import UserError
 
 
 @click.command()
@@ -46,5 +47,9 @@ def bench(
     from medaug.bench.table import as_markdown, as_text
 
     result = find_bench(name)(Options("quick" if quick else size, parts, folder))
+    if parts and not result.figures:
+        raise UserError(
+            f"--part {parts[0]}: bench {name} has no such part; docs/benchmarks.md names them"
+        )
     show = as_markdown if markdown else as_text
     click.echo(result.to_json() if as_json else show(result))

@@ -61,24 +61,33 @@ class Contrast:
             return math.nan
         reach = self.components.reach(tail)
         if self.n_discordant < FEW_DISCORDANT:
-            reach = max(reach, (1 - tail ** (1 / self.n_smallest)) / self.n_classes)
+            reach = max(reach, self._unseen(tail))
         return reach
+
+    def _unseen(self, tail: float) -> float:
+        return (1 - tail ** (1 / self.n_smallest)) / self.n_classes
 
     def bounds(self, level: float = 0.95) -> tuple[float, float]:
         """Two-sided interval of this contrast alone.
 
-        That of a score is symmetric in its log-odds, which keeps it between 0 and 1; at either end
-        it reaches as far as "three of n".
+        That of a score is symmetric in its log-odds, which keeps it between 0 and 1; at either end,
+        and where all patients of a class were called alike, it reaches as far as "three of n". No
+        difference of two is outside of -1 and 1.
         """
         tail, p = (1 - level) / 2, self.estimate
         reach = self.reach(tail)
         if not self.is_score or math.isnan(reach):
-            return p - reach, p + reach
-        if min(p, 1 - p) < 1e-9:
-            reach = (1 - tail ** (1 / self.n_smallest)) / self.n_classes
-            return max(0.0, p - reach), min(1.0, p + reach)
+            return within(p - reach), within(p + reach)
+        if min(p, 1 - p, reach) < 1e-9:
+            return max(0.0, p - self._unseen(tail)), min(1.0, p + self._unseen(tail))
         odds, wide = p / (1 - p), math.exp(reach / (p * (1 - p)))
         return 1 / (1 + wide / odds), 1 / (1 + 1 / (odds * wide))
+
+
+def within(gain: float) -> float:
+    """A bound of a difference between two scores, which a handful of patients can put anywhere:
+    from -1 to 1, and NaN as it is."""
+    return gain if math.isnan(gain) else min(1.0, max(-1.0, gain))
 
 
 class Board:

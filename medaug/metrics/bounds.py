@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr
 
-from medaug.metrics.board import Board, Contrast
+from medaug.metrics.board import Board, Contrast, within
 
 PRUNING = 0.1
 """Share of the error rate that leaving out bad controls may use."""
@@ -105,8 +105,8 @@ def _of_row(
     contrasts = {control: board.contrast(row, control) for control in below}
     return Bounds(
         gain=contrasts[reference].estimate,
-        low=min(each.estimate - each.reach(below[c]) for c, each in contrasts.items()),
-        high=min(contrasts[c].estimate + contrasts[c].reach(above) for c in kept),
+        low=within(min(each.estimate - each.reach(below[c]) for c, each in contrasts.items())),
+        high=within(min(contrasts[c].estimate + contrasts[c].reach(above) for c in kept)),
         reference=reference,
         contrast=contrasts[reference],
     )

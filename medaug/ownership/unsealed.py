@@ -42,7 +42,7 @@ def unsealed_results(folder: Path, record: Record) -> list[str]:
     for path, keys in found:
         _check_planned(path, keys, record)
         for key in keys:
-            if key in sealed and sealed[key] != path:
+            if key in sealed and sealed[key] != path and key in record.ended:  # not begun again
                 raise IntegrityError(
                     f"{path}: tells of trial {key}, whose result {sealed[key]} is sealed; delete it"
                 )

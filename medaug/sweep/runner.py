@@ -172,7 +172,9 @@ class Sweep:
         self.seals.begin(ends, todo)
         for key in todo.keys() & set(again):
             TrialFolder(self._experiment, key).undo()
-        units = self._start(list(todo.values()), bundle_by) if todo else {}
+        # What a bundle holds of it stays there: it runs by itself, and its own folder comes first.
+        by = bundle_by if not again else lambda c: None if c.key in again else bundle_by(c)
+        units = self._start(list(todo.values()), by) if todo else {}
         self.seals.flush()
         n = len(todo) + len(outcomes)
         self._listeners.tell("on_wave_start", configs[0].stage, n, len(outcomes))

@@ -158,6 +158,11 @@ def test_a_place_that_cannot_be_written_is_a_line(tmp_path: Path) -> None:
         assert ".tmp-" not in line
 
 
+def test_a_part_that_no_benchmark_has() -> None:
+    line = said(ask("bench", "store", "--size", "tiny", "--part", "nope"), 2)
+    assert "--part nope: bench store has no such part" in line
+
+
 def test_an_account_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
     def nobody(uid: int) -> None:
         raise KeyError(f"getpwuid(): uid not found: {uid}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -229,6 +230,27 @@ def test_intervals_of_scores_cover_and_stay_between_0_and_1():
     hits = Latent(patients=40, signal=30).hits(np.random.default_rng(0), ["a"])
     low, high = Board(hits).contrast("a").bounds()
     assert (low, high) == pytest.approx((1 - (1 - 0.025 ** (1 / 20)) / 2, 1))
+
+
+def test_one_class_for_all_patients_is_no_certainty():
+    """Everybody is called ill: balanced accuracy one half, of so few patients not exactly."""
+    hits = Latent(patients=40).hits(np.random.default_rng(0), ["a"])["a"]
+    ill = (hits.label == 1).astype(float)[:, None, None]
+    alike = replace(hits, right=np.broadcast_to(ill, hits.right.shape))
+    low, high = Board({"a": alike}).contrast("a").bounds()
+    unseen = (1 - 0.025 ** (1 / 20)) / 2
+    assert (low, high) == pytest.approx((0.5 - unseen, 0.5 + unseen))
+
+
+def test_no_bound_of_a_gain_is_beyond_what_a_gain_can_be():
+    """Four patients, as a published cut may leave: their t quantile alone goes beyond."""
+    hits = Latent(patients=4, draws=1, residual=3.0).hits(np.random.default_rng(1), ["a", "c"])
+    board = Board(hits)
+    contrast = board.contrast("a", "c")
+    assert contrast.reach(0.025) > 1, "this study would not show it"
+    assert contrast.bounds() == (-1, 1)
+    found = simultaneous_bounds(board, [Family(("a",), ("c",))])["a"]
+    assert (found.low, found.high) == (-1, 1)
 
 
 def test_patients_with_slices_of_both_labels_are_drawn_whole():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,17 @@ import pytest
 
 from medaug.audit.scan import note_leakage, scan_slices
 from medaug.data.privacy import KEY_ENV
-from medaug.experiment import run_trial
+from medaug.experiment import bundle_by, run_bundle, run_trial
 from medaug.ownership.seals import RunSeals
 from medaug.plan.trials import plan_study
 from medaug.spec import StudySpec, TrialConfig
 from medaug.storage.artifacts import Artifacts
+from medaug.storage.bundle_folder import BundleFolder, Member
 from medaug.storage.trial_folder import TrialFolder, write_json
 from medaug.store.manifest import MANIFEST as STORE_MANIFEST
 from medaug.sweep.ended import ended_before
 from medaug.sweep.events import Outcome
+from medaug.sweep.trial.bundle import Bundle, pack
 from medaug.sweep.trial.failures import GroupFailed, triage
 from medaug.train.checkpoint import Ledger
 from medaug.train.world import World
@@ -80,12 +82,29 @@ def go_on(study: StudySpec) -> None:
         todo = [config for config in trials if config.key not in before]
         seals.begin({k: o.status for k, o in before.items()}, [config.key for config in todo])
         try:
-            for config in todo:
-                if config.key in again:
-                    TrialFolder(folder, config.key).undo()
-                seals.on_trial_end(_run(config, folder, study.storage))
+            for unit in pack(todo, lambda c: None if c.key in again else bundle_by(c), slots=1):
+                for outcome in _ends(unit, folder, study.storage, again):
+                    seals.on_trial_end(outcome)
         finally:
             seals.flush()
+
+
+def _ends(
+    unit: TrialConfig | Bundle, experiment: Path, storage: Path, again: Collection[str]
+) -> Iterator[Outcome]:
+    if not isinstance(unit, Bundle):
+        if unit.key in again:
+            TrialFolder(experiment, unit.key).undo()
+        yield _run(unit, experiment, storage)
+        return
+    folder = BundleFolder(experiment, unit.key)
+    try:
+        folder.claim_all(unit.trials)
+        for config, result in run_bundle(unit.trials, World.single(), storage):
+            folder.commit([Member(config.key, result, 0.5, 1e9)])
+            yield Outcome(config.key, "done", 1, result)
+    except Exception as error:
+        raise GroupFailed(triage(error)) from error
 
 
 def _run(config: TrialConfig, experiment: Path, storage: Path) -> Outcome:

@@ -196,11 +196,12 @@ def ask(run: Path, command: str) -> Answer:
 
 
 def targets(run: Path) -> list[Path]:
-    """All files of the run but most of its trials, all of its models, a store of each kind."""
+    """All files of the run but most of its trials and bundles, models and stores of each kind."""
     trials = sorted((run / "trials").iterdir())
     chosen = [next(t for t in trials if (t / "ep_000004").exists())]
     chosen += [t for t in trials if not (t / "ep_000004").exists()][:1]
     storage = run.parent
+    chosen += sorted((run / "bundles").iterdir())[:1]
     folders = [*chosen, storage / "stores" / "slices-0123456789ab"]
     folders += (
         sorted((storage / "stores").glob("rows-*"))[:1] + sorted((storage / "models").iterdir())[:4]

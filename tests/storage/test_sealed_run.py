@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from medaug.cli import main
 from medaug.data.privacy import KEY_ENV
 from medaug.ownership.seals import RunSeals, vouched
+from medaug.ownership.unsealed import OF_RESULTS
 from medaug.storage.journal import JOURNAL, Journal
 from medaug.storage.trial_folder import TrialFolder
 from medaug.sweep.events import Outcome
@@ -198,7 +199,7 @@ def test_results_that_nobody_heard_of_are_said_and_then_sealed(run: Path) -> Non
     lines = (run / JOURNAL).read_bytes().splitlines(keepends=True)
     sealed_last, n = (
         len(json.loads(lines[-1])["ended"]),
-        len(list(run.glob("trials/*/result.json"))),
+        sum(1 for pattern in OF_RESULTS for _ in run.glob(pattern)),
     )
     (run / JOURNAL).write_bytes(b"".join(lines[:-1]))  # the driver died before it could
     said = ask(run, "leaderboard")
