@@ -23,9 +23,9 @@ from medaug.models.layers import (
     conditioned,
     init_dcgan,
     out_activation,
-    spectrally_normalise,
 )
 from medaug.models.products import Conv2d, ConvTranspose2d
+from medaug.models.spectral import spectrally_normalise
 
 WidthRule = Literal["flat", "pyramid"]
 Conditioning = Literal["ac", "adc", "proj"]

@@ -14,6 +14,8 @@ _NORM = getattr(torch, "_foreach_norm", None)
 _LERP = getattr(torch, "_foreach_lerp_", None)
 _COPY = getattr(torch, "_foreach_copy_", None)
 _ADD = getattr(torch, "_foreach_add_", None)
+_DIV = getattr(torch, "_foreach_div", None)
+_ADDCMUL = getattr(torch, "_foreach_addcmul_", None)
 
 
 def norms(tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -48,3 +50,21 @@ def add_(targets: Sequence[Tensor], others: Sequence[Tensor] | float) -> None:
         return
     for i, target in enumerate(targets):
         target.add_(others if isinstance(others, int | float) else others[i])
+
+
+def div(tensors: Sequence[Tensor], others: Sequence[Tensor]) -> list[Tensor]:
+    """Each tensor over its other, broadcast."""
+    if _DIV is not None:
+        return list(_DIV(tensors, others))
+    return [tensor / other for tensor, other in zip(tensors, others, strict=True)]
+
+
+def addcmul_(
+    targets: Sequence[Tensor], ones: Sequence[Tensor], others: Sequence[Tensor], value: float
+) -> None:
+    """Add to each target ``value`` times its one times its other, broadcast."""
+    if _ADDCMUL is not None:
+        _ADDCMUL(targets, ones, others, value=value)
+        return
+    for target, one, other in zip(targets, ones, others, strict=True):
+        target.addcmul_(one, other, value=value)

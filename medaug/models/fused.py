@@ -14,13 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import is_parametrized
 
+from medaug.models.at_once import AtOnce, Layers
 from medaug.models.foreach import add_, copy_
 from medaug.models.layers import PartedBatchNorm2d
 
@@ -36,6 +36,10 @@ def fuse(networks: Sequence[nn.Module], generators: Sequence[torch.Generator]) -
     Raises:
         ValueError: a layer that cannot be fused.
     """
+    return AtOnce(_fused(networks, generators))
+
+
+def _fused(networks: Sequence[nn.Module], generators: Sequence[torch.Generator]) -> nn.Module:
     first = networks[0]
     for kind in type(first).__mro__:
         if kind in _LAYERS:
@@ -47,19 +51,21 @@ def fuse(networks: Sequence[nn.Module], generators: Sequence[torch.Generator]) -
     shell = first.__new__(type(first))
     # A compiled first network would take its compiled code along, and be the only one to learn.
     own_state = {k: v for k, v in first.__dict__.items() if k != "_compiled_call_impl"}
+    if "inplace" in own_state:
+        # Fused layers give views, and to change a view in place costs its gradient four copies.
+        own_state["inplace"] = False
     shell.__dict__ = {**own_state, "_modules": {}}
     for name, _ in first.named_children():
         children = [network.get_submodule(name) for network in networks]
-        shell._modules[name] = fuse(children, generators)
+        shell._modules[name] = _fused(children, generators)
     return shell
 
 
-class _Fused(nn.Module):
-    """The same layer of all networks, in a tuple, for they own it: torch must not register it."""
+class _Fused(Layers):
+    """The same layer of all networks as one kernel."""
 
     def __init__(self, layers: Sequence[nn.Module], generators: Sequence[torch.Generator]) -> None:
-        super().__init__()
-        self.layers: tuple[Any, ...] = tuple(layers)
+        super().__init__(layers)
         self.generators = tuple(generators)
 
     def fold(self, x: Tensor) -> Tensor:
@@ -78,45 +84,20 @@ class _Fused(nn.Module):
 
     def joined(self, name: str) -> Tensor | None:
         """A parameter of all layers, joined along its first axis."""
+        each = self.parameter(name)
+        return None if each is None else each.flatten(0, 1)
+
+    def statistics(self, name: str) -> Tensor | None:
+        """A buffer of all layers, end to end."""
         each = [getattr(layer, name) for layer in self.layers]
         return None if each[0] is None else torch.cat(each)
-
-    def weights(self) -> Tensor:
-        """(K, …) weights, spectrally normalised where the layers are."""
-        first = self.layers[0]
-        if not is_parametrized(first, "weight"):
-            return torch.stack([layer.weight for layer in self.layers])
-        parametrizations = [layer.parametrizations.weight for layer in self.layers]
-        original = torch.stack([each.original for each in parametrizations])
-        return _spectrally_normal(original, [each[0] for each in parametrizations])
-
-
-def _spectrally_normal(weight: Tensor, norms: Sequence[Any]) -> Tensor:
-    """``torch.nn.utils.parametrizations.spectral_norm`` of (K, …) weights by a batched product.
-
-    Outside of autocast, which narrows batched products but not the products of one matrix that
-    torch's own takes: a fused replicate would divide by another norm than one alone.
-    """
-    first = norms[0]
-    axis = first.dim + 1  # the first is K
-    matrix = weight.movedim(axis, 1).flatten(2)
-    u, v = (torch.stack([getattr(norm, name) for norm in norms]) for name in ("_u", "_v"))
-    with torch.autocast(weight.device.type, enabled=False):
-        if first.training:
-            with torch.no_grad():
-                for _ in range(first.n_power_iterations):
-                    u = F.normalize((matrix @ v[..., None])[..., 0], dim=1, eps=first.eps)
-                    v = F.normalize((u[:, None] @ matrix)[:, 0], dim=1, eps=first.eps)
-            copy_([norm._u for norm in norms] + [norm._v for norm in norms], [*u, *v])
-        sigma = torch.einsum("ko,koi,ki->k", u, matrix, v)
-        return weight / sigma.view(-1, *[1] * (weight.ndim - 1))
 
 
 class _Conv2d(_Fused):
     def forward(self, x: Tensor) -> Tensor:
         one, k = self.layers[0], len(self.layers)
-        weight = self.weights().flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        bias = self.joined("bias")
+        weight, bias = self.joined("weight"), self.joined("bias")
+        assert weight is not None
         how = (one.stride, one.padding, one.dilation, k * one.groups)
         return self.unfold(F.conv2d(self.fold(x), weight, bias, *how))
 
@@ -124,8 +105,8 @@ class _Conv2d(_Fused):
 class _ConvTranspose2d(_Fused):
     def forward(self, x: Tensor) -> Tensor:
         one, k = self.layers[0], len(self.layers)
-        weight = self.weights().flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        bias = self.joined("bias")
+        weight, bias = self.joined("weight"), self.joined("bias")
+        assert weight is not None
         how = (one.stride, one.padding, one.output_padding, k * one.groups, one.dilation)
         return self.unfold(F.conv_transpose2d(self.fold(x), weight, bias, *how))
 
@@ -133,11 +114,11 @@ class _ConvTranspose2d(_Fused):
 class _Linear(_Fused):
     def forward(self, x: Tensor) -> Tensor:
         x = x.unflatten(0, (len(self.layers), -1))
-        weight = self.weights().mT
-        if self.layers[0].bias is None:
-            return torch.bmm(x, weight).flatten(0, 1)
-        bias = torch.stack([layer.bias for layer in self.layers])
-        return torch.baddbmm(bias[:, None], x, weight).flatten(0, 1)
+        weight, bias = self.parameter("weight"), self.parameter("bias")
+        assert weight is not None
+        if bias is None:
+            return torch.bmm(x, weight.mT).flatten(0, 1)
+        return torch.baddbmm(bias[:, None], x, weight.mT).flatten(0, 1)
 
 
 class _Embedding(_Fused):
@@ -145,7 +126,9 @@ class _Embedding(_Fused):
         rows = self.layers[0].num_embeddings
         k = torch.arange(len(self.layers), device=index.device)
         shifted = index.unflatten(0, (len(self.layers), -1)) + rows * k[:, None]
-        return F.embedding(shifted.flatten(), self.weights().flatten(0, 1))
+        weight = self.joined("weight")
+        assert weight is not None
+        return F.embedding(shifted.flatten(), weight)
 
 
 class _BatchNorm(_Fused):
@@ -158,7 +141,7 @@ class _BatchNorm(_Fused):
             done = [self(torch.cat(each[part::parts])).chunk(k) for part in range(parts)]
             # Joined rather than stacked: that keeps channels innermost.
             return torch.cat([of_part[i] for i in range(k) for of_part in done])
-        mean, variance = self.joined("running_mean"), self.joined("running_var")
+        mean, variance = self.statistics("running_mean"), self.statistics("running_var")
         affine = (self.joined("weight"), self.joined("bias"))
         use_batch = one.training or mean is None
         y = F.batch_norm(

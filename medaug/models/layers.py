@@ -6,7 +6,6 @@ from typing import Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
 
 OutAct = Literal["tanh", "relu", "linear"]
 Network = TypeVar("Network", bound=nn.Module)
@@ -156,13 +155,6 @@ def init_dcgan(module: nn.Module) -> None:
             nn.init.normal_(part.weight, 1.0, 0.02)
         elif isinstance(part, nn.Embedding):  # a projection of N(0, 1) would swamp the features
             nn.init.normal_(part.weight, 0.0, 0.02)
-
-
-def spectrally_normalise(module: nn.Module) -> None:
-    """Spectral norm (Miyato et al. 2018) on every convolution, linear layer and embedding."""
-    for part in list(module.modules()):
-        if isinstance(part, nn.Conv2d | nn.Linear | nn.Embedding):
-            spectral_norm(part)
 
 
 def init_keras(module: nn.Module) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Protocol
 
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils.parametrize import ParametrizationList
 
+from medaug.models.at_once import AtOnce
 from medaug.models.foreach import copy_
 from medaug.models.fused import drawing_from, fuse
 from medaug.models.layers import DiscriminatorOut, JointPass, codes_of
@@ -42,6 +43,9 @@ from medaug.train.few_data import LECAM_DECAY, adapted, augmented, lecam
 from medaug.train.loop import Training, autocast, compile_for, guarded_steps
 from medaug.train.tally import ClassSpread, Tally
 from medaug.train.world import World, distribute
+
+Kept = Callable[[str], Tensor]
+"""Name -> the (K,) numbers of that name that go from step to step."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,16 @@ class StepInput:
     def rows(self) -> int:
         """n: of one replicate, on this rank."""
         return len(self.real) // len(self.draws)
+
+    @cached_property
+    def both(self) -> Tensor:
+        """(K*2*n, …): each replicate's real rows, then its generated ones."""
+        return in_turn(self.real, self.fake.detach(), len(self.draws))
+
+    @cached_property
+    def both_labels(self) -> Tensor:
+        """(K*2*n,): of :attr:`both`."""
+        return in_turn(self.real_label, self.fake_label, len(self.draws))
 
     def split(self, parts: int) -> list[StepInput]:
         """The same rows in ``parts`` inputs; their lengths differ by at most one."""
@@ -128,6 +142,8 @@ class GanStep:
             masks = [each.masks for each in replicates]
             generate = fuse(self.generators, masks)
             self.discriminate = fuse(self.discriminators, masks)
+        elif world.size == 1:
+            generate, self.discriminate = AtOnce(generate), AtOnce(self.discriminate)
         compile_for(world, spec.compile, generate, self.discriminate)
         self.generate = distribute(generate, world)
         self.judge_both = distribute(JointPass(self.discriminate), world)
@@ -165,14 +181,14 @@ class GanStep:
         seen, judged = [], []
         for part in self._parts(rows):
             with autocast(self.world, self.spec.precision):
-                x, label = discriminator_inputs(self.spec, part, self._kept("ada"))
+                x, label = discriminator_inputs(self.spec, part, self._kept)
                 out = self.judge_both(x, label, 2)
                 loss, values = self.discriminator_loss(out, part)
-            (loss * self._share(part)).sum().backward()
+            loss.backward(torch.full_like(loss, self._share(part)))
             seen.append((values, part.rows))
-            judged.append(out.adv.detach().float().view(len(part.draws), 2, -1))
+            judged.append(out.adv.detach().view(len(part.draws), 2, -1))
         self._move("discriminator", seen)
-        self._adapt(torch.cat(judged, -1))
+        self._adapt(judged)
 
     def generator_step(self, rows: StepInput) -> None:
         """The generators learn to be believed, by discriminators that stay as they are."""
@@ -182,10 +198,10 @@ class GanStep:
         seen = []
         for part in self._parts(rows):
             with autocast(self.world, self.spec.precision):
-                x = seen_rows(self.spec, part.fake, part.draws, "fake", self._kept("ada"))
+                x = seen_rows(self.spec, part.fake, part.draws, "fake", self._kept)
                 out = self.discriminate(x, part.fake_label)
                 loss, values = self.generator_loss(out, part)
-            (loss * self._share(part)).sum().backward()
+            loss.backward(torch.full_like(loss, self._share(part)))
             seen.append((values, part.rows))
         self.made.backward(rows.fake.grad)
         self._move("generator", seen)
@@ -196,8 +212,7 @@ class GanStep:
 
     def count(self, rows: StepInput) -> None:
         """A step is done: its rows join the statistics of within-class spread."""
-        real, fake = (rows.real, rows.real_label), (rows.fake, rows.fake_label)
-        self.spread.add(real, fake, self.taken)
+        self.spread.add(rows.both, rows.both_labels, self.skipped)
         for each in self.replicates:
             each.training.step += 1
 
@@ -207,29 +222,28 @@ class GanStep:
         """Loss (K,), and numbers worth a curve, of what discriminators said of
         :func:`discriminator_inputs`."""
         k, n = len(rows.draws), rows.rows
-        real_adv, fake_adv = out.adv.view(k, 2, n).unbind(1)
+        adv = out.adv.float().view(k, 2, n)
+        real_adv, fake_adv = adv.unbind(1)
         loss = adversarial = self.adversarial.discriminator(real_adv, fake_adv)
-        believed = out.adv.float().sigmoid().view(k, 2, n).mean(-1)
+        believed = adv.sigmoid().mean(-1)
         values = {
             "d_adversarial": adversarial,
             "d_real": believed[:, 0],
             "d_fake": believed[:, 1],
         }
         if out.cls is not None:
-            real_label, fake_label = rows.real_label.view(k, n), rows.fake_label.view(k, n)
-            real_cls, fake_cls = out.cls.view(k, 2, n, -1).unbind(1)
+            label, cls = rows.both_labels.view(k, 2, n), out.cls.view(k, 2, n, -1)
             if self.spec.cond == "adc":
-                of_class = adc_discriminator(real_cls, real_label, fake_cls, fake_label)
+                of_class = adc_discriminator(cls[:, 0], label[:, 0], cls[:, 1], label[:, 1])
             else:
                 class_loss = AUXILIARY[self.spec.aux_loss]
-                of_class = class_loss(real_cls, real_label)
+                of_class = class_loss(cls[:, 0], label[:, 0])
                 if self.spec.aux_on_fake:
-                    of_class = of_class + class_loss(fake_cls, fake_label)
-            loss = loss + self.spec.aux_weight * of_class
+                    of_class = of_class + class_loss(cls[:, 1], label[:, 1])
+            loss = loss.add(of_class, alpha=self.spec.aux_weight)
             class_logits: Callable[..., Tensor] = self.discriminators[0].class_logits  # type: ignore[assignment]
-            predicted = class_logits(out).argmax(1).view(k, 2, n)
-            right = predicted == torch.stack([real_label, fake_label], 1)
-            accuracy = right.float().mean(-1)
+            right = class_logits(out).argmax(1).view(k, 2, n) == label
+            accuracy = right.mean(-1, dtype=torch.float32)
             values |= {"class_acc_real": accuracy[:, 0], "class_acc_fake": accuracy[:, 1]}
         if out.codes is not None:
             told = out.codes.view(k, 2, n, -1)[:, 1]
@@ -251,7 +265,8 @@ class GanStep:
         if out.cls is not None:
             adc = self.spec.cond == "adc"
             class_loss = adc_generator if adc else AUXILIARY[self.spec.aux_loss]
-            loss = loss + self.spec.aux_weight * class_loss(out.cls.view(k, n, -1), label)
+            of_class = class_loss(out.cls.view(k, n, -1), label)
+            loss = loss.add(of_class, alpha=self.spec.aux_weight)
         teachers = [each.teacher for each in self.replicates]
         if teachers[0] is not None:
             # f-CLSWGAN's frozen classifier (Xian et al. 2018, eq. 4).
@@ -301,12 +316,13 @@ class GanStep:
         """(K,) numbers that change from step to step and go into the checkpoints."""
         return torch.stack([each.training.extra[name] for each in self.replicates])
 
-    def _adapt(self, adv: Tensor) -> None:
-        """After a discriminator's step, which gave logits (K, 2, n): how often to augment, and
-        LeCam's running means."""
+    def _adapt(self, judged: Sequence[Tensor]) -> None:
+        """After a discriminator's step, which gave logits (K, 2, n) in parts: how often to augment,
+        and LeCam's running means."""
         ada, wants_lecam = self.spec.d_aug == "ada", bool(self.spec.lecam)
         if not (ada or wants_lecam):
             return
+        adv = torch.cat(list(judged), -1).float()
         means = torch.stack([adv[:, 0].sign().mean(-1), *adv.mean(-1).unbind(1)])
         # One mean for all ranks, which have to change alike.
         sign, real, fake = self.world.reduce_sum(means) / self.world.size
@@ -326,9 +342,9 @@ class GanStep:
     def _move(self, player: str, seen: Sequence[tuple[dict[str, Tensor], int]]) -> None:
         """Optimisers step where gradients are finite; what was ``seen`` joins the statistics."""
         trainings = [each.training for each in self.replicates]
-        self.taken = guarded_steps([(t.guard, t.optimizers[player]) for t in trainings])
+        self.skipped = guarded_steps([(t.guard, t.optimizers[player]) for t in trainings])
         for values, n in seen:
-            self.tallies[player].add(values, n, self.taken)
+            self.tallies[player].add(values, n, self.skipped)
 
     def _share(self, part: StepInput) -> float:
         """DDP averages over ranks; shares of a global batch may differ by a row."""
@@ -353,23 +369,21 @@ class GanStep:
             parametrizations.train()
 
 
-def discriminator_inputs(
-    spec: GanSpec, rows: StepInput, augmentation: Tensor
-) -> tuple[Tensor, Tensor]:
+def discriminator_inputs(spec: GanSpec, rows: StepInput, kept: Kept) -> tuple[Tensor, Tensor]:
     """(x, label) of a discriminator's step: each replicate's real rows, then its generated ones."""
-    real = seen_rows(spec, rows.real, rows.draws, "real", augmentation)
-    fake = seen_rows(spec, rows.fake.detach(), rows.draws, "fake", augmentation)
-    k = len(rows.draws)
-    return in_turn(real, fake, k), in_turn(rows.real_label, rows.fake_label, k)
+    if spec.d_aug == "none" and not spec.inst_noise:
+        return rows.both, rows.both_labels
+    real = seen_rows(spec, rows.real, rows.draws, "real", kept)
+    fake = seen_rows(spec, rows.fake.detach(), rows.draws, "fake", kept)
+    return in_turn(real, fake, len(rows.draws)), rows.both_labels
 
 
-def seen_rows(
-    spec: GanSpec, x: Tensor, draws: Sequence[Draws], side: str, augmentation: Tensor
-) -> Tensor:
-    """Rows as a discriminator sees them: augmented with a probability (K,), with instance noise
-    (Sonderby et al. 2017), where the configuration wants that. ``side``: real or fake."""
+def seen_rows(spec: GanSpec, x: Tensor, draws: Sequence[Draws], side: str, kept: Kept) -> Tensor:
+    """Rows as a discriminator sees them: augmented with the probability that is ``kept``, with
+    instance noise (Sonderby et al. 2017), where the configuration wants that. ``side``: real or
+    fake."""
     if spec.d_aug != "none":
-        x = augmented(x, augmentation, draws, f"augment {side}")
+        x = augmented(x, kept("ada"), draws, f"augment {side}")
     if spec.inst_noise:
         noise = joined([each.normal(f"noise on {side}", *x.shape[1:]) for each in draws])
         x = x + (spec.inst_noise * noise).to(x.dtype)

@@ -58,16 +58,16 @@ class Statistics:
         self._sums: dict[str, torch.Tensor] = {}
 
     def add(
-        self, name: str, total: torch.Tensor, count: int, taken: torch.Tensor | None = None
+        self, name: str, total: torch.Tensor, count: int, skipped: torch.Tensor | None = None
     ) -> None:
         """Add ``total`` (scalar tensor), the sum over ``count`` samples of this rank.
 
-        With ``taken`` (what :meth:`Guard.step` returned), a skipped step does not count.
+        With ``skipped`` (what :meth:`Guard.step` returned), a skipped step does not count.
         """
         # No tensor is made of a number: on a GPU that would be a copy that the host waits for.
         item = F.pad(total.detach().double()[None], (0, 1), value=float(count))
-        if taken is not None:
-            item = torch.where(taken, item, 0.0)
+        if skipped is not None:
+            item = item.masked_fill(skipped, 0.0)
         self._sums[name] = self._sums[name] + item if name in self._sums else item
 
     def means(self) -> dict[str, float]:
@@ -103,7 +103,7 @@ class Guard:
     def step(self, optimizer: torch.optim.Optimizer) -> torch.Tensor:
         """``optimizer.step()``, unless one of its (already reduced) gradients is not finite.
 
-        Returns whether the step was taken: a bool scalar, left on the device.
+        Returns whether the step was skipped: a bool scalar, left on the device.
         """
         return guarded_steps([(self, optimizer)])[0]
 
@@ -132,14 +132,14 @@ class Guard:
 def guarded_steps(pairs: Sequence[tuple[Guard, torch.optim.Optimizer]]) -> torch.Tensor:
     """Each optimiser steps, unless one of its gradients is not finite: its guard takes note.
 
-    Returns which steps were taken: (len(pairs),) bool, left on the device. The optimisers have
+    Returns which steps were skipped: (len(pairs),) bool, left on the device. The optimisers have
     equally many gradients.
     """
     gradients = [_gradients(optimizer) for _, optimizer in pairs]
     norms = foreach.norms([g for mine in gradients for g in mine])
-    finite = torch.stack(norms).isfinite().view(len(pairs), -1).all(1)
-    bad = (~finite).float()
-    each = bad.unbind()
+    total = torch.stack(norms).view(len(pairs), -1).sum(1)
+    skipped = (total - total).ne(0)  # NaN where a norm is not finite
+    each = skipped.float().unbind()
     foreach.add_([guard.skipped for guard, _ in pairs], each)
     for (guard, optimizer), mine in zip(pairs, each, strict=True):
         guard.last_bad = mine
@@ -150,7 +150,7 @@ def guarded_steps(pairs: Sequence[tuple[Guard, torch.optim.Optimizer]]) -> torch
         else:
             _step_unless(mine, optimizer)
     PACE.stepped()
-    return finite
+    return skipped
 
 
 def _step_unless(bad: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:

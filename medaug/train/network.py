@@ -195,16 +195,16 @@ class Run:
         return metrics
 
     def learn(self, x: torch.Tensor, label: torch.Tensor) -> tuple[torch.Tensor, int, torch.Tensor]:
-        """One step: the sum of its losses, over how many rows, and whether it was taken."""
+        """One step: the sum of its losses, over how many rows, and whether it was skipped."""
         with autocast(self.world, self.spec.precision):
             logits = self.model(x)
         loss = self.loss(class_logits(logits), label)
         self.optimizer.zero_grad(set_to_none=True)
         # DDP takes the mean over ranks, whose shares of the batch may differ by a row.
         (loss * (len(label) * self.world.size / self.spec.batch_size)).backward()
-        taken = self.training.guard.step(self.optimizer)
+        skipped = self.training.guard.step(self.optimizer)
         self.training.step += 1
-        return loss * len(label), len(label), taken
+        return loss * len(label), len(label), skipped
 
     def finish(self) -> NetworkClassifier:
         checkpoint = self.training.checkpoint()

@@ -150,15 +150,15 @@ class Run:
         return metrics
 
     def learn(self, x: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, int, torch.Tensor]:
-        """One step: its loss, that of one batch, and whether it was taken."""
+        """One step: its loss, that of one batch, and whether it was skipped."""
         with autocast(self.world, self.spec.precision):
             logits = self.model(normalise(x, self.normalisation))
         loss = batch_loss(logits, mask, self.spec.dice, self.batch_size, self.world)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        taken = self.training.guard.step(self.optimizer)
+        skipped = self.training.guard.step(self.optimizer)
         self.training.step += 1
-        return loss, 1, taken
+        return loss, 1, skipped
 
     def _restart(self) -> None:
         """Other starting weights: with these the network calls everything background.

@@ -23,15 +23,18 @@ class Tally:
         self._names: list[str] = []
         self._sums: Tensor | None = None
 
-    def add(self, values: dict[str, Tensor], rows: int, taken: Tensor) -> None:
-        """Add means over ``rows`` rows of this rank; a step that was not ``taken`` is left out.
+    def add(self, values: dict[str, Tensor], rows: int, skipped: Tensor) -> None:
+        """Add means over ``rows`` rows of this rank; a step that was ``skipped`` is left out.
 
-        ``values``: scalars or (K,), ``taken`` likewise; the same names in every call.
+        ``values``: scalars or (K,), ``skipped`` likewise; the same names in every call.
         """
-        stacked = torch.stack([v.detach().double() for v in values.values()], dim=-1)
-        item = torch.where(taken[..., None], F.pad(stacked, (1, 0), value=1.0) * rows, 0.0)
-        self._names = list(values)
-        self._sums = item if self._sums is None else self._sums + item
+        each = [v.detach() for v in values.values()]
+        if self._sums is None:
+            self._names = list(values)
+            self._one = torch.ones_like(each[0])
+            self._sums = each[0].new_zeros(*each[0].shape, 1 + len(each), dtype=torch.double)
+        item = torch.stack([self._one, *each], dim=-1).masked_fill(skipped[..., None], 0.0)
+        self._sums.add_(item, alpha=rows)
 
     @staticmethod
     def of_one(parts: Sequence[tuple[Tally, int]], world: World) -> Tally:
@@ -58,26 +61,29 @@ class ClassSpread:
     of squares of summaries."""
 
     def __init__(self, n_classes: int, replicates: int, world: World) -> None:
-        self._n_classes, self._k, self._world = n_classes, replicates, world
+        self._k, self._world = replicates, world
+        self._classes = torch.arange(n_classes, device=world.device)[:, None]
+        self._one = torch.ones(1, dtype=torch.double, device=world.device)
         self._sums: Tensor | None = None
 
     @torch.no_grad()
-    def add(self, real: tuple[Tensor, Tensor], fake: tuple[Tensor, Tensor], taken: Tensor) -> None:
-        """Add rows x (K*n, ...) of this rank with labels (K*n,); those of replicates whose step was
-        not ``taken`` (K,) are left out."""
-        y = torch.stack([summary(x) for x, _ in (real, fake)]).double()
-        y = y.unflatten(1, (self._k, -1))  # (2, K, n, d)
-        label = torch.stack([real[1], fake[1]]).unflatten(1, (self._k, 1, -1))
-        classes = torch.arange(self._n_classes, device=y.device)[:, None]
-        each = torch.cat([torch.ones_like(y[..., :1]), y, y.square()], dim=-1)
-        item = torch.where(taken[:, None, None], (label == classes).double() @ each, 0.0)
-        self._sums = item if self._sums is None else self._sums + item
+    def add(self, x: Tensor, label: Tensor, skipped: Tensor) -> None:
+        """Add rows x (K*2*n, ...) of this rank with labels (K*2*n,), each replicate's real ones
+        before its generated ones; those of replicates whose step was ``skipped`` (K,) are left
+        out."""
+        y = summary(x).double().view(self._k, 2, len(x) // (2 * self._k), -1)
+        each = torch.cat([self._one.expand(*y.shape[:-1], 1), y, y.square()], dim=-1)
+        each = each.masked_fill(skipped[:, None, None, None], 0.0)
+        of_class = (label.view(self._k, 2, 1, -1) == self._classes).double()
+        if self._sums is None:
+            self._sums = each.new_zeros(self._k, 2, len(self._classes), each.shape[-1])
+        self._sums.flatten(0, 1).baddbmm_(of_class.flatten(0, 1), each.flatten(0, 1))
 
     @staticmethod
     def deviations(parts: Sequence[tuple[ClassSpread, int]], world: World) -> tuple[float, float]:
         """(of real rows, of generated ones): root of the within-class variance, averaged over the
         summary's entries. ``parts``: of which replicate in each of several groups."""
-        mine = [spread._sums[:, i] for spread, i in parts if spread._sums is not None]
+        mine = [spread._sums[i] for spread, i in parts if spread._sums is not None]
         assert mine, "no rows"
         sums = world.reduce_sum(mine[0] if len(mine) == 1 else torch.stack(mine).sum(0))
         count, (total, squares) = sums[..., :1], sums[..., 1:].chunk(2, dim=-1)

@@ -50,10 +50,10 @@ def test_a_gan_step_waits_for_nothing(preset: str, precision: str, k: int) -> No
     assert not counter.waits
 
 
-@pytest.mark.parametrize(("k", "most"), [(1, 425), (8, 645)])
+@pytest.mark.parametrize(("k", "most"), [(1, 220), (8, 360)])
 def test_a_gan_step_takes_no_more_kernels_than_it_did(k: int, most: int) -> None:
-    """Of the default ACGAN in bf16. Before: 423 alone, and 691 of eight fused ones, whose spectral
-    norms were narrowed and widened (50 casts)."""
+    """Of the default ACGAN in bf16. Before weights were made ready at once, 423 and 641. What is
+    left is in docs/benchmarks.md."""
     assert counted(gan(k, preset="stable", precision="bf16")).launches <= most
 
 
@@ -82,8 +82,11 @@ def test_rows_on_the_device_wait_for_nothing_in_an_epoch(fake_cuda: Counter) -> 
 
 def test_statistics_make_no_tensors_of_numbers(fake_cuda: Counter) -> None:
     statistics = Statistics(World.single("cuda"))
-    total, taken = torch.empty((), device="cuda"), torch.empty((), dtype=torch.bool, device="cuda")
-    statistics.add("loss", total, 16, taken)
+    total, skipped = (
+        torch.empty((), device="cuda"),
+        torch.empty((), dtype=torch.bool, device="cuda"),
+    )
+    statistics.add("loss", total, 16, skipped)
     assert not fake_cuda.waits
 
 

@@ -183,7 +183,7 @@ def test_the_joint_pass_equals_separate_passes(norm: str) -> None:
     labels = draws.labels("label", 2)
     given = StepInput(real, labels, fake, labels, draws.normal("z", 10), (draws,))
     step = step_of(Spec(preset="as_published"), Pair(norm)()[0], discriminator)
-    out = JointPass(discriminator)(*discriminator_inputs(step.spec, given, torch.zeros(1)), 2)
+    out = JointPass(discriminator)(*discriminator_inputs(step.spec, given, step._kept), 2)
     (loss,), _ = step.discriminator_loss(out, given)
     loss.backward()
     outs = [separate(x, labels) for x in (real, fake)]

@@ -47,7 +47,7 @@ def train(
                 loss = loss * torch.nan
             optimizer.zero_grad()
             loss.backward()
-            statistics.add("loss", loss * len(x), len(x), taken=guard.step(optimizer))
+            statistics.add("loss", loss * len(x), len(x), guard.step(optimizer))
             training.step += 1
         training.extra["last"] = network[0].weight.detach().clone()
         training.facts["epoch"] = epoch

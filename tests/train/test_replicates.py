@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +10,10 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils.parametrizations import spectral_norm
 
 from medaug.errors import UserError
 from medaug.models.dcgan import Dcgan32Discriminator, Dcgan32Generator
-from medaug.models.fused import _spectrally_normal, fuse
+from medaug.models.fused import fuse
 from medaug.models.mlp import MlpCritic, MlpGenerator
 from medaug.train import loop
 from medaug.train.checkpoint import Checkpoint, Ledger, Progress
@@ -266,17 +264,3 @@ def test_two_ranks_that_accumulate_equal_one_that_does_not(two_ranks: Any) -> No
 def test_compiling_without_a_gpu_says_so(caplog: pytest.LogCaptureFixture) -> None:
     next(train_gan(task("stable", 0, compile="cuda_graphs", epochs=1), ALONE))
     assert "compile: cuda_graphs is for GPUs" in caplog.text
-
-
-def test_spectral_norm_of_fused_layers_is_torchs_in_bf16() -> None:
-    """Torch's own is not narrowed by autocast: products of one matrix and a vector are not."""
-    torch.manual_seed(0)
-    alone = [spectral_norm(nn.Conv2d(16, 32, 3)) for _ in range(2)]
-    twins = copy.deepcopy(alone)
-    norms = [twin.parametrizations.weight[0] for twin in twins]  # type: ignore[union-attr, index]
-    original = torch.stack([twin.parametrizations.weight.original for twin in twins])  # type: ignore[union-attr]
-    with torch.autocast("cpu", torch.bfloat16):
-        fused = _spectrally_normal(original, norms)
-        expected = torch.stack([layer.weight for layer in alone])
-    assert fused.dtype == torch.float32
-    torch.testing.assert_close(fused, expected, rtol=1e-6, atol=1e-7)

@@ -1,0 +1,179 @@
+"""Spectral norms of many layers at once are torch's, layer by layer."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
+
+from medaug.models.acgan import AcganDiscriminator, AcganGenerator
+from medaug.models.at_once import AtOnce
+from medaug.models.fused import fuse
+from medaug.models.layers import channels_innermost
+from medaug.models.spectral import SpectralNorm, normalised, spectrally_normalise
+
+EXACT: dict[str, float] = {"rtol": 1e-10, "atol": 1e-12}
+"""In float64; in float32 rounding hides what a wrong formula would do."""
+
+
+class Layers(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.maps = nn.Sequential(nn.Conv2d(5, 16, 3), nn.Tanh(), nn.Conv2d(16, 8, 3, bias=False))
+        self.head = nn.Linear(8 * 16, 3)
+        self.embed = nn.Embedding(2, 7)
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        h = self.head(self.maps(x).flatten(1))
+        return torch.cat([h, self.embed(label)], 1)
+
+
+def _torchs(network: nn.Module) -> None:
+    for part in list(network.modules()):
+        if isinstance(part, nn.Conv2d | nn.Linear | nn.Embedding):
+            spectral_norm(part)
+
+
+def _networks(seed: int = 0, innermost: bool = True) -> tuple[nn.Module, nn.Module]:
+    """Ours and torch's, from one seed."""
+    networks = []
+    for how in (spectrally_normalise, _torchs):
+        torch.manual_seed(seed)
+        network = Layers().double()
+        how(network)
+        networks.append(channels_innermost(network) if innermost else network)
+    return networks[0], networks[1]
+
+
+def _inputs(n: int = 4) -> tuple[Tensor, Tensor]:
+    return torch.randn(n, 5, 8, 8, dtype=torch.float64), torch.arange(n) % 2
+
+
+def _learn(forward: Any, network: nn.Module, *given: Tensor) -> dict[str, Tensor]:
+    network.zero_grad()
+    forward(*given).pow(3).sum().backward()
+    return {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+
+
+def test_state_is_torchs_from_the_start() -> None:
+    """So checkpoints of earlier versions, whose norms were torch's, are read, and the other way."""
+    ours, torchs = _networks()
+    assert ours.state_dict().keys() == torchs.state_dict().keys()
+    assert sum(isinstance(m, SpectralNorm) for m in ours.modules()) == 4
+    for name, tensor in torchs.state_dict().items():
+        assert torch.equal(ours.state_dict()[name], tensor), name
+    _learn(torchs, torchs, *_inputs())
+    ours.load_state_dict(torchs.state_dict())
+    given = _inputs()
+    torch.testing.assert_close(ours.eval()(*given), torchs.eval()(*given), **EXACT)
+
+
+@pytest.mark.parametrize("innermost", [True, False])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("at_once", [True, False])
+def test_values_gradients_and_iterations_are_torchs(
+    at_once: bool, training: bool, innermost: bool
+) -> None:
+    ours, torchs = (network.train(training) for network in _networks(innermost=innermost))
+    forward = AtOnce(ours) if at_once else ours
+    for _ in range(3):
+        given = _inputs()
+        got, expected = _learn(forward, ours, *given), _learn(torchs, torchs, *given)
+        assert got.keys() == expected.keys()
+        for name, gradient in expected.items():
+            torch.testing.assert_close(got[name], gradient, **EXACT, msg=name)
+            assert got[name].stride() == ours.get_parameter(name).stride(), name
+        for name, tensor in torchs.state_dict().items():
+            torch.testing.assert_close(ours.state_dict()[name], tensor, **EXACT, msg=name)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_norms_of_several_networks_are_those_of_each(training: bool) -> None:
+    pairs = [_networks(seed) for seed in range(3)]
+    fused = fuse([ours.train(training) for ours, _ in pairs], [torch.Generator()] * 3)
+    given = [_inputs() for _ in pairs]
+    x, label = (torch.cat(each) for each in zip(*given, strict=True))
+    fused(x, label).pow(3).sum().backward()
+    for (ours, torchs), mine in zip(pairs, given, strict=True):
+        for name, gradient in _learn(torchs.train(training), torchs, *mine).items():
+            got = ours.get_parameter(name).grad
+            torch.testing.assert_close(got, gradient, **EXACT, msg=name)
+        for name, tensor in torchs.state_dict().items():
+            torch.testing.assert_close(ours.state_dict()[name], tensor, **EXACT, msg=name)
+
+
+def test_norms_are_not_narrowed_by_autocast() -> None:
+    """Torch's are not: it narrows products of matrices, not those with one vector."""
+    torch.manual_seed(0)
+    alone = [spectral_norm(nn.Conv2d(16, 32, 3)) for _ in range(2)]
+    twins = copy.deepcopy(alone)
+    lists = [twin.parametrizations.weight for twin in twins]
+    norms = [SpectralNorm(*each[0].buffers()) for each in lists]  # type: ignore[index, union-attr]
+    originals = [each.original for each in lists]  # type: ignore[union-attr]
+    with torch.autocast("cpu", torch.bfloat16):
+        (together,) = normalised([norms], originals, [None])  # type: ignore[arg-type]
+        expected = torch.stack([layer.weight for layer in alone])
+    assert together.dtype == torch.float32
+    torch.testing.assert_close(together, expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("k", [1, 2])
+def test_weights_narrowed_at_once_are_those_that_layers_narrow(k: int) -> None:
+    def generators() -> list[nn.Module]:
+        torch.manual_seed(0)
+        return [channels_innermost(AcganGenerator((4, 15, 15), 2, 8)) for _ in range(k)]
+
+    ours, plain = generators(), generators()
+    forward = AtOnce(ours[0]) if k == 1 else fuse(ours, [torch.Generator()] * k)
+    z, label = torch.randn(k * 4, 110), torch.arange(k * 4) % 2
+    with torch.autocast("cpu", torch.bfloat16):
+        got = forward(z, label)
+        halves = zip(plain, z.chunk(k), label.chunk(k), strict=True)
+        expected = torch.cat([network(*half) for network, *half in halves])
+    close: dict[str, float] = {"rtol": 0, "atol": 0} if k == 1 else {"rtol": 0.02, "atol": 0.02}
+    torch.testing.assert_close(got, expected, **close)
+    for y in (got, expected):
+        y.float().square().sum().backward()
+    for one, other in zip(ours, plain, strict=True):
+        for (name, p), q in zip(one.named_parameters(), other.parameters(), strict=True):
+            assert p.grad is not None
+            assert q.grad is not None
+            assert p.grad.dtype == torch.float32
+            scale = float(q.grad.abs().max())
+            bound = close["atol"] * scale
+            torch.testing.assert_close(p.grad, q.grad, rtol=0, atol=bound, msg=name)
+
+
+def test_a_pass_leaves_its_weights_nowhere_even_if_it_fails() -> None:
+    network = AcganDiscriminator((4, 15, 15), 2, 8, norm="sn", dropout=0.0)
+    forward = AtOnce(network)
+    weights = {name: id(p) for name, p in network.named_parameters()}
+    with torch.autocast("cpu", torch.bfloat16):
+        forward(torch.randn(2, 4, 15, 15))
+        with pytest.raises(RuntimeError):
+            forward(torch.randn(2, 3, 15, 15))
+    assert {name: id(p) for name, p in network.named_parameters()} == weights
+    assert all(m.ready is None for m in network.modules() if isinstance(m, SpectralNorm))
+
+
+@pytest.mark.parametrize("how", [_torchs, lambda network: weight_norm(network.head)])
+@pytest.mark.parametrize("k", [1, 3])
+def test_parametrizations_of_others_are_left_to_them(how: Any, k: int) -> None:
+    networks = []
+    for seed in range(k):
+        torch.manual_seed(seed)
+        networks.append(Layers().double())
+        how(networks[-1])
+    alone = copy.deepcopy(networks)
+    together = AtOnce(networks[0]) if k == 1 else fuse(networks, [torch.Generator()] * k)
+    x, label = _inputs(4 * k)
+    together(x, label).pow(3).sum().backward()
+    for ours, plain, *mine in zip(networks, alone, x.chunk(k), label.chunk(k), strict=True):
+        for name, gradient in _learn(plain, plain, *mine).items():
+            got = ours.get_parameter(name).grad
+            torch.testing.assert_close(got, gradient, **EXACT, msg=name)
+        torch.testing.assert_close(ours.state_dict(), plain.state_dict(), **EXACT)
