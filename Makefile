@@ -9,15 +9,16 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 demo: $(VENV)/.installed
 	$(BIN)/medaug run jobs/demo.yaml
 
-# Two processes, a file of tests in one of them: most of the time of those that start Ray is waiting.
-# tests/conftest.py keeps those together that share a cluster or a finished study.
+# Three processes, also on two cores: most of the time of tests that start Ray is waiting. A file of
+# tests stays in one of them, and tests/conftest.py keeps those together that share a cluster or a
+# finished study.
 test: $(VENV)/.installed-dev lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # The same tests with the share of lines that they run, a third slower. Lines that only processes of
 # their own run, ranks and commands, are not seen.
 coverage: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov=medaug \
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --cov=medaug \
 	  --cov-report=json:build/coverage.json
 	$(BIN)/python -m tests.coverage_table build/coverage.json
 
