@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import re
 import subprocess
 from pathlib import Path
@@ -125,15 +124,11 @@ def test_the_list_of_commands_is_not_cut_off() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_python_of_the_page_runs(page: Path, desk: Path) -> None:
-    (desk / "runs").unlink()
-    (desk / "runs").mkdir()
-    for entry in os.scandir(os.environ["MEDAUG_STORAGE"]):
-        (desk / "runs" / entry.name).symlink_to(entry.path)
-    (desk / "runs" / "demo").symlink_to(desk / "runs" / "small")
     for block in blocks(page):
         if block.language == "python" and block.file is None:
             with contextlib.redirect_stdout(io.StringIO()) as out:
-                exec(compile(block.text, str(page), "exec"), {})
+                text = block.text.replace('"demo"', '"small"')
+                exec(compile(text, str(page), "exec"), {})
             assert out.getvalue()
 
 

@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any, TextIO
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,6 @@ _ENVIRONMENT = {
 LOOPBACK = "127.0.0.1"
 
 _ALONE = {
-    "RAY_AUTH_MODE": "token",  # the default from Ray 2.56 on
     # Metrics are served to whoever asks, without the token.
     "RAY_enable_metrics_collection": "0",
     "AUTOSCALER_METRIC_PORT": "65536",  # these two have no switch: no port, so they are not served
@@ -39,6 +39,10 @@ _ALONE = {
 _ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """Ray's own way to say that this machine is no part of a larger cluster, the default on Windows and
 macOS: only then 127.0.0.1 stays the node's address, and all that it starts listens there."""
+
+
+_TOKEN = {"RAY_AUTH_MODE": "token"}
+"""Ray before 2.56 asks nobody for a token unless this says so."""
 
 
 @contextlib.contextmanager
@@ -56,6 +60,8 @@ def for_ray(*, alone: bool = False) -> Iterator[None]:
     settings = {**_ENVIRONMENT, "RAY_RAYLET_PID": str(os.getpid())}
     if alone:
         settings |= _ALONE
+        if _reads_our_mode():
+            settings |= _TOKEN
         if _may_stay_on_loopback():
             settings |= _ON_LOOPBACK
         else:
@@ -72,6 +78,13 @@ def for_ray(*, alone: bool = False) -> Iterator[None]:
         # The raylet's page about each worker that died has no switch of its own.
         stack.enter_context(contextlib.redirect_stdout(_WithoutRay(sys.stdout)))
         yield
+
+
+@cache
+def _reads_our_mode() -> bool:
+    """Whether this process has yet to import Ray when first asked. Ray reads ``RAY_AUTH_MODE`` when
+    it is imported and never again, so processes that it starts later must not be told otherwise."""
+    return "ray" not in sys.modules
 
 
 def _may_stay_on_loopback() -> bool:

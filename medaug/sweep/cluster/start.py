@@ -34,8 +34,9 @@ START_S = 300.0
 """How long Ray may take to start; it gives up by itself after 30 s, on a busy machine too soon."""
 ESSENTIAL = ("gcs_server", "raylet")
 """Processes of a cluster without which it is lost."""
-SLOW_S = 20.0
-"""A start that fails sooner fails for another reason than that the machine is slow."""
+SLOW_S = 15.0
+"""A start that fails sooner fails for another reason than that the machine is slow: Ray waits for
+20 s for the first of its servers."""
 
 
 class Cluster:
