@@ -70,8 +70,9 @@ class Row:
         if isinstance(self.unit, Bundle):
             return len(self.unit.trials)
         trained = self._epochs_of_training
-        # One more writes a generator's rows.
-        return trained + isinstance(self.unit, GenerateTrial) if trained is not None else None
+        if trained is not None and isinstance(self.unit, GenerateTrial):
+            return trained + 1  # the last one writes the rows
+        return trained
 
     @property
     def _epochs_of_training(self) -> int | None:

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 
 from medaug.audit.scan import note_leakage, scan_slices
+from medaug.cli import main
 from medaug.data.privacy import KEY_ENV
 from medaug.experiment import bundle_by, run_bundle, run_trial
 from medaug.ownership.seals import RunSeals
@@ -27,6 +29,16 @@ from medaug.train.checkpoint import Ledger
 from medaug.train.world import World
 from medaug.waves import to_make_again
 from tests.audit.small_runs import SLICES, study, write_slices
+
+
+def ask(run: Path, *words: str) -> Result:
+    """The command ``words`` about ``run``; it may end as it likes, but not in a traceback."""
+    out = ["--out", str(run.parents[1] / "out")] if words[0] == "export" else []
+    result = CliRunner().invoke(main, [*words, run.name, *out, "--storage", str(run.parent)])
+    assert "Traceback" not in result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    return result
+
 
 ARMS: dict[str, Any] = {"none": {}, "duplicate": {}, "classical": {}, "gaussian": {"components": 2}}
 

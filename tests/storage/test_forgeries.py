@@ -13,11 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
-from click.testing import CliRunner, Result
 
 import medaug
-from medaug.cli import main
 from medaug.data.privacy import KEY_ENV
 from medaug.errors import IntegrityError
 from medaug.ownership.seals import RunSeals
@@ -29,9 +26,7 @@ from medaug.storage.manifest import MANIFEST, read_sealed, sealed, write_manifes
 from medaug.storage.trial_folder import TrialFolder
 from medaug.store.manifest import MANIFEST as STORE_MANIFEST
 from tests.audit.small_runs import SLICES
-from tests.storage.sealed_runs import sealed_run, site_key, small_study
-
-torch.set_num_threads(1)
+from tests.storage.sealed_runs import ask, sealed_run, site_key, small_study
 
 
 @pytest.fixture(scope="module")
@@ -49,14 +44,6 @@ def run(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(KEY_ENV, str(key))
     shutil.copytree(made.parent, tmp_path / "runs")
     return tmp_path / "runs" / made.name
-
-
-def ask(run: Path, *words: str) -> Result:
-    out = ["--out", str(run.parents[1] / "out")] if words[0] == "export" else []
-    result = CliRunner().invoke(main, [*words, run.name, *out, "--storage", str(run.parent)])
-    assert "Traceback" not in result.output
-    assert result.exception is None or isinstance(result.exception, SystemExit)
-    return result
 
 
 def classifiers(run: Path) -> list[TrialRecord]:

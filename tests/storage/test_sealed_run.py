@@ -9,16 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
-from medaug.cli import main
 from medaug.data.privacy import KEY_ENV
 from medaug.ownership.seals import RunSeals, vouched
 from medaug.ownership.unsealed import OF_RESULTS
 from medaug.storage.journal import JOURNAL, Journal
 from medaug.storage.trial_folder import TrialFolder
 from medaug.sweep.events import Outcome
-from tests.storage.sealed_runs import go_on, sealed_run, site_key, small_study
+from tests.storage.sealed_runs import ask, go_on, sealed_run, site_key, small_study
 
 READERS = ("leaderboard", "report", "export", "unseal", "resume", "sync")
 
@@ -37,13 +35,6 @@ def run(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(KEY_ENV, str(made.parents[1] / "site.key"))
     shutil.copytree(made.parent, tmp_path / "runs")
     return tmp_path / "runs" / made.name
-
-
-def ask(run: Path, *words: str) -> Result:
-    out = ["--out", str(run.parents[1] / "out")] if words[0] == "export" else []
-    result = CliRunner().invoke(main, [*words, run.name, *out, "--storage", str(run.parent)])
-    assert "Traceback" not in result.output
-    return result
 
 
 def a_classifier(run: Path) -> Path:

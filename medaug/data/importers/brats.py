@@ -302,11 +302,7 @@ def _what_to_supply(
     if problems:
         return next(iter(problems.values()))
     if sheets and not options.required:
-        columns = ", ".join(sheets[0].columns())
-        return (
-            f"{sheets[0].table.name}: names the patients, but no column is called a class "
-            f"(columns: {columns}); say which one is with --class COLUMN"
-        )
+        return sheets[0].without_class("patients")
     if near := nearly_named(tree, {case.name for case in cases}):
         return near
     others = [name for name in tree.tables if not name.endswith(NAME_MAPPING)]

@@ -317,12 +317,10 @@ def _by_table(
     sheets = sheets_of(tree, aliases, problems, near=options.near_ids)
     said = said_by(sheets, options)
     if said is None:
-        columns = ", ".join(sheets[0].columns()) if sheets else ""
         raise UserError(
             next(iter(problems.values()), None)
             or (
-                f"{sheets[0].table.name}: names the patients, but no column is called a class "
-                f"(columns: {columns}); say which one is with --class COLUMN"
+                sheets[0].without_class("patients")
                 if sheets
                 else nearly_named(tree, {key[-1] for key in keys})
             )

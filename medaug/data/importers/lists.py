@@ -126,10 +126,7 @@ def _tables(
         if not sheets and (near := nearly_named(tree, [*aliases])):
             raise UserError(near)
         if sheets:
-            raise UserError(
-                f"{sheets[0].table.name}: names the cases, but no column is called a class "
-                f"(columns: {', '.join(sheets[0].columns())}); say which one is with --class COLUMN"
-            )
+            raise UserError(sheets[0].without_class("cases"))
         raise UserError(
             f"data.root: {what} says nothing of a patient's class; write labels.csv with the "
             "columns case,class[,patient] and a line for each case"

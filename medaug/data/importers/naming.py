@@ -38,6 +38,13 @@ class Sheet:
     def columns(self, *taken: str) -> list[str]:
         return [c for c in self.table.columns if c and c not in taken and c != self.column]
 
+    def without_class(self, whom: str) -> str:
+        """What to say where it names ``whom``, and nobody says which column is the class."""
+        return (
+            f"{self.table.name}: names the {whom}, but no column is called a class (columns: "
+            f"{', '.join(self.columns())}); say which one is with --class COLUMN"
+        )
+
 
 def file_aliases(names: Iterable[str]) -> dict[str, list[list[str]]]:
     """How tables name files: by path or name, by the name without its ending, by its number, by

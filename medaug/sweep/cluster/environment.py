@@ -42,7 +42,7 @@ macOS: only then 127.0.0.1 stays the node's address, and all that it starts list
 
 
 _TOKEN = {"RAY_AUTH_MODE": "token"}
-"""Ray before 2.56 asks nobody for a token unless this says so."""
+"""Ray before 2.59 asks nobody for a token unless this says so."""
 
 
 @contextlib.contextmanager
@@ -67,7 +67,8 @@ def for_ray(*, alone: bool = False) -> Iterator[None]:
         else:
             log.warning(
                 "Ray was imported here before medaug did it: what it starts listens on all "
-                "interfaces (its token holds)"
+                "interfaces, and asks for its token with Ray 2.59 or later, or where "
+                "RAY_AUTH_MODE=token was set before that import"
             )
     with contextlib.ExitStack() as stack:
         stack.enter_context(environment(settings, "RAY_AUTH_MODE"))  # Ray sets that itself
