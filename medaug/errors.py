@@ -37,3 +37,8 @@ class Interrupted(MedaugError):
     """Stopped by a signal or a lost cluster; ``medaug resume`` goes on (EX_TEMPFAIL)."""
 
     exit_code = 75
+
+
+def lines_of(error: BaseException) -> list[str]:
+    """What an error says, a line at least: its kind where it says nothing, as some of Ray's do."""
+    return str(error).strip().splitlines() or [type(error).__name__]

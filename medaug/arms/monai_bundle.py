@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from medaug.arms.folder import FolderArm
-from medaug.errors import IntegrityError, UserError
+from medaug.errors import IntegrityError, UserError, lines_of
 from medaug.regular import open_regular
 from medaug.seeding import generator
 from medaug.spec.base import signature
@@ -113,7 +113,7 @@ def build(bundle: Bundle, numbers: Sequence[int]) -> torch.nn.Module:
         network = DiffusionModelUNet(**bundle.network)
         network.load_state_dict(_state(bundle.weights))
     except (TypeError, ValueError, RuntimeError, KeyError) as error:
-        line = (str(error).splitlines() or [type(error).__name__])[0]
+        line = lines_of(error)[0]
         raise UserError(f"its network cannot be built: {line}") from None
     return network.eval()
 
@@ -144,7 +144,7 @@ def draw(
             try:
                 x = _sampled(network, bundle, steps, noise.to(device), number, dice)
             except (RuntimeError, ValueError, AssertionError) as error:
-                line = (str(error).splitlines() or [type(error).__name__])[0]
+                line = lines_of(error)[0]
                 raise UserError(f"its network makes no images of {side} pixels: {line}") from None
             black, white = output
             x = ((x - black) / (white - black)).clamp(0, 1)[: n - first]

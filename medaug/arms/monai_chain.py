@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medaug.errors import UserError
+from medaug.errors import UserError, lines_of
 from medaug.seeding import seed_of
 from medaug.spec.arms import TransformSpec
 from medaug.spec.validation import nearest
@@ -110,8 +110,7 @@ def _built(spec: TransformSpec, where: str) -> Any:
         return found(**keys)
     # Whatever its constructor thinks of the values.
     except Exception as error:
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{where}: {spec.name}: {why}") from error
+        raise UserError(f"{where}: {spec.name}: {lines_of(error)[0]}") from error
 
 
 def _hint(name: str) -> str:

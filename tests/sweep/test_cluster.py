@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from medaug.errors import EnvironmentFault, UserError
+from medaug.errors import EnvironmentFault, UserError, lines_of
 from medaug.spec import ResourceSpec
 from medaug.sweep.cluster import start as cluster
 from medaug.sweep.cluster.environment import for_ray
@@ -78,6 +78,12 @@ def test_a_cluster_that_refuses_without_a_word_is_said_in_a_line(
         address = f"127.0.0.1:{head.getsockname()[1]}"
         with pytest.raises(EnvironmentFault, match=f"{address}: ConnectionError; does RAY_AUTH"):
             Cluster(address).start()
+
+
+@pytest.mark.parametrize("said", ["", " \n"])
+def test_what_an_error_says_is_a_line_at_least(said: str) -> None:
+    assert lines_of(ConnectionError(said)) == ["ConnectionError"]
+    assert lines_of(ConnectionError(f"{said}one\ntwo\n")) == ["one", "two"]
 
 
 def test_the_token_is_sent_to_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:

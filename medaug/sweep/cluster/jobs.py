@@ -30,6 +30,7 @@ from medaug.errors import (
     MedaugError,
     TrialsFailed,
     UserError,
+    lines_of,
 )
 from medaug.spec import StudySpec
 from medaug.sweep.cluster.auth import read_token, token_place
@@ -236,8 +237,7 @@ class Jobs:
         except RuntimeError as fault:
             if "already exists" in str(fault):
                 raise _AlreadyThere from None
-            what = str(fault).strip().splitlines()[-1]
-            raise EnvironmentFault(f"{here}: {what}; see the head's log") from None
+            raise EnvironmentFault(f"{here}: {lines_of(fault)[-1]}; see the head's log") from None
 
 
 class _AlreadyThere(Exception):

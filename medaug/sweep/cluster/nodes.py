@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from medaug.errors import EnvironmentFault
+from medaug.errors import EnvironmentFault, lines_of
 from medaug.storage import storage_at
 from medaug.storage.files import private_folder
 from medaug.sweep.cluster.start import Cluster
@@ -134,7 +134,7 @@ def _ask(node: dict[str, Any], folder: Path, timeout_s: float) -> Node:
     except ray.exceptions.GetTimeoutError:
         error = f"no answer within {timeout_s:.0f} s"
     except ray.exceptions.RayError as fault:
-        error = str(fault).strip().splitlines()[-1][:200]
+        error = lines_of(fault)[-1][:200]
     took_s = time.monotonic() - began
     # Starting the worker comes first and is most of the time: the clock was read near the end.
     skew_s = answer.clock_s - (wall + took_s) if answer else 0.0

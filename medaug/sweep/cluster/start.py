@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from medaug.errors import EnvironmentFault, UserError
+from medaug.errors import EnvironmentFault, UserError, lines_of
 from medaug.spec import ResourceSpec
 from medaug.storage.temporary import temporary_folder
 from medaug.sweep.cluster.auth import read_token
@@ -213,7 +213,7 @@ class Cluster:
             ray.init(address=address, log_to_driver=False, configure_logging=False)
         except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
             raise EnvironmentFault(
-                f"cluster {address}: {_first_line(error)}; does RAY_AUTH_TOKEN_PATH name its "
+                f"cluster {address}: {lines_of(error)[0]}; does RAY_AUTH_TOKEN_PATH name its "
                 f"token, with RAY_AUTH_MODE=token, and has it Ray {ray.__version__}?"
             ) from None
         _check_workers(address)
@@ -235,14 +235,9 @@ def check_address(address: str) -> None:
         )
 
 
-def _first_line(error: Exception) -> str:
-    """Of what an error says; some of Ray's say nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
 def _no_start(error: Exception, after_s: float) -> EnvironmentFault:
     return EnvironmentFault(
-        f"Ray did not start ({after_s:.0f} s): {_first_line(error)[:200]}; this machine is too "
+        f"Ray did not start ({after_s:.0f} s): {lines_of(error)[0][:200]}; this machine is too "
         "busy, or its temporary folder is slow or full; try again, or give a running cluster with "
         "--address"
     )
@@ -288,7 +283,7 @@ def _check_workers(address: str) -> None:
         theirs = ray.get(ray.remote(num_cpus=0)(medaug_version).remote(), timeout=60)
     except ray.exceptions.RayError as error:
         ray.shutdown()
-        what = str(error).strip().splitlines()[-1]
+        what = lines_of(error)[-1]
         raise EnvironmentFault(
             f"cluster {address}: its workers cannot load medaug ({what}); install medaug "
             f"{medaug_version()} on its nodes"

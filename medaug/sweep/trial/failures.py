@@ -8,7 +8,7 @@ import traceback
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from medaug.errors import EnvironmentFault, IntegrityError, UserError
+from medaug.errors import EnvironmentFault, IntegrityError, UserError, lines_of
 from medaug.sweep.trial.fence import Superseded
 
 Kind = Literal[
@@ -147,9 +147,8 @@ class GroupFailed(Exception):
 
 def triage(error: BaseException) -> Failure:
     """Class of an exception that a training loop, a reader or the ledger raised."""
-    lines = str(error).strip().splitlines()
     name = type(error).__name__
-    what = lines[0][:500] if lines else name
+    what = lines_of(error)[0][:500]
     kind = _kind(error, name, str(error))
     if found := _NO_DETERMINISM.search(str(error)):
         kind = "configuration"

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from ray import tune
 from ray.tune.search import Searcher
 
-from medaug.errors import EnvironmentFault
+from medaug.errors import EnvironmentFault, lines_of
 from medaug.spec import StopSpec, TrialConfig
 from medaug.storage.temporary import temporary_folder
 from medaug.storage.trial_folder import TrialFolder
@@ -176,8 +176,7 @@ def _why(error: BaseException) -> str:
     """Why Tune itself failed, in a line."""
     if (failure := ran_low_on_memory(str(error))) is not None:
         return f"{failure}; `medaug resume` goes on"
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return f"Ray Tune gave up: {lines[-1][:300]}; `medaug resume` goes on"
+    return f"Ray Tune gave up: {lines_of(error)[-1][:300]}; `medaug resume` goes on"
 
 
 def _stopping(
