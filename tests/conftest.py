@@ -59,10 +59,17 @@ def shared_by(file: str) -> str | None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """In several processes, the tests that share a fixture begin first."""
+    """In several processes, the tests that share a fixture begin first, then those that start a
+    Ray: files of minutes, and one that began last would be waited for by all."""
     if hasattr(config, "workerinput"):
-        last = [*SHARED, None]
-        items.sort(key=lambda item: last.index(shared_by(item.nodeid.split("::")[0])))
+        last = [*SHARED, "ray", None]
+        items.sort(key=lambda item: last.index(_kind(item)))
+
+
+def _kind(item: pytest.Item) -> str | None:
+    return shared_by(item.nodeid.split("::")[0]) or (
+        "ray" if item.get_closest_marker("ray") else None
+    )
 
 
 @pytest.hookimpl(optionalhook=True)
