@@ -114,7 +114,7 @@ class Guard:
         """
         skipped, last_bad = (int(x) for x in torch.stack([self.skipped, self.last_bad]).tolist())
         self.skipped.zero_()
-        self.last_bad = torch.zeros_like(self.last_bad)
+        self.last_bad.zero_()
         if not (skipped or lost):
             return "ok"
         if not (last_bad or lost) and self._take("halve"):
@@ -141,8 +141,9 @@ def guarded_steps(pairs: Sequence[tuple[Guard, torch.optim.Optimizer]]) -> torch
     skipped = (total - total).ne(0)  # NaN where a norm is not finite
     each = skipped.float().unbind()
     foreach.add_([guard.skipped for guard, _ in pairs], each)
-    for (guard, optimizer), mine in zip(pairs, each, strict=True):
-        guard.last_bad = mine
+    # In place, like all that outlives a step: a captured one writes to where it wrote first.
+    foreach.copy_([guard.last_bad for guard, _ in pairs], each)
+    for (_, optimizer), mine in zip(pairs, each, strict=True):
         if getattr(optimizer, "_step_supports_amp_scaling", False):
             # Fused optimisers skip on the device, as under a GradScaler: no wait for it.
             optimizer.found_inf = mine  # type: ignore[attr-defined]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -31,6 +31,8 @@ class World:
     size: int
     local_rank: int
     device: torch.device
+    step_graphs: Literal["auto", "always", "never"] = "auto"
+    """See :attr:`medaug.spec.resources.ResourceSpec.step_graphs`."""
 
     @staticmethod
     def single(device: str | torch.device = "cpu") -> World:

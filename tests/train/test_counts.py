@@ -134,8 +134,9 @@ def test_adam_on_a_gpu_can_be_captured(fake_cuda: Counter) -> None:
 def test_batches_of_a_gan_are_made_on_the_device() -> None:
     (replicate,) = gan().replicates
     assert replicate.rows.kept is not None
-    batch = replicate.next_batch()
-    assert batch is not None
+    draw = replicate.next_draw()
+    assert draw is not None
+    batch = replicate.batch(draw)
     labels = replicate.task.train.labels
     plan = epoch_batches(40, 4, seed=0, epoch=0, weights=replicate.weights, steps=None)
     assert batch.real_label.tolist() == labels[np.asarray(plan[0])].tolist()
