@@ -13,12 +13,12 @@ demo: $(VENV)/.installed
 # tests stays in one of them, and tests/conftest.py keeps those together that share a cluster or a
 # finished study.
 test: $(VENV)/.installed-dev lint
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 # The same tests with the share of lines that they run, a third slower. Lines that only processes of
 # their own run, ranks and commands, are not seen.
 coverage: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --cov=medaug \
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder --cov=medaug \
 	  --cov-report=json:build/coverage.json
 	$(BIN)/python -m tests.coverage_table build/coverage.json
 

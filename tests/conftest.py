@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -24,6 +26,14 @@ os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM
 
 # What is faster here must not decide what a test computes; the tests of `auto` lift this.
 os.environ["MEDAUG_PRECISION"] = "fp32"
+
+# Folds follow pseudonyms: a key that each machine draws would give each its own folds, and what a
+# test measures with them its own luck. Nor does a test write into the home of whoever runs it.
+if "PYTEST_XDIST_WORKER" not in os.environ:  # one for all processes of the tests
+    KEY = tempfile.mkstemp(prefix="medaug-tests-", suffix=".key")[1]
+    Path(KEY).write_text("5eed" * 16)
+    os.environ["MEDAUG_SITE_KEY_FILE"] = KEY
+    atexit.register(os.unlink, KEY)
 
 # Started in the background, tests inherit an ignored SIGINT, and so would all that they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -49,10 +59,17 @@ def shared_by(file: str) -> str | None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """In several processes, the tests that share a fixture begin first."""
+    """In several processes, the tests that share a fixture begin first, then those that start a
+    Ray: files of minutes, and one that began last would be waited for by all."""
     if hasattr(config, "workerinput"):
-        last = [*SHARED, None]
-        items.sort(key=lambda item: last.index(shared_by(item.nodeid.split("::")[0])))
+        last = [*SHARED, "ray", None]
+        items.sort(key=lambda item: last.index(_kind(item)))
+
+
+def _kind(item: pytest.Item) -> str | None:
+    return shared_by(item.nodeid.split("::")[0]) or (
+        "ray" if item.get_closest_marker("ray") else None
+    )
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from medaug.data.digests import Digests
-from medaug.data.nifti import Limits
+from medaug.data.nifti import Limits, nifti_files
 from medaug.data.reader import Cut, read_rows
 from medaug.data.sandbox import Sandbox
 from medaug.data.table import POOL, Row, lines_of
@@ -24,18 +24,20 @@ _LOOK = 16
 def same_pictures(rows: Sequence[Row], base: Path, digests: Digests) -> list[list[int]]:
     """Groups of rows whose (first) files have equal content, blank pictures left out.
 
-    Only files of equal size are read; folders of slices and rows of archives are not compared.
+    Only files of equal size are read, of a pair the one that holds the voxels; folders of slices
+    and rows of archives are not compared.
     """
+    pixels = [nifti_files(base / row.files[0])[-1] for row in rows]
     by_size: dict[int, list[int]] = defaultdict(list)
-    for number, row in enumerate(rows):
+    for number, path in enumerate(pixels):
         try:
-            about = os.lstat(base / row.files[0])
+            about = os.lstat(path)
         except OSError:
             continue
-        if about.st_size and os.path.isfile(base / row.files[0]):
+        if about.st_size and os.path.isfile(path):
             by_size[about.st_size].append(number)
     alike = [n for numbers in by_size.values() if len(numbers) > 1 for n in numbers]
-    found = digests.all_of(base / rows[n].files[0] for n in alike)
+    found = digests.all_of(pixels[n] for n in alike)
     by_content: dict[str, list[int]] = defaultdict(list)
     for number, digest in zip(alike, found, strict=True):
         if len(digest) == 64:

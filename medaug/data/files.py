@@ -11,16 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from medaug.data.formats import UNREAD, UNREAD_VOLUMES
 from medaug.data.names import ending_of
 
 MAX_NAME_BYTES = 255
 _POINTER, _POINTER_BYTES = b"version https://git-lfs", 1024
 _CHUNK = 1 << 20
-_NOT_READ = {
-    **dict.fromkeys((".mha", ".mhd"), "MetaImage"),
-    **dict.fromkeys((".nrrd", ".nhdr"), "NRRD"),
-    **dict.fromkeys((".mgz", ".mgh"), "FreeSurfer's MGH"),
-}
 
 
 class BadFile(Exception):
@@ -72,6 +68,12 @@ def check_name(path: Path) -> None:
         raise BadFile("the file name is too long or holds '..'; rename the file")
 
 
+def check_format(path: Path) -> None:
+    """Raise BadFile where the name is that of a format that nothing here reads."""
+    if (what := UNREAD.get(ending_of(path.name))) is not None:
+        raise BadFile(f"is {what}")
+
+
 def _check_kind(mode: int) -> None:
     if stat.S_ISREG(mode):
         return
@@ -88,14 +90,11 @@ def decompressed(path: Path) -> Iterator[tuple[io.BufferedIOBase, int]]:
         BadFile: as :func:`open_regular`, the file is not what its name says, or of a format that
             nothing here reads.
     """
-    if (kind := _NOT_READ.get(ending_of(path.name))) is not None:
-        raise BadFile(
-            f"is {kind}, which is not read here; convert it to NIfTI (.nii.gz), as 3D Slicer, "
-            "SimpleITK.WriteImage or mri_convert do"
-        )
+    if ending_of(path.name) in UNREAD_VOLUMES:
+        check_format(path)
     with open_regular(path) as file:
         file_bytes = os.fstat(file.fileno()).st_size
-        if path.suffix != ".gz":
+        if path.suffix.lower() != ".gz":
             yield file, file_bytes
             return
         magic = file.read(3)

@@ -16,11 +16,26 @@ from medaug.errors import UserError
 PATIENT_TABLES = ("patients.csv", "groups.csv")
 PATIENT_COLUMNS = ("patient", "group")
 
-_IN_NAME = (
-    # Kermany's chest X-rays: person123_bacteria_4 and person123_virus_4 are one child.
-    re.compile(r"(?P<patient>person\d+)_(bacteria|virus)_\d+(_\d+)?"),
-    re.compile(r"(?P<patient>(NORMAL\d+-)?IM-\d+)-\d+(-\d+)?"),
+_IN_NAME = tuple(
+    re.compile(pattern)
+    for pattern in (
+        # Kermany's chest X-rays: person123_bacteria_4 and person123_virus_4 are one child.
+        r"(?P<patient>person\d+)_(bacteria|virus)_\d+(_\d+)?",
+        r"(?P<patient>(NORMAL\d+-)?IM-\d+)-\d+(-\d+)?",
+        # His OCT: (disease)-(patient)-(number of the image).
+        r"(CNV|DME|DRUSEN|NORMAL)-(?P<patient>\d{3,})-\d+",
+        r".*?(?P<patient>TCGA[-_][A-Z0-9]{2}[-_][A-Z0-9]{4})(?![A-Za-z0-9]).*",
+        r"(?P<patient>OAS[1-4]_?\d{4})(?!\d).*",
+        r".*?(?<!\d)(?P<patient>\d{3}_S_\d{4})(?!\d).*",  # ADNI
+        r".*?(?P<patient>LIDC-IDRI-\d{4})(?!\d).*",
+        r"(?P<patient>sub-[A-Za-z0-9]+)_.+",  # BIDS
+        r"(?P<patient>PAT_\d+)_\d+_\d+",  # PAD-UFES-20
+        r"SOB_[BM]_[A-Z]+[-_](?P<patient>\d\d-\d+[A-Z]*)-\d+-\d+",  # BreakHis
+        # Blood smears of the NIH (malaria): the same number in both classes is one person.
+        r"(?P<patient>C\d+P\d+)(?:[Tt]hin|N?thin|ReThin)?[A-Z]?_IMG_.*",
+    )
 )
+"""Names that public sets give their pictures, and who is on them."""
 
 _NUMBERED = re.compile(r"(?P<before>.*?)(?P<number>\d{1,9})")
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from medaug.data.files import BadFile, open_regular
+from medaug.data.files import BadFile, check_format, open_regular
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".jpe", ".jfif")
 """File name endings, in lower case, of what is taken for an image."""
@@ -124,6 +124,7 @@ def read_picture(path: Path, limits: ImageLimits = DEFAULT_IMAGE_LIMITS) -> Pict
         BadFile: the file is not a regular file, no image, too large, damaged, or has more than one
             reading (see above).
     """
+    check_format(path)
     if not is_image(path):
         raise BadFile(f"is no image by its name; use {', '.join(SUFFIXES)}")
     with open_regular(path) as file:

@@ -18,7 +18,7 @@ from medaug.data.address import FRAMES, is_two_dimensional, split_address
 from medaug.data.cohort import Cohort, Scan
 from medaug.data.dicom_geometry import extent_of_series
 from medaug.data.dicom_told import is_dicom, series_files, slices_of, told
-from medaug.data.files import BadFile, decompressed, open_regular
+from medaug.data.files import BadFile, check_format, decompressed, open_regular
 from medaug.data.names import ending_of
 from medaug.data.nifti import Limits
 from medaug.data.nifti_header import read_header
@@ -178,7 +178,8 @@ def _header(path: Path, limits: Limits) -> dict[str, Any]:
     size, spacing_mm = header.extent()
     slices = size[plane_of(spacing_mm)]
     about = {"size": list(size), "spacing_mm": list(spacing_mm), "slices": slices}
-    return {"form": "NIfTI", "warnings": list(plane_notes(spacing_mm)), **about}
+    form = "Analyze 7.5" if header.analyze else "NIfTI"
+    return {"form": form, "warnings": list(plane_notes(spacing_mm)), **about}
 
 
 def _series(path: Path, limits: Limits) -> dict[str, Any]:
@@ -200,6 +201,7 @@ def _series(path: Path, limits: Limits) -> dict[str, Any]:
 
 def _picture(path: Path) -> dict[str, Any]:
     """From the header of an image; what it cannot be is the reader's to say."""
+    check_format(path)
     with open_regular(path) as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

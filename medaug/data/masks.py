@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from medaug.data.names import ending_of, stem_of
+from medaug.data.names import ending_of, stem_of, words_of
 
 FOLDERS = frozenset(
     (
@@ -28,6 +28,18 @@ _ORGAN = re.compile(
     r"(?:[ _.-]?parenchyma)?[ _.-]?(?:mask|seg|segmentation|label)",
     re.I,
 )
+_TISSUE = re.compile(
+    r"(?:.*[_.-])?(?:fseg|pveseg|pve[_-]?\d|mixeltype|aseg|aparc\w*|wmparc|probseg|tissues?|"
+    r"tissue[_-]?seg\w*|parc(?:ellation)?s?|superpixels?|"
+    r"(?:gm|wm|csf|gr[ae]y[_-]?matter|white[_-]?matter|lungs?|heart|liver)[_.-]?"
+    r"(?:masks?|segs?|segmentations?|prob|probseg|pve|map|label))(?:[_-]\d)?",
+    re.I,
+)
+_TISSUE_FOLDER = re.compile(
+    r"(?:fsl|fast|spm\d*|freesurfer|fs|fastsurfer|cat12|tissues?|anat|anatomy)[ _-]?"
+    r"(?:segs?|segmentations?|labels?)",
+    re.I,
+)
 _GLUED = re.compile(r"(?P<stem>.+?)(?:masks?|segs?|segmentation)", re.I)
 _END = re.compile(
     rf"(?P<stem>.*?)[ _.-]+((?:hge[_-])?(?:{_SURE})|(?P<weak>{_PERHAPS}))(?:[ _-]?\d+)?", re.I
@@ -36,6 +48,7 @@ _START = re.compile(rf"(?:(?:{_SURE})|(?P<weak>{_PERHAPS}))[ _.-]+(?P<stem>.+)",
 _BARE = re.compile(rf"(?:{_SURE})(?:[ _-]?\d+)?", re.I)
 _BARE_PERHAPS = re.compile(_PERHAPS, re.I)
 ORGAN = "a mask of the whole brain, head or field of view, not of a tumour"
+TISSUE = "a segmentation of tissues, anatomy or superpixels, no tumour's mask"
 
 
 def masked_stem(stem: str) -> tuple[str, bool] | None:
@@ -62,13 +75,50 @@ def is_mask_word(word: str) -> bool:
     return masked_stem(word) is not None or _BARE_PERHAPS.fullmatch(word) is not None
 
 
-def outlines_an_organ(stem: str) -> bool:
-    """Whether a mask's name says that it outlines the brain, head or field of view."""
-    return _ORGAN.fullmatch(stem) is not None
+def of_anatomy(file: str) -> str | None:
+    """What a file outlines, where its name or a folder's says that it is the brain, the head, a
+    field of view, tissues (FSL's ``fseg``, FreeSurfer's ``aseg``) or an organ; None elsewhere."""
+    *folders, name = file.split("/")
+    if _ORGAN.fullmatch(stem_of(name)) is not None:
+        return ORGAN
+    tissue = _TISSUE.fullmatch(stem_of(name)) or any(map(_TISSUE_FOLDER.fullmatch, folders))
+    return TISSUE if tissue else None
 
 
 def is_mask_folder(name: str) -> bool:
-    return _plain(name) in FOLDERS | PERHAPS_FOLDERS
+    return _plain(name) in FOLDERS | PERHAPS_FOLDERS or _says_masks(name)
+
+
+def lies_in_masks(file: str, top: int, images: Collection[str] = ()) -> bool:
+    """Whether a folder above ``file`` is one of masks, and none in it one of images. ``images``:
+    names of folders that hold images, whatever they are called. The first ``top`` folders hold
+    every file, and so are masks' only where their whole name says it."""
+    parts = file.split("/")[:-1]
+    for depth in reversed(range(len(parts))):
+        part = parts[depth]
+        if part.casefold() in _OF_IMAGES:
+            return False
+        if part not in images and is_mask_folder(part):
+            return depth >= top or not _says_masks(part)
+    return False
+
+
+_OF_IMAGES = frozenset("images image img imgs imagestr imagests inputs".split())
+
+
+def _says_masks(name: str) -> bool:
+    """Whether a word of a folder's name says it: ``leftMask``, ``Disc_Cup_Masks``, ``IMD002_roi``,
+    ``Part1_GroundTruth``."""
+    words = words_of(name)
+    if len(words) < 2 or not {"with", "without", "no", "non", "face"}.isdisjoint(words):
+        return False
+    numbered = any(map(str.isdecimal, words[:-1]))
+    return (
+        words[-1] in ("mask", "masks")
+        or words[0] in ("masks", "annotation", "annotations")
+        or words[-2:] == ["ground", "truth"]
+        or (numbered and words[-1] in ("roi", "rois", "lesion", "lesions"))
+    )
 
 
 def may_be_class(name: str) -> bool:

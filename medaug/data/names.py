@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
+from medaug.data.formats import PACKED, UNREAD_PICTURES, UNREAD_VOLUMES
+
 PICTURES = frozenset(
     ".png .jpg .jpeg .jpe .jfif .tif .tiff .bmp .dib .webp .gif .ppm .pgm .jp2 .j2k".split()
-)
+) | frozenset(UNREAD_PICTURES)
 """Endings of 2-D images, also of those that no reader here takes: it then says why."""
-VOLUMES = frozenset(".nii .nii.gz .hdr .mha .mhd .nrrd .nhdr .mgz .mgh".split())
+VOLUMES = frozenset({".nii", ".nii.gz", ".hdr"}) | frozenset(UNREAD_VOLUMES)
 SLICES = frozenset([".dcm", ".ima", ".dicom", ".dic"])
 TABLES = frozenset([".csv", ".tsv"])
 ARCHIVES = frozenset({".npz"})
@@ -43,7 +47,7 @@ def ending_of(name: str) -> str:
     if not (stem and dot and last):
         return ""
     before, dot, kind = stem.rpartition(".")
-    return f".{kind}.gz" if last == "gz" and before and dot else f".{last}"
+    return f".{kind}.{last}" if last in PACKED and before and dot else f".{last}"
 
 
 def stem_of(name: str) -> str:
@@ -56,3 +60,11 @@ def is_hidden(name: str) -> bool:
     """Whether a file or folder is the system's, not the user's."""
     low = name.casefold()
     return name.startswith(".") or low in SYSTEM or low in SYSTEM_FOLDERS
+
+
+_WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
+
+
+def words_of(name: str) -> list[str]:
+    """``left``, ``mask`` of ``leftMask``; ``cxr``, ``png`` of ``CXR_png``."""
+    return [word.casefold() for word in _WORDS.findall(name)]

@@ -133,10 +133,10 @@ def _on_grid_of(image: Volume, mask: Volume) -> NDArray[np.float32]:
 
 def nifti_files(path: Path) -> tuple[Path, ...]:
     """Every file that :func:`read_volume` reads: also the ``.img`` half of a ``.hdr``."""
-    name, packed = path.name.removesuffix(".gz"), ".gz" if path.suffix == ".gz" else ""
-    if not name.endswith(".hdr"):
+    if path.suffix.lower() != ".hdr":
         return (path,)
-    return path, path.with_name(name.removesuffix(".hdr") + ".img" + packed)
+    halves = [path.with_suffix(ending) for ending in (".img", ".IMG", ".Img")]
+    return path, next((half for half in halves if half.exists()), halves[0])
 
 
 def _read(path: Path, limits: Limits) -> Volume:
@@ -169,12 +169,12 @@ def _read_voxels(
 ) -> NDArray[Any]:
     """The stored voxels (X, Y, Z), after the promise of the header is weighed against the file."""
     promised = header.offset + header.before + header.voxel_bytes + header.after
-    if path.suffix == ".gz" and promised > limits.max_ratio * file_bytes:
+    if path.suffix.lower() == ".gz" and promised > limits.max_ratio * file_bytes:
         raise BadFile(
             f"header promises {promised} bytes, the file has {file_bytes} compressed: more than "
             f"{limits.max_ratio:g} to 1; export the series again"
         )
-    if path.suffix != ".gz" and promised > file_bytes:
+    if path.suffix.lower() != ".gz" and promised > file_bytes:
         raise BadFile(f"truncated (got {file_bytes} of {promised} bytes); copy the file again")
     got = header.offset + skip(stream, header.before)
     raw = np.empty(header.voxel_bytes, np.uint8)

@@ -31,6 +31,8 @@ _DTYPES = {
 _RGB = {128, 2304}
 _COMPLEX = {32, 1792, 2048}
 _FREE_TEXT = ("data_type", "db_name", "descrip", "aux_file", "intent_name")
+_ANALYZE_TEXT = ((4, 10), (14, 18), (148, 80), (228, 24), (263, 10), (273, 10), (283, 10))
+"""(first byte, length) of data_type, db_name, descrip, aux_file, generated, scannum, patient_id."""
 _MAX_PREAMBLE = 1 << 24
 """Nobody needs more bytes than this between header and voxels."""
 
@@ -66,6 +68,7 @@ class Header:
     """Bytes of those that follow it."""
     pair: bool
     """The voxels are in an .img file of their own."""
+    analyze: bool
     slope: float
     inter: float
     spacing_mm: tuple[float, float, float]
@@ -101,6 +104,9 @@ def along_lps(
 def read_header(stream: io.BufferedIOBase, limits: Limits) -> Header:
     """Read a NIfTI-1 or NIfTI-2 header, extensions included; the stream then stands at the voxels.
 
+    A header of 348 bytes without NIfTI's mark is Analyze 7.5 (Mayo Clinic, ANALYZE 7.5 File
+    Format): its voxels have SPM's scale factor where it says one, and no orientation.
+
     Raises:
         BadFile: with the field that is wrong and its value.
     """
@@ -109,17 +115,20 @@ def read_header(stream: io.BufferedIOBase, limits: Limits) -> Header:
     raw += _take_all(stream, size - 348)
     kind = nib.Nifti1Header if size == 348 else nib.Nifti2Header
     header = kind(raw, endianness=order, check=False)
-    pair = _is_pair(header)
+    first = take(stream, 1)
+    analyze = size == 348 and not first and _is_analyze(header)
+    pair = analyze or _is_pair(header)
     dim = _dim(header, limits)
     dtype = _dtype(header).newbyteorder(order)
     shape, before, after = _volume(dim, limits)
     spacing_mm = _spacing(header, limits)
-    affine, oriented, warnings = _affine(header, shape, limits)
-    slope, inter = _scaling(header)
+    affine, oriented, warnings = _affine(header, shape, limits, analyze=analyze)
+    slope, inter = _scaling(header, analyze=analyze)
     offset = _offset(header, 0 if pair else size + 4)
-    preamble = take(stream, _MAX_PREAMBLE) if pair else _take_all(stream, offset - size)
-    texts = (header[name].tobytes() for name in _FREE_TEXT if name in header.keys())  # noqa: SIM118
-    free_text = sum(bool(text.strip(b"\0 ")) for text in texts) + _extensions(preamble, order)
+    preamble = first + (
+        take(stream, _MAX_PREAMBLE) if pair else _take_all(stream, offset - size - len(first))
+    )
+    free_text = _texts(header, raw, analyze=analyze) + _extensions(preamble, order)
     return Header(
         shape=shape,
         dtype=dtype,
@@ -127,6 +136,7 @@ def read_header(stream: io.BufferedIOBase, limits: Limits) -> Header:
         before=before * dtype.itemsize,
         after=after * dtype.itemsize,
         pair=pair,
+        analyze=analyze,
         slope=slope,
         inter=inter,
         spacing_mm=spacing_mm,
@@ -153,6 +163,20 @@ def _size_and_order(raw: bytes) -> tuple[int, Literal["<", ">"]]:
         if raw[:4] == size.to_bytes(4, "big"):
             return size, ">"
     raise BadFile("not a NIfTI header (sizeof_hdr is neither 348 nor 540); convert the file")
+
+
+def _is_analyze(header: Any) -> bool:
+    return header["magic"].tobytes()[:3] not in (b"n+1", b"n+2", b"ni1", b"ni2")
+
+
+def _texts(header: Any, raw: bytes, *, analyze: bool) -> int:
+    """How many fields of free text say something."""
+    if analyze:
+        texts = [raw[at : at + length] for at, length in _ANALYZE_TEXT]
+    else:
+        names = (name for name in _FREE_TEXT if name in header.keys())  # noqa: SIM118
+        texts = [header[name].tobytes() for name in names]
+    return sum(bool(text.strip(b"\0 ")) for text in texts)
 
 
 def _is_pair(header: Any) -> bool:
@@ -230,13 +254,13 @@ def _spacing(header: Any, limits: Limits) -> tuple[float, float, float]:
 
 
 def _affine(
-    header: Any, shape: tuple[int, int, int], limits: Limits
+    header: Any, shape: tuple[int, int, int], limits: Limits, *, analyze: bool
 ) -> tuple[NDArray[np.float64], bool, tuple[str, ...]]:
     """(affine, whether the file gives one, warnings); sform wins over qform as in nibabel."""
     forms = {}
-    if header["sform_code"] > 0:
+    if not analyze and header["sform_code"] > 0:
         forms["sform"] = np.asarray(header.get_sform(), np.float64)
-    if header["qform_code"] > 0:
+    if not analyze and header["qform_code"] > 0:
         forms["qform"] = _qform(header)
     for name, affine in forms.items():
         if not np.isfinite(affine).all():
@@ -244,8 +268,8 @@ def _affine(
         lengths = np.linalg.norm(affine[:3, :3], axis=0)
         if abs(np.linalg.det(affine[:3, :3])) <= 1e-6 * lengths.prod():
             raise BadFile(f"singular {name} (det 0); set the orientation again")
-    doubts = []
-    if not forms:
+    doubts = [] if not analyze else ["Analyze 7.5: orientation unknown, slices are as stored"]
+    if not forms and not analyze:
         doubts.append("orientation unknown: neither sform nor qform")
     if len(forms) == 2 and limits.accept.orientation:
         forms = {limits.accept.orientation: forms[limits.accept.orientation]}
@@ -276,8 +300,10 @@ def _gap_mm(a: NDArray[np.float64], b: NDArray[np.float64], shape: tuple[int, in
     return float(np.linalg.norm(((a - b) @ np.array(corners, np.float64).T)[:3], axis=0).max())
 
 
-def _scaling(header: Any) -> tuple[float, float]:
+def _scaling(header: Any, *, analyze: bool) -> tuple[float, float]:
     slope, inter = float(header["scl_slope"]), float(header["scl_inter"])
+    if analyze:  # funused2, which SPM 99 leaves empty
+        inter = 0.0
     for name, value in (("scl_slope", slope), ("scl_inter", inter)):
         if not math.isfinite(value):
             raise BadFile(f"{name} = {value}; write the intensities without scaling")

@@ -15,6 +15,7 @@ from medaug.encoders.features import encode_store
 from medaug.encoders.pixels_pca import PixelsPcaEncoder
 from medaug.encoders.transformers import TransformersEncoder
 from medaug.encoders.weights import WeightsEncoder
+from medaug.errors import UserError
 from medaug.spec.encoder import ImageEncoderSpec
 from medaug.spec.plugins import ENCODERS as GROUP
 from medaug.spec.plugins import Extended, subclass
@@ -34,7 +35,13 @@ ENCODERS: Mapping[str, type[Encoder]] = Extended(
 
 
 def encoder_of(spec: ImageEncoderSpec) -> Encoder:
-    """The encoder of a configuration, not opened yet."""
+    """The encoder of a configuration, not opened yet.
+
+    Raises:
+        UserError: it is of a package that is not installed here.
+    """
+    if spec.kind not in ENCODERS:
+        raise UserError(f"encoder {spec.kind}: install the package that adds it to {GROUP}")
     return ENCODERS[spec.kind](spec)
 
 

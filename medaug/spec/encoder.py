@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BeforeValidator,
+    ConfigDict,
     Field,
     SerializeAsAny,
     StringConstraints,
@@ -169,14 +170,19 @@ ENCODER_SPECS: Mapping[str, type[AnyEncoderSpec]] = Extended(
 """Kind -> its configuration, those of installed packages included."""
 
 
+class WrittenEncoder(ImageEncoderSpec):
+    """An encoder's configuration as a run has it whose package is not installed here: what the run
+    has found can be read; whoever wants to encode with it is told what is missing. A study that
+    is to be run is refused before (``medaug.spec.build_study``)."""
+
+    model_config = ConfigDict(extra="allow")
+
+
 def _of_its_kind(value: Any) -> Any:
     """Of its own kind's type, which is told by the kind."""
     if not isinstance(value, Mapping):
         return value
-    kind = value.get("kind")
-    if kind not in ENCODER_SPECS:
-        raise ValueError(f"unknown kind '{kind}'; use one of {', '.join(sorted(ENCODER_SPECS))}")
-    return ENCODER_SPECS[str(kind)].model_validate(value)
+    return ENCODER_SPECS.get(str(value.get("kind")), WrittenEncoder).model_validate(value)
 
 
 EncoderSpec = Annotated[SerializeAsAny[AnyEncoderSpec], BeforeValidator(_of_its_kind)]

@@ -94,10 +94,7 @@ def build_study(
     if isinstance(encoder := data.get("encoder"), Mapping) and "kind" in encoder:
         kind = str(encoder["kind"])
         if kind not in ENCODER_SPECS:
-            raise UserError(
-                f"{where(('encoder', 'kind'), sources)}: unknown encoder '{kind}'"
-                f"{nearest(kind, ENCODER_SPECS)}"
-            )
+            raise _unknown("encoder", kind, ENCODER_SPECS, where(("encoder", "kind"), sources))
         own = validated(ENCODER_SPECS[kind], encoder, ("encoder",), sources)
         data["encoder"] = own.canonical()
     study = validated(StudySpec, data, (), sources).model_copy(update=judges)
@@ -158,10 +155,7 @@ def build_arm(name: str, value: Any, arms: ArmTypes, sources: Sources | None = N
     value = _written(name, value, sources)
     kind = value["kind"]
     if kind not in arms:
-        raise UserError(
-            f"{where(('arms', name, 'kind'), sources)}: unknown arm '{kind}'"
-            f"{nearest(str(kind), arms)}"
-        )
+        raise _unknown("arm", str(kind), arms, where(("arms", name, "kind"), sources))
     arm = validated(arms[kind], value, ("arms", name), sources)
     for package, extra in arm.needs.items():
         if find_spec(package) is None:  # found without being imported
@@ -170,6 +164,13 @@ def build_arm(name: str, value: Any, arms: ArmTypes, sources: Sources | None = N
                 f"pip install 'medaug[{extra}]'"
             )
     return arm
+
+
+def _unknown(what: str, kind: str, known: Collection[str], here: str) -> UserError:
+    """Of a word that may be misspelt, or a package's that is not installed here."""
+    hint = nearest(kind, known)
+    package = "" if "did you mean" in hint else ", or install the package that adds it"
+    return UserError(f"{here}: unknown {what} '{kind}'{hint}{package}")
 
 
 def _written(name: str, value: Any, sources: Sources) -> dict[str, Any]:

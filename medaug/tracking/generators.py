@@ -37,15 +37,18 @@ def register_best(mirror: Mirror, board: Leaderboard) -> None:
         return
     row, trial = best
     sent = read_sent(mirror.folder / "trials" / trial.config.key)
-    assert sent is not None, "trials are sent before the leaderboard"
     client = mirror.runs.client
     model, name = f"{mirror.folder.name}-generator", generator_name(trial.config)
+    if sent is not None:
+        run_id, place = sent.run_id, ARTIFACT
+    else:  # made in a bundle, it has no run of its own
+        run_id, place = mirror.parent.run_id, f"{ARTIFACT}/{name}"
     number = _registered(client, model, name)
     if number is None:
         folder = Artifacts(mirror.folder.parent).verified_model(name)
-        _upload(client, sent.run_id, folder)
-        source = f"{client.get_run(sent.run_id).info.artifact_uri}/{ARTIFACT}"
-        made = client.create_model_version(model, source, sent.run_id, tags={"generator": name})
+        _upload(client, run_id, folder, place)
+        source = f"{client.get_run(run_id).info.artifact_uri}/{place}"
+        made = client.create_model_version(model, source, run_id, tags={"generator": name})
         number = made.version
     for tag, value in _standing(row, trial).items():
         client.set_model_version_tag(model, number, tag, value)
@@ -77,8 +80,8 @@ def best_maker(
         done = [trial for trial in trials if trial.status == "done"]
         first = min(done, key=lambda trial: (trial.config.fold, trial.config.seed))
         maker = (first.classify.rows or "").removeprefix("rows-")
-        if (folder / "trials" / maker / "result.json").exists():
-            return row, read_trial(folder / "trials" / maker)
+        if maker and (made := read_trial(folder / "trials" / maker)).status == "done":
+            return row, made
     return None
 
 
@@ -107,7 +110,7 @@ def _registered(client: MlflowClient, model: str, generator: str) -> str | None:
     return None
 
 
-def _upload(client: MlflowClient, run_id: str, folder: Path) -> None:
+def _upload(client: MlflowClient, run_id: str, folder: Path, place: str) -> None:
     """Write the model that ``folder`` holds the weights of, and give it to the run."""
     import pandas as pd
     from mlflow import pyfunc
@@ -126,7 +129,7 @@ def _upload(client: MlflowClient, run_id: str, folder: Path) -> None:
             metadata={"classes": about["classes"]},
             pip_requirements=[f"medaug=={version('medaug')}"],
         )
-        client.log_artifacts(run_id, str(private / "model"), ARTIFACT)
+        client.log_artifacts(run_id, str(private / "model"), place)
 
 
 def _signature(shape: list[int]) -> ModelSignature:

@@ -20,6 +20,7 @@ from medaug.export import export
 from medaug.results.leaderboard import leaderboard_of
 from medaug.tracking.generators import best_generator
 from tests.audit.small_runs import run, study
+from tests.storage.sealed_runs import sealed_run, site_key, small_study
 
 ARMS = {"none": {}, "duplicate": {}, "smote": {"components": 4}, "gaussian": {"components": 4}}
 SOUND = {"near_copy_rate": 0.05, "near_copy_rate_low": 0.01, "near_copy_rate_high": 0.2,
@@ -59,6 +60,17 @@ def command(folder: Path, *options: str) -> Result:
 
 def card_of(out: Path) -> dict[str, Any]:
     return json.loads((out / "card.json").read_text())
+
+
+def test_a_generator_of_a_bundle_is_exported(tmp_path: Path) -> None:
+    with site_key(tmp_path / "site.key"):
+        folder = sealed_run(small_study(tmp_path / "runs"))
+        best = best_generator(folder, leaderboard_of(folder))
+        assert best is not None
+        assert not best[1].folder.exists(), "it ran in a bundle"
+        done = command(folder, "--out", str(tmp_path / "out"), "--allow-near-copies")
+    assert done.exit_code == 0, done.output
+    assert card_of(tmp_path / "out")["configuration"] == "gaussian +24"
 
 
 def test_an_exported_generator_makes_the_same_rows_elsewhere(

@@ -20,6 +20,7 @@ from medaug.cli import main
 from medaug.errors import UserError
 from medaug.spec import load_study
 from medaug.spec.arms import ARM_CONFIGS
+from medaug.sweep.cluster import jobs
 from medaug.sweep.cluster.jobs import Job, Jobs, resume_command, run_command
 from tests.cluster.head import Head, free_ports
 
@@ -224,7 +225,12 @@ def test_submit_follow_and_what_it_takes_along(head: Head, ask: Callable[..., Re
 
 
 @pytest.mark.ray
-def test_its_own_error_is_the_commands(head: Head, ask: Callable[..., Result]) -> None:
+def test_its_own_error_is_the_commands(
+    head: Head, ask: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        jobs, "SETTLE_S", 60.0
+    )  # a busy machine takes more than 3 s to a first word
     install(head, "full")
     result = ask("submit", DEMO, "--storage", "/r", "--name", "full")
     assert result.exit_code == 3

@@ -17,7 +17,7 @@ from medaug.data.importers import IMPORTERS, Options, Tree, account, recognise
 from medaug.data.importers.base import used_files
 from medaug.data.layouts import checked, cohort_of, read_cohort
 from medaug.data.masks import is_mask_folder, may_be_class, names_a_mask
-from medaug.data.nifti import Limits
+from medaug.data.nifti import Limits, nifti_files
 from medaug.data.reader import Cut
 from medaug.data.slices import ingest
 from medaug.data.splits import patient_labels
@@ -96,7 +96,7 @@ def _classes_are_somebodys(cohort, *, blank):
     labels = defaultdict(set)
     for scan in cohort.scans:
         if scan.path.is_file():
-            labels[scan.path.read_bytes()].add(scan.label)
+            labels[nifti_files(scan.path)[-1].read_bytes()].add(scan.label)
     if not blank and cohort.scans[0].path.suffix != ".npz":
         assert all(len(found) == 1 for found in labels.values())
 

@@ -167,7 +167,7 @@ def test_monai_list_and_table(tmp_path: Path) -> None:
         ({"1.png": "", "l.csv": "file,age\n1.png,7\n"}, "say which column is the class with --class COLUMN"),
         ({"1.png": "", "l.csv": "file,class\n"}, "; l.csv: no rows"),
         ({"1.png": "", "l.xlsx": "PK"}, "; l.xlsx: save it as CSV"),
-        ({"a.h5": "x", "b.H5": "x"}, "; a.h5 and 1 like it: unpack it, or write its images as PNG"),
+        ({"a.h5": "x", "b.H5": "x"}, "; a.h5 and 1 like it: a file of arrays, which is not read here; write what is in it as PNG"),
         ({"datalist.json": '{"training": [{"image": "a.nii.gz", "label": "m.nii.gz"}]}'}, "write labels.csv"),
         ({"a/1.png": "", "b/2.png": ""}, "class a: 1 of 1 scans refused: empty file"),
     ],

@@ -55,6 +55,35 @@ def test_a_pair_is_read_from_its_header(tmp_path):
     np.testing.assert_array_equal(read_volume(tmp_path / "a.hdr").x_XYZ, X)
 
 
+@pytest.mark.parametrize("endianness", ["<", ">"])
+@pytest.mark.parametrize("dtype", ["u1", "i2", "f4"])
+def test_analyze_has_nibabels_values_and_no_orientation(tmp_path, endianness, dtype):
+    header = nib.Spm99AnalyzeHeader(endianness=endianness)
+    header.set_data_dtype(dtype)
+    nib.Spm99AnalyzeImage(X.clip(0, 200) * 1.5, None, header).to_filename(tmp_path / "a.img")
+    raw = bytearray((tmp_path / "a.hdr").read_bytes())
+    raw[252], raw[254] = 2, 1  # orient and originator, where NIfTI has its codes
+    raw[283:293] = b"DOE JOHN\0\0"
+    (tmp_path / "a.hdr").write_bytes(raw)
+    volume = read_volume(tmp_path / "a.hdr")
+    reference = nib.Spm99AnalyzeImage.from_filename(tmp_path / "a.img").get_fdata()
+    np.testing.assert_allclose(volume.x_XYZ, reference, rtol=1e-6)
+    assert not volume.oriented
+    assert volume.spacing_lps_mm == (1, 1, 1)
+    assert volume.to_lps(volume.x_XYZ) is volume.x_XYZ
+    assert volume.free_text == 1
+    assert volume.warnings == ("Analyze 7.5: orientation unknown, slices are as stored",)
+    with pytest.raises(BadFile, match=r"Analyze 7\.5: orientation unknown.*in the file"):
+        read_volume(tmp_path / "a.hdr", limits=Limits(strict=True))
+
+
+def test_halves_of_a_pair_may_be_in_capitals(tmp_path):
+    nib.save(nib.Nifti1Pair(X, LPS), tmp_path / "a.hdr")
+    for path in sorted(tmp_path.iterdir()):
+        path.rename(path.with_suffix(path.suffix.upper()))
+    np.testing.assert_array_equal(read_volume(tmp_path / "a.HDR").x_XYZ, X)
+
+
 def test_trailing_axes_of_length_one_are_dropped(tmp_path):
     assert read_volume(save(tmp_path / "a.nii", X[..., None])).x_XYZ.shape == X.shape
 

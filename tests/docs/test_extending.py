@@ -134,6 +134,15 @@ def test_a_study_uses_all_four(installed: Path, tmp_path: Path) -> None:
     gone = python(tmp_path, "-m", "medaug", "run", tmp_path / "study.yaml")
     assert gone.returncode == 2
     assert "unknown encoder 'histogram'" in gone.stderr
+    assert gone.stderr.rstrip().endswith("or install the package that adds it")
+    # What the run has found can still be read (it was damage, with the advice to delete it).
+    storage = ("--storage", tmp_path / "runs")
+    read = python(tmp_path, "-m", "medaug", "leaderboard", "extended", "--json", *storage)
+    assert read.returncode == 0, read.stderr
+    assert json.loads(read.stdout)["rows"] == found["board"]["rows"]
+    resumed = python(tmp_path, "-m", "medaug", "resume", "extended", *storage)
+    assert resumed.returncode == 2
+    assert "unknown encoder 'histogram'" in resumed.stderr
     code = "from medaug.tracking.generators import is_portable; print(is_portable('extrapolate'))"
     assert python(tmp_path, "-c", code).stdout.strip() == "False"
 

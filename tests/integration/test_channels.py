@@ -10,7 +10,6 @@ import pytest
 import torch
 from PIL import Image
 
-from medaug.data.privacy import KEY_ENV
 from medaug.results.report.document import write_report
 from medaug.spec import StudySpec, build_study
 from medaug.spec.arms import ARM_CONFIGS
@@ -21,11 +20,6 @@ from tests.integration.small_study import medaug
 
 SWEEP = {"n_synthetic": [16], "seeds": [0]}
 GAN = {"epochs": 1, "filter": "none", "precision": "fp32"}
-
-
-@pytest.fixture(autouse=True)
-def key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(KEY_ENV, str(tmp_path / "site.key"))
 
 
 def glioma(root: Path, storage: Path, **changes: object) -> StudySpec:

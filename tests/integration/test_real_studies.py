@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from medaug.data.privacy import KEY_ENV
 from medaug.results.rows import Leaderboard, Row
 from medaug.spec import load_study
 from medaug.spec.arms import ARM_CONFIGS
@@ -44,9 +43,8 @@ Run = Callable[..., tuple[Leaderboard, list[Ended], Store]]
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(tmp_path: Path) -> Run:
     """Run some arms of a job in this process; its leaderboard, its results and its slices."""
-    monkeypatch.setenv(KEY_ENV, str(tmp_path / "site.key"))
 
     def go(job: str, folder: str, settings: dict[str, Any], arms: set[str]) -> Any:
         if not (DATA / folder).is_dir():

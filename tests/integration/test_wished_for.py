@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 
-from medaug.data.privacy import KEY_ENV
 from medaug.spec import load_study
 from medaug.spec.arms import ARM_CONFIGS
 from medaug.storage.artifacts import Artifacts
@@ -53,9 +52,8 @@ TINY: dict[str, Any] = {
     ],
 )
 def test_what_the_paper_wished_for_is_one_setting_away(
-    tap: str, shape: tuple[int, ...], crop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tap: str, shape: tuple[int, ...], crop: str, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv(KEY_ENV, str(tmp_path / "site.key"))
     settings = TINY | {"features.tap": tap, "features.crop": crop, "storage": str(tmp_path)}
     study = load_study(GLIOMA, ARM_CONFIGS, [f"{k}={json.dumps(v)}" for k, v in settings.items()])
     arms = {name: arm for name, arm in study.arms.items() if name in ("none", *GANS)}

@@ -5,8 +5,15 @@ from __future__ import annotations
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from medaug.encoders import ENCODERS
-from medaug.spec.encoder import EfficientNetLite0Spec, EncoderSpec, NoEncoderSpec, WeightsSpec
+from medaug.encoders import ENCODERS, encoder_of
+from medaug.errors import UserError
+from medaug.spec.encoder import (
+    EfficientNetLite0Spec,
+    EncoderSpec,
+    NoEncoderSpec,
+    WeightsSpec,
+    WrittenEncoder,
+)
 
 ANY: TypeAdapter[object] = TypeAdapter(EncoderSpec)
 WEIGHTS = {"kind": "weights", "path": "w", "network": "resnet18", "public": "x", "sha256": "a" * 64}
@@ -25,10 +32,19 @@ def test_kind_tells_them_apart() -> None:
         assert encoder.Config.model_fields["kind"].default == kind
 
 
+def test_one_of_a_package_that_is_gone_is_read_and_not_used() -> None:
+    body = {"kind": "vgg", "intensity": "unit", "layer": 5}
+    written = ANY.validate_python(body)
+    assert isinstance(written, WrittenEncoder)
+    assert written.canonical() == body, "or its trials would have other names"
+    with pytest.raises(UserError, match="encoder vgg: install the package that adds it"):
+        encoder_of(written)
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ({"kind": "vgg"}, "unknown kind 'vgg'; use one of"),
+        ({"kind": "vgg", "intensity": [80, 0]}, "no window"),
         ({"kind": "efficientnet_lite0", "tap": "last"}, "Extra inputs are not permitted"),
         (
             {"kind": "pixels_pca", "intensity": [80, 0]},

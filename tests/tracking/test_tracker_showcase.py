@@ -16,6 +16,7 @@ import torch
 from mlflow import MlflowClient, pyfunc
 from mlflow.entities import Run
 
+import medaug
 from medaug.arms import FittedArm, load_arm
 from medaug.arms.acgan import AcganArm
 from medaug.experiment import generator_name, output_name
@@ -31,6 +32,7 @@ from medaug.storage.artifacts import Artifacts
 from medaug.tracking.tracker import Tracker, sync
 from medaug.train.gan import Gan
 from medaug.train.scaling import FeatureScale
+from tests.storage.sealed_runs import sealed_run, site_key, small_study
 from tests.tracking.made_runs import SLICES, made_scores, study, write_trial
 from tests.tracking.played_sweeps import QUICK, all_runs, client_of, run_of
 
@@ -215,6 +217,24 @@ def test_the_best_generator_is_registered_and_makes_its_rows(
             path for path in (finished.study.storage / "mlartifacts").rglob("MLmodel")
         ).read_text()
     )
+
+
+def test_the_best_generator_of_a_bundle_is_a_file_of_the_sweep(
+    tmp_path: Path, empty_database: Path
+) -> None:
+    spec = small_study(tmp_path)
+    with site_key(tmp_path / "site.key"):
+        folder = sealed_run(spec)
+        shutil.copy(empty_database, tmp_path / "mlflow.db")
+        with Tracker(spec, folder, **QUICK) as tracker:
+            tracker.finish(leaderboard_of(folder), folder / REPORT)
+        assert medaug.load_generator("small", tmp_path).sample(3, "HGG").shape[0] == 3
+    client = client_of(spec)
+    (version,) = client.search_model_versions("name = 'small-generator'")
+    (sweep,) = (r for r in all_runs(client, "small") if r.data.tags["stage"] == "sweep")
+    assert version.run_id == sweep.info.run_id
+    assert version.source.endswith(f"/generator/{version.tags['generator']}")
+    assert list((tmp_path / "mlartifacts").rglob("weights.safetensors"))
 
 
 def test_a_run_without_a_portable_generator_registers_none(

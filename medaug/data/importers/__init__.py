@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
+from medaug.data.formats import UNREAD
 from medaug.data.importers.base import Found, Importer, Look, Options, account
 from medaug.data.importers.bids import Bids
 from medaug.data.importers.brats import Brats
@@ -24,7 +25,7 @@ from medaug.data.importers.published import CtIch, HeadCt, ImageList
 from medaug.data.importers.table import OwnTable
 from medaug.data.importers.tree import HIDDEN, Tree, parts_of
 from medaug.data.importers.within import placed
-from medaug.data.names import SPREADSHEETS, stem_of
+from medaug.data.names import ARCHIVES, SPREADSHEETS, ending_of, stem_of
 from medaug.errors import UserError
 from medaug.spec.plugins import IMPORTERS as GROUP
 from medaug.spec.plugins import Extended
@@ -85,10 +86,6 @@ def recognise(tree: Tree) -> tuple[Importer, Look]:
     return max(looks, key=lambda pair: pair[1].confidence)
 
 
-_CONTAINERS = frozenset(
-    {".h5", ".hdf5", ".mat", ".pkl", ".pt", ".zarr", ".lmdb", ".tfrecord", ".parquet"}
-    | {".zip", ".tar", ".tgz", ".7z", ".rar", ".npy", ".npz"}
-)
 _LISTS = frozenset({".json", ".txt", ".xml"})
 _ABOUT = re.compile(r"read[ _-]?me|licen[cs]e|changes|requirements", re.I)
 
@@ -100,9 +97,10 @@ def hints(tree: Tree) -> str:
     for kinds, advice in (
         (SPREADSHEETS, "save it as CSV"),
         (_LISTS if not tree.tables else (), "if it says classes, write them as CSV"),
-        (_CONTAINERS, "unpack it, or write its images as PNG or NIfTI with a table"),
+        (ARCHIVES, "unpack it, or write its images as PNG or NIfTI with a table"),
+        *_unread(tree),
     ):
-        found = [name for name in tree.files if PurePosixPath(name).suffix.lower() in kinds]
+        found = [name for name in tree.files if ending_of(name) in kinds]
         found = [name for name in found if not _ABOUT.match(name.rpartition("/")[2])]
         if found:
             more = f" and {len(found) - 1} like it" if len(found) > 1 else ""
@@ -111,6 +109,7 @@ def hints(tree: Tree) -> str:
     if odd and not scans:
         reason, n = odd.most_common(1)[0]
         told.append(f"{n} files: {reason}")
+    told += _classes_in_names({*scans} - tree.mask_files) if not tree.tables else []
     folders = {part for name in tree.pictures for part in parts_of(name) if says_nothing(part)}
     if folders and not tree.tables:
         told.append(f"folders called {', '.join(sorted(folders)[:5])} are no classes")
@@ -123,6 +122,27 @@ def hints(tree: Tree) -> str:
     elif tree.tables and not sheets and not problems:
         told.append(f"{tree.tables[0]} has no column that names the files")
     return "".join(f"; {hint}" for hint in told)
+
+
+def _classes_in_names(scans: Iterable[str]) -> list[str]:
+    """What the ends of names seem to say: ``MCUCXR_0001_0.png``, ``CHNCXR_0400_1.png``."""
+    ends = [re.fullmatch(r".*\d[_-](\d|[a-z]+)", stem_of(name), re.I) for name in scans]
+    said = Counter(match[1] for match in ends if match)
+    if not 2 <= len(said) <= 4 or said.total() < 0.9 * len(ends) or min(said.values()) < 4:
+        return []
+    return [
+        f"file names end in {' or '.join(f'_{end}' for end in sorted(said))}: if that is the "
+        "class, write it into a table (file,class)"
+    ]
+
+
+def _unread(tree: Tree) -> list[tuple[frozenset[str], str]]:
+    """(endings, what such files are and what to do), for each kind that is in the folder."""
+    endings: dict[str, set[str]] = defaultdict(set)
+    for ending in {ending_of(name) for name in tree.files}:
+        if ending in UNREAD:
+            endings[UNREAD[ending]].add(ending)
+    return [(frozenset(found), what) for what, found in sorted(endings.items())]
 
 
 def import_folder(root: Path, options: Options, name: str | None = None) -> Found:

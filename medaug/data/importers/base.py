@@ -12,8 +12,9 @@ from typing import Protocol, runtime_checkable
 from medaug.data.address import split_address
 from medaug.data.canonical import tidy
 from medaug.data.cohort import Reject
+from medaug.data.formats import UNREAD
 from medaug.data.importers.tree import HIDDEN, Tree, lies_in
-from medaug.data.masks import ORGAN, outlines_an_organ
+from medaug.data.masks import of_anatomy
 from medaug.data.names import (
     ARCHIVES,
     DRAWN,
@@ -142,6 +143,8 @@ def account(tree: Tree, found: Found) -> Found:
     ]
     found.classes = tuple(dict.fromkeys(map(tidy, found.classes)))
     used = used_files(found)
+    found.used |= {voxels for voxels, header in tree.header_of.items() if header in used}
+    used |= found.used
     for name in tree.files:
         if name not in used and name not in found.left_out:
             found.left_out[name] = _why(name, tree, found)
@@ -173,14 +176,18 @@ def is_guessed(table: str) -> bool:
 
 def _why(name: str, tree: Tree, found: Found) -> str:
     ending = ending_of(name)
+    if (header := tree.header_of.get(name)) is not None:
+        return found.left_out.get(header) or _why(header, tree, found)
     if lies_in(name, PREDICTIONS | DRAWN):
         return "in a folder of predictions, overlays or results"
     if name in tree.mask_files:
-        return ORGAN if outlines_an_organ(stem_of(name)) else "a mask without its scan"
+        return of_anatomy(name) or "a mask without its scan"
     if name in tree.dicom_objects:
         return tree.dicom_objects[name]
     if name.rpartition("/")[2].upper() == "DICOMDIR":
         return "a DICOMDIR, which is not followed"
+    if ending in UNREAD:
+        return UNREAD[ending]
     if ending in SLICES or (found.used and name in tree.dicom):
         return "a DICOM file outside of the series that are read"
     if ending in VOLUMES:

@@ -12,7 +12,7 @@ from medaug.data.importers.naming import Sheet, sheets_of
 from medaug.data.importers.near import near_miss, nearly_named
 from medaug.data.importers.sheets import Said, said_by
 from medaug.data.importers.tree import Tree
-from medaug.data.masks import ORGAN, outlines_an_organ
+from medaug.data.masks import ORGAN, TISSUE, of_anatomy
 from medaug.data.names import stem_of
 from medaug.data.table import STUDY, Row
 from medaug.errors import UserError
@@ -135,7 +135,7 @@ def _exams(tree: Tree, found: Found) -> dict[tuple[str, str], _Exam]:
             continue
         key = (match["who"], match["ses"] or "")
         if _of_anatomy(name, match["more"]):
-            found.leave_out(name, ORGAN if "mask" in match["suffix"] else _ANATOMY_SAID)
+            found.leave_out(name, _said_of(name, match["suffix"]))
         elif match["suffix"].casefold() in _MASKS or "label-" in match["more"]:
             masks.append((key, name))
         elif name.startswith("derivatives/"):
@@ -149,9 +149,14 @@ def _exams(tree: Tree, found: Found) -> dict[tuple[str, str], _Exam]:
     return exams
 
 
+def _said_of(name: str, suffix: str) -> str:
+    said = of_anatomy(name)
+    return said if said and said != TISSUE else ORGAN if "mask" in suffix else _ANATOMY_SAID
+
+
 def _of_anatomy(name: str, entities: str) -> bool:
     """Whether a derivative outlines the brain or its tissues, or lies in another space."""
-    if outlines_an_organ(stem_of(name)) or _TISSUE.search(entities) is not None:
+    if of_anatomy(name) or _TISSUE.search(entities) is not None:
         return True
     if not name.startswith("derivatives/"):
         return False

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from medaug.data.importers.folders import is_examination, says_nothing
 from medaug.data.importers.tree import Tree, parts_of, place_of
-from medaug.data.masks import is_mask_folder, is_mask_word, masked_stem, outlines_an_organ
+from medaug.data.masks import is_mask_folder, is_mask_word, masked_stem, of_anatomy
 from medaug.data.names import stem_of
 
 SEQUENCES = (
@@ -166,7 +166,7 @@ def _what(stem: str, who: str, between: Sequence[str]) -> str:
 
 
 def _put(case: Case, what: str, name: str) -> None:
-    if outlines_an_organ(stem_of(name)):
+    if of_anatomy(name) is not None:
         return
     if is_mask_word(what):
         case.masks.append(name)

@@ -31,6 +31,9 @@ from medaug.data.names import stem_of
 from medaug.data.table import PUBLISHED, STUDY, Row
 from medaug.errors import UserError
 
+_FEWEST = 4
+"""Folders above the classes that may be people: fewer are sets, or parts of one."""
+
 
 @dataclass(frozen=True)
 class ClassFolders:
@@ -194,27 +197,34 @@ def _from_names(scans: list[Scan], kept: dict[str, str], found: Found) -> list[S
         return [replace(s, patient=people[below[s.path]]) for s in scans]
     above = {scan.path: _above_class(scan.path, kept[scan.path.as_posix()]) for scan in scans}
     folders = {name for name in above.values() if name is not None}
-    if are_patients(folders) and None not in above.values():
+    if len(folders) >= _FEWEST and are_patients(folders) and None not in above.values():
         people, notes = one_person_each(folders)
         found.notes += [f"patients are the {len(folders)} folders above the classes", *notes]
         return [replace(s, patient=people[above[s.path] or ""]) for s in scans]
-    by_scheme = {scan.path: patient_in_name(scan.path) for scan in scans}
-    others = [s.path.stem for s in scans if by_scheme[s.path] == s.path.stem]
-    people, notes = one_person_each(others)
-    named = [replace(s, patient=people.get(by_scheme[s.path], by_scheme[s.path])) for s in scans]
+    read = [replace(scan, patient=patient_in_name(scan.path)) for scan in scans]
+    known = [scan for scan in read if scan.patient != scan.path.stem]
+    others = [scan for scan in read if scan.patient == scan.path.stem]
+    if known:
+        n = len({scan.patient for scan in known})
+        found.notes.append(
+            "patients are read off the file names"
+            + (f" of {len(known)} of {len(scans)} images" if others else "")
+            + f": {n} patients ({known[0].path.stem} is {known[0].patient}'s)"
+        )
+    if not others:
+        return known
+    people, notes = one_person_each(scan.path.stem for scan in others)
+    named = [replace(scan, patient=people[scan.path.stem]) for scan in others]
     alone = sum(scan.patient == scan.path.stem for scan in named)
-    if not alone:
-        found.notes += ["patients are read off the file names", *notes]
-        return named
-    found.notes += notes
-    found.notes.append(
-        f"no {' or '.join(PATIENT_TABLES)}: {alone} of {len(named)} images count as patients of "
-        "their own; if one person has several, add the table (file,patient) or scores leak"
-    )
+    found.notes += [
+        *notes,
+        f"no {' or '.join(PATIENT_TABLES)}: {alone} of {len(scans)} images count as patients of "
+        "their own; if one person has several, add the table (file,patient) or scores leak",
+    ]
     apart, more = apart_by_class(named, found.classes)
     found.notes += more
-    found.alone = len({scan.patient for scan in apart}) == len(apart)
-    return apart
+    found.alone = not known and len({scan.patient for scan in apart}) == len(apart)
+    return [*known, *apart]
 
 
 def _above_class(path: Path, name: str) -> str | None:

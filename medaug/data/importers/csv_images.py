@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from medaug.data.canonical import tidy
 from medaug.data.columns import SYNONYMS, simplified
+from medaug.data.formats import UNREAD
 from medaug.data.image_patients import PATIENT_TABLES
 from medaug.data.importers.base import Found, Look, Options, as_published, ordered, patient_by
 from medaug.data.importers.dicom_people import images_by_id
@@ -18,7 +19,7 @@ from medaug.data.importers.near import near_miss
 from medaug.data.importers.people import one_person_each
 from medaug.data.importers.sheets import LESION, Said, said_by
 from medaug.data.importers.tree import Tree, parts_of
-from medaug.data.names import stem_of
+from medaug.data.names import ending_of, stem_of
 from medaug.data.table import EXTERNAL, PUBLISHED, STUDY, Row
 from medaug.errors import UserError
 
@@ -122,8 +123,9 @@ def _named(tree: Tree, problems: dict[str, str]) -> tuple[list[str], dict[str, s
     scans = _scans(tree)
     sheets = _sheets(tree, scans, problems) if scans else []
     masks = _masks_said(sheets, (*tree.pictures, *tree.volumes))
-    listed = {*masks.values()}
-    return [name for name in scans if name not in listed], masks, sheets
+    told = {name for sheet in sheets for name in sheet.row_of}
+    others = {*masks.values()} | {name for name in scans if ending_of(name) in UNREAD} - told
+    return [name for name in scans if name not in others], masks, sheets
 
 
 def _masks_said(sheets: Sequence[Sheet], files: Collection[str]) -> dict[str, str]:

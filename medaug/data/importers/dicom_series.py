@@ -17,6 +17,7 @@ from medaug.data.importers.people import one_person_each
 from medaug.data.importers.sheets import Said, said_by
 from medaug.data.importers.tree import Tree, folder_of, parts_of
 from medaug.data.labels import PATIENT_ID
+from medaug.data.names import SLICES, ending_of
 from medaug.data.table import EXTERNAL, PUBLISHED, STUDY, Row
 from medaug.errors import UserError
 
@@ -68,6 +69,7 @@ class DicomSeries:
 
     def rows(self, tree: Tree, options: Options) -> Found:
         found = Found([])
+        _check_packed(tree)
         patients, images = _patients(tree, options, found)
         class_of, said, lacking = _classes(tree, [*patients, *images], options, found)
         people = _people(tree, patients, options, found)
@@ -115,6 +117,21 @@ class DicomSeries:
         found.rows = as_published(found.rows)
         found.classes = ordered(row.label for row in found.rows if row.label)
         return found
+
+
+def _check_packed(tree: Tree) -> None:
+    """Raises UserError where a series would lack slices that are packed one by one."""
+    folders = {folder_of(name) for name in tree.dicom}
+    packed = [
+        name
+        for name in tree.pictures
+        if folder_of(name) in folders and ending_of(name).rpartition(".")[0] in SLICES
+    ]
+    if packed:
+        raise UserError(
+            f"data.root: {len(packed)} files are packed DICOM beside slices ({packed[0]}); unpack "
+            "them (gunzip, bunzip2, unxz), or the series would lack these slices"
+        )
 
 
 Key = tuple[str, ...]

@@ -8,9 +8,8 @@ from collections.abc import Collection, Iterable, Sequence
 
 from medaug.data.canonical import is_blank
 from medaug.data.masks import is_mask_folder
-from medaug.data.names import DRAWN, PART_WORDS, PREDICTIONS
+from medaug.data.names import DRAWN, PART_WORDS, PREDICTIONS, words_of
 
-_WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 _ABOUT_PARTS = frozenset(
     (
         "data dataset set images image imgs input inputs folder split part task stage group "
@@ -29,10 +28,19 @@ _NEUTRAL = frozenset(
 )
 _NEUTRAL_LIKE = re.compile(
     r".*[_ -]?(images?|imgs?|data|files)?[_ -]?part[_ -]?\d+|images?[_ -]\d+|fold[_ -]?\d+|"
-    r"split[_ -]?\d+|batch[_ -]?\d+|.*[_ -](images?|imgs?|data|dataset|slices)|v\d+(\.\d+)*|"
+    r"split[_ -]?\d+|batch[_ -]?\d+|.*[_ -](images?|imgs?|data|dataset|slices)|"
+    r".*image[_ -]?sets?|v\d+(\.\d+)*|"
     r"(part|set|subset|dataset|chunk|shard|disk|disc|tranche|cohort|session|release|wave|site|"
     r"cent(?:er|re)|hospital|clinic|scanner|device)[_ -]?(\d+|[a-z])",
     re.I,
+)
+_NEUTRAL_WORDS = frozenset(
+    (
+        "images image img imgs pictures photos jpeg jpg png tif tiff bmp dicom dcm nifti data "
+        "dataset datasets database set sets master main raw resized cropped processed "
+        "preprocessed original originals labeled labelled new final copy all my full version "
+        "folder files collection archive cxr v scans slices frames"
+    ).split()
 )
 _PERSON = re.compile(r"(patient|subject|participant|person|case|sub|pat|subj)[ _-]?\d+", re.I)
 _EXAM = (
@@ -83,7 +91,7 @@ def part_of(name: str) -> str | None:
         return "pool"
     if _NUMBERED.search(name):
         return None  # BraTS20_Training_001 is somebody
-    words = [word.casefold() for word in _WORDS.findall(name)]
+    words = words_of(name)
     parts = {PART_WORDS[word] for word in words if word in PART_WORDS}
     if len(parts) != 1 or {"positive", "negative", "pos", "neg"} & set(words):
         return None
@@ -100,7 +108,14 @@ def says_nothing(name: str) -> bool:
         or _NEUTRAL_LIKE.fullmatch(name) is not None
         or is_mask_folder(name)
         or part_of(name) is not None
+        or _of_neutral_words(name)
     )
+
+
+def _of_neutral_words(name: str) -> bool:
+    """``JPEGImages``, ``dataset2-master``, ``Images-processed``, ``CXR_png``."""
+    words = [word for word in words_of(name) if not word.isdecimal()]
+    return len(words) > 1 and _NEUTRAL_WORDS.issuperset(words)
 
 
 def class_said(folder: str) -> str:

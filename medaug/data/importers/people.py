@@ -11,7 +11,8 @@ _TIME = re.compile(
     r"(?:t|tp|time|timepoint|ses|session|visit|v|fu|followup|follow-up|exam|scan|day|week|month|"
     r"year|m|mo|wk)[ _-]?\d+[a-z]?|\d+[ _-]?(?:days?|weeks?|months?|mo|years?|yrs?)|"
     r"bl|baseline|screening|followup|follow-up|pre|post|pre-?op|post-?op|"
-    r"left|right|l|r|od|os|lt|rt|(?:19|20)\d\d-?\d\d-?\d\d)",
+    r"left|right|l|r|od|os|lt|rt|(?:slice|slc|frame|tile|patch)[ _-]?\d+|"
+    r"(?:19|20)\d\d-?\d\d-?\d\d)",
     re.I,
 )
 _BRATS_2023 = re.compile(r"(?P<who>BraTS-[A-Za-z]+-\d{4,6})-\d{3}", re.I)
@@ -35,10 +36,10 @@ _COUNTER = re.compile(r"(?P<who>.*\d.*)[ _-]\d{1,3}|(?P<glued>.*\d)(?:[a-d]|v\d)
 def one_person_each(names: Iterable[str]) -> tuple[dict[str, str], list[str]]:
     """Name of a scan or folder -> patient, and notes about it.
 
-    Time points and sides (``H00_t1``, ``p7-ses-2``, ``p7_left``, ``BraTS-GLI-00005-101``) are one
-    person where that joins names, and so are changed copies of a picture (``p7_rot90``); other
-    names stay what they are. A bare counter (``p7_1``,
-    ``p7_2``) is asked about.
+    Time points, sides and numbers of slices (``H00_t1``, ``p7-ses-2``, ``p7_left``,
+    ``p7_slice_12``, ``BraTS-GLI-00005-101``) are one person where that joins names, and so are
+    changed copies of a picture (``p7_rot90``); other names stay what they are. A bare counter
+    (``p7_1``, ``p7_2``) is asked about.
     """
     every = list(dict.fromkeys(names))
     copy_of, notes = _copies(every)
@@ -58,9 +59,9 @@ def one_person_each(names: Iterable[str]) -> tuple[dict[str, str], list[str]]:
     if merged:
         people = len(set(patient_of.values()))
         notes.append(
-            f"{merged} names end in a time point or a side and are taken for the same people: "
-            f"{people} patients of {len(names)} names; if they are not, give the table a column "
-            "patient"
+            f"{merged} names end in a time point, a side or the number of a slice and are taken "
+            f"for the same people: {people} patients of {len(names)} names; if they are not, "
+            "give the table a column patient"
         )
     counted = Counter(
         m["who"] or m["glued"]

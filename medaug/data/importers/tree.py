@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import posixpath
 import stat
@@ -16,9 +17,10 @@ from medaug.data.files import BadFile, check_name
 from medaug.data.masks import (
     glued_stem,
     is_mask_folder,
+    lies_in_masks,
     masked_stem,
     may_be_class,
-    outlines_an_organ,
+    of_anatomy,
 )
 from medaug.data.names import (
     ARCHIVES,
@@ -39,7 +41,13 @@ LINK = "a symbolic link; put the file itself there"
 ANNEX = "a link of git-annex; fetch the file (datalad get), and unlock it (git annex unlock)"
 JOINED = f"its path holds '{JOIN}', which joins the files of a scan in a table; rename it"
 SPECIAL = "not a regular file; put the file itself there"
-_SNIFFED = 132
+_HEADERS = {
+    ".img": (".hdr",),
+    **dict.fromkeys((".raw", ".zraw", ".raw.gz"), (".mhd", ".nhdr")),
+    **dict.fromkeys((".brik", ".brik.gz"), (".head",)),
+    ".rec": (".par",),
+}
+"""Ending of voxels -> those of what may describe them."""
 _OF_IMAGES = frozenset(("image images img imgs imagestr imagests input inputs jpg png").split())
 _KNOWN_TEXT = frozenset(
     ".txt .md .pdf .json .html .xml .xlsx .xls .doc .docx .yaml .yml .py .zip".split()
@@ -100,7 +108,30 @@ class Tree:
 
     @cached_property
     def pictures(self) -> tuple[str, ...]:
-        return self._with(PICTURES)
+        alone = (n for n in self.files if ending_of(n) == ".img" and n not in self.header_of)
+        lost = {name for name in alone if not is_dicom(self.root / name)}
+        return tuple(sorted({*self._with(PICTURES), *lost}))
+
+    @cached_property
+    def header_of(self) -> Mapping[str, str]:
+        """File of voxels -> the file beside it that describes them: ``.img`` -> ``.hdr``."""
+        kinds = {header for headers in _HEADERS.values() for header in headers}
+        headers = {
+            (folder_of(name), stem_of(name).casefold(), ending_of(name)): name
+            for name in self.files
+            if ending_of(name) in kinds
+        }
+        if not headers:
+            return {}
+        found = {}
+        for name in self.files:
+            keys = (
+                (folder_of(name), stem_of(name).casefold(), header)
+                for header in _HEADERS.get(ending_of(name), ())
+            )
+            if (header := next((headers[k] for k in keys if k in headers), None)) is not None:
+                found[name] = header
+        return found
 
     @cached_property
     def volumes(self) -> tuple[str, ...]:
@@ -213,32 +244,42 @@ def _paired(names: tuple[str, ...], images: Collection[str] = ()) -> dict[str, t
     ``images``: names of folders that hold none."""
     by_key: dict[tuple[str, str], str] = {}
     by_stem: dict[str, list[str]] = defaultdict(list)
-    doubtful: list[tuple[str, tuple[str, ...], bool]] = []
+    doubtful: list[tuple[str, tuple[str, ...], bool, bool]] = []
     masks: dict[str, list[str]] = defaultdict(list)
+    top = len(_shared(names))
     for name in names:
         own = stem_of(name).casefold()
-        in_folder = any(is_mask_folder(part) and part not in images for part in parts_of(name))
+        in_folder = lies_in_masks(name, top, images)
         found = masked_stem(own)
-        if outlines_an_organ(own):
+        if of_anatomy(name) is not None:
             masks[""].append(name)
         elif in_folder or found is not None:
             stem, sure = found or (own, False)
-            doubtful.append((name, (stem or own, own), in_folder or sure))
+            doubtful.append((name, (stem or own, own), in_folder or sure, in_folder))
         else:
             by_key[place_of(name), own] = name
             by_stem[own].append(name)
             if (glued := glued_stem(own)) is not None:
-                doubtful.append((name, (glued,), False))
-    for name, stems, sure in doubtful:
+                doubtful.append((name, (glued,), False, False))
+    for name, stems, sure, in_folder in doubtful:
         image = next((by_key[k] for k in _keys(name, stems) if k in by_key), None)
-        alone = by_stem.get(stems[0], ())
-        if image is None and len(alone) == 1 and len(set(stems)) == 2 and not stems[0].isdecimal():
-            image = alone[0]  # in another folder, as HAM10000's are
+        alone = by_stem.get(stems[0], [])
+        elsewhere = len(alone) == 1 and not stems[0].isdecimal()  # as HAM10000's are
+        if image is None and elsewhere and (in_folder or len(set(stems)) == 2):
+            image = alone[0]
         if image is not None:
             masks[image].append(name)
         elif sure:
             masks[""].append(name)
     return {image: tuple(found) for image, found in masks.items()}
+
+
+def _shared(names: Iterable[str]) -> tuple[str, ...]:
+    """The outermost folders, as far as all files lie in them."""
+    paths = [parts_of(name) for name in names]
+    low, high = min(paths, default=()), max(paths, default=())
+    same = (a == b for a, b in zip(low, high, strict=False))
+    return low[: sum(itertools.takewhile(bool, same))]
 
 
 def _keys(name: str, stems: Iterable[str]) -> Iterator[tuple[str, str]]:
