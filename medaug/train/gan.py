@@ -17,11 +17,12 @@ from typing import Any
 from medaug.errors import UserError
 from medaug.train.captured import Taker, ready_to_record, recorded
 from medaug.train.checkpoint import Progress
+from medaug.train.compiled import forget_compiled
 from medaug.train.gan_batch import StepDraw
 from medaug.train.gan_run import Gan, GanTask, Replicate
 from medaug.train.gan_step import GanStep
 from medaug.train.judging import Quality
-from medaug.train.loop import Epochs, forget_compiled
+from medaug.train.loop import Epochs
 from medaug.train.world import World
 
 __all__ = ["Gan", "GanTask", "Quality", "train_gan", "train_gans"]

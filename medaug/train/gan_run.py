@@ -157,7 +157,13 @@ class Replicate:
 
             return run
 
-        precision = settle(spec.precision, networks, one_pass, world, self.training.facts)
+        facts, no_fp16 = self.training.facts, None
+        if spec.has_penalty:
+            no_fp16 = "the penalty on gradients is half of a step, and is float32"
+        elif spec.feature_scale == "none":
+            no_fp16 = "rows that are not scaled may be larger than 65,504"
+        precision = settle(spec.precision, networks, one_pass, world, facts, no_fp16=no_fp16)
+        self.training.scale_losses(precision)
         self.task = replace(self.task, spec=spec.model_copy(update={"precision": precision}))
 
     @property

@@ -17,6 +17,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils.parametrize import ParametrizationList
 
@@ -37,10 +38,12 @@ from medaug.models.losses import (
 )
 from medaug.spec.gan import GanSpec
 from medaug.train.average import follow
+from medaug.train.compiled import compile_for
 from medaug.train.draws import Draws
 from medaug.train.few_data import LECAM_DECAY, adapted, augmented, lecam
 from medaug.train.gan_batch import GanBatch, StepDraw, StepInput, in_turn, joined
-from medaug.train.loop import Training, autocast, compile_for, guarded_steps
+from medaug.train.loop import Training, guarded_steps
+from medaug.train.precision import autocast
 from medaug.train.tally import ClassSpread, Tally
 from medaug.train.world import World, distribute
 
@@ -143,7 +146,7 @@ class GanStep:
                 x, label = discriminator_inputs(self.spec, part, self._kept)
                 out = self.judge_both(x, label, 2)
                 loss, values = self.discriminator_loss(out, part)
-            loss.backward(self._share(part, loss))
+            loss.backward(self._share(part, loss, "discriminator"))
             seen.append((values, part.rows))
             judged.append(out.adv.detach().view(len(part.draws), 2, -1))
         self._move("discriminator", seen)
@@ -160,7 +163,7 @@ class GanStep:
                 x = seen_rows(self.spec, part.fake, part.draws, "fake", self._kept)
                 out = self.discriminate(x, part.fake_label)
                 loss, values = self.generator_loss(out, part)
-            loss.backward(self._share(part, loss))
+            loss.backward(self._share(part, loss, "generator"))
             seen.append((values, part.rows))
         self.made.backward(rows.fake.grad)
         self._move("generator", seen)
@@ -295,17 +298,25 @@ class GanStep:
     def _move(self, player: str, seen: Sequence[tuple[dict[str, Tensor], int]]) -> None:
         """Optimisers step where gradients are finite; what was ``seen`` joins the statistics."""
         trainings = [each.training for each in self.replicates]
-        self.skipped = guarded_steps([(t.guard, t.optimizers[player]) for t in trainings])
+        pairs = [(t.guard, t.optimizers[player]) for t in trainings]
+        self.skipped = guarded_steps(pairs, self._scalers(player))
         for values, n in seen:
             self.tallies[player].add(values, n, self.skipped)
 
-    def _share(self, part: StepInput, loss: Tensor) -> Tensor:
+    def _share(self, part: StepInput, loss: Tensor, player: str) -> Tensor:
         """(K,) of ``loss``: DDP averages over ranks; shares of a global batch may differ by a
-        row."""
+        row. In fp16 times each replicate's scale."""
         share = part.rows * self.world.size / part.draws[0].batch_size
         if share not in self._shares:
             self._shares[share] = torch.full_like(loss, share)
-        return self._shares[share]
+        if not (scalers := self._scalers(player)):
+            return self._shares[share]
+        each = zip(scalers, self._shares[share].unbind(), strict=True)
+        return torch.stack([scaler.scale(one) for scaler, one in each])
+
+    def _scalers(self, player: str) -> list[GradScaler]:
+        trainings = [each.training for each in self.replicates]
+        return [t.scalers[player] for t in trainings if t.scalers]
 
     def _parts(self, rows: StepInput) -> Iterator[StepInput]:
         """The parts of a batch; DDP waits for the last, spectral norm estimates at the first."""
