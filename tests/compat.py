@@ -32,6 +32,7 @@ PARTS = {"mlflow": ("mlflow-skinny", "mlflow-tracing")}
 OF_THE_TIME = {"oldest": ["SQLAlchemy<2.1"]}
 """What old versions do not say that they do not bear."""
 TESTS = ("tests/sweep", "tests/cluster", "tests/tracking")
+AS_MAKE_TEST = ("-n", "3", "--dist", "loadfile", "--no-loadscope-reorder")
 PYTHONS = ("3.12", "3.13")
 """Beside the one that this runs in."""
 HEAD = ("environment", "python", *PAIR, "torch", "passed", "failed", "skipped", "minutes")
@@ -122,7 +123,8 @@ def run(name: str, python: Path, arguments: list[str]) -> list[str]:
     environment["PATH"] = f"{python.parent}:{environment['PATH']}"
     versions = subprocess.check_output([python, "-c", show], text=True, env=environment, cwd=ROOT)
     began = time.monotonic()
-    command = [python, "-m", "pytest", "-p", "no:cacheprovider", *(arguments or TESTS)]
+    command = [python, "-m", "pytest", "-p", "no:cacheprovider", *AS_MAKE_TEST]
+    command += arguments or TESTS
     log = FOLDER / f"{name}.log"
     with open(log, "w") as file:
         subprocess.run(command, env=environment, cwd=ROOT, stdout=file, stderr=file, check=False)
