@@ -45,7 +45,7 @@ from medaug.train.gan_batch import GanBatch, StepDraw, StepInput, in_turn, joine
 from medaug.train.loop import Training, guarded_steps
 from medaug.train.precision import autocast
 from medaug.train.tally import ClassSpread, Tally
-from medaug.train.world import World, distribute
+from medaug.train.world import World, distribute, in_one_bucket
 
 Kept = Callable[[str], Tensor]
 """Name -> the (K,) numbers of that name that go from step to step."""
@@ -93,8 +93,11 @@ class GanStep:
             masks = [each.masks for each in replicates]
             generate = fuse(self.generators, masks)
             self.discriminate = fuse(self.discriminators, masks)
-        elif world.size == 1:
-            generate, self.discriminate = AtOnce(generate), AtOnce(self.discriminate)
+        else:
+            generate, self.discriminate = (
+                AtOnce(each) if world.size == 1 or in_one_bucket(each) else each
+                for each in (generate, self.discriminate)
+            )
         compile_for(world, spec.compile, generate, self.discriminate)
         self.generate = distribute(generate, world)
         self.judge_both = distribute(JointPass(self.discriminate), world)
