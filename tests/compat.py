@@ -29,8 +29,6 @@ FOLDER = ROOT / ".compat"
 PAIR = ("ray", "mlflow")
 PARTS = {"mlflow": ("mlflow-skinny", "mlflow-tracing")}
 """Packages of the same version that a package is made of."""
-OF_THE_TIME = {"oldest": ["SQLAlchemy<2.1"]}
-"""What old versions do not say that they do not bear."""
 TESTS = ("tests/sweep", "tests/cluster", "tests/tracking")
 AS_MAKE_TEST = ("-n", "3", "--dist", "loadfile", "--no-loadscope-reorder")
 PYTHONS = ("3.12", "3.13")
@@ -79,7 +77,6 @@ def make(name: str, versions: dict[str, Version]) -> Path:
     ]
     ours = (one for one in metadata.requires("medaug") or () if "extra ==" not in one)
     others = [one for one in ours if Requirement(one).name not in PAIR]
-    wanted += OF_THE_TIME.get(name, [])
     install = [python, "-m", "pip", "install", "--quiet", *wanted, *others]
     subprocess.run(install, check=True, cwd=ROOT)
     return python
