@@ -29,9 +29,8 @@ FOLDER = ROOT / ".compat"
 PAIR = ("ray", "mlflow")
 PARTS = {"mlflow": ("mlflow-skinny", "mlflow-tracing")}
 """Packages of the same version that a package is made of."""
-OF_THE_TIME = {"oldest": ["SQLAlchemy<2.1"]}
-"""What old versions do not say that they do not bear."""
 TESTS = ("tests/sweep", "tests/cluster", "tests/tracking")
+AS_MAKE_TEST = ("-n", "3", "--dist", "loadfile", "--no-loadscope-reorder")
 PYTHONS = ("3.12", "3.13")
 """Beside the one that this runs in."""
 HEAD = ("environment", "python", *PAIR, "torch", "passed", "failed", "skipped", "minutes")
@@ -78,7 +77,6 @@ def make(name: str, versions: dict[str, Version]) -> Path:
     ]
     ours = (one for one in metadata.requires("medaug") or () if "extra ==" not in one)
     others = [one for one in ours if Requirement(one).name not in PAIR]
-    wanted += OF_THE_TIME.get(name, [])
     install = [python, "-m", "pip", "install", "--quiet", *wanted, *others]
     subprocess.run(install, check=True, cwd=ROOT)
     return python
@@ -122,7 +120,8 @@ def run(name: str, python: Path, arguments: list[str]) -> list[str]:
     environment["PATH"] = f"{python.parent}:{environment['PATH']}"
     versions = subprocess.check_output([python, "-c", show], text=True, env=environment, cwd=ROOT)
     began = time.monotonic()
-    command = [python, "-m", "pytest", "-p", "no:cacheprovider", *(arguments or TESTS)]
+    command = [python, "-m", "pytest", "-p", "no:cacheprovider", *AS_MAKE_TEST]
+    command += arguments or TESTS
     log = FOLDER / f"{name}.log"
     with open(log, "w") as file:
         subprocess.run(command, env=environment, cwd=ROOT, stdout=file, stderr=file, check=False)

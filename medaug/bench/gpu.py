@@ -2,10 +2,10 @@
 
 Each part says one line of JSON on standard error as soon as it is done, and goes on where another
 has failed. Parts: ``environment``, ``steps`` (time, kernels and waits of GAN steps), ``compiled``
-(do all replicates learn), ``graph`` (a step as one CUDA graph), ``repeatable`` (equal weights from
-equal seeds, with and without TF32), ``memory`` (what running out of it is called) and ``nccl``
-(1, 2 and 8 GPUs as there are). Without a GPU it is a rehearsal: small sizes, parts that need one
-say so. Needs torch, pyarrow, numpy and pydantic only.
+(do all replicates learn), ``graph`` (steps replayed as one CUDA graph against eager ones),
+``repeatable`` (equal weights from equal seeds, with and without TF32), ``memory`` (what running out
+of it is called) and ``nccl`` (1, 2 and 8 GPUs as there are). Without a GPU it is a rehearsal: small
+sizes, parts that need one say so. Needs torch, pyarrow, numpy and pydantic only.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from medaug.bench.result import Figure, Options, Result
 from medaug.bench.steps_gan import Ours, acgan_pair, random_rows
 from medaug.bench.workbench import Bench
 from medaug.train import resident
+from medaug.train.captured import RECORDERS, CapturedStep
 from medaug.train.device import compute
 from medaug.train.world import init_group, leave_group
 
@@ -39,6 +41,7 @@ GANS: Mapping[str, Facts] = {
     "stable bf16, rows sent": {"precision": "bf16", "sent": True},
     "8 fused bf16": {"precision": "bf16", "k": 8},
 }
+RECORDED = ("published fp32", "stable fp32", "stable bf16", "8 fused bf16")
 STEPS, WARM_UP = 30, 5
 NCCL_TIMEOUT_S = 120.0
 
@@ -99,25 +102,23 @@ def compiled(bench: Bench) -> Facts:
 
 
 def graph(bench: Bench) -> Facts:
-    """A step captured as one CUDA graph and replayed."""
-    if not bench.on_gpu:
+    """The trainer's own steps, replayed as one CUDA graph and taken eagerly: what each takes, and
+    the largest difference of a weight after as many of both."""
+    if bench.world.device.type not in RECORDERS:
         return {"skipped": "graphs are for GPUs"}
-    gan = _gan(bench, precision="bf16")
-    for _ in range(WARM_UP):
-        gan()
-    (replicate,) = gan.replicates
-    batch = replicate.next_batch()
-    assert batch is not None
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            gan.take([batch])
-    torch.cuda.current_stream().wait_stream(stream)
-    captured = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(captured):
-        gan.take([batch])
-    return {"eager": _measured(bench, gan), "replayed": _milliseconds(bench, captured.replay)}
+    found: Facts = {}
+    for name in RECORDED:
+        gans = {how: _gan(bench, step_graphs=how, **GANS[name]) for how in ("never", "always")}
+        took = {how: _milliseconds(bench, gan) for how, gan in gans.items()}
+        pairs = zip(*(gan.weights() for gan in gans.values()), strict=True)
+        taker = gans["always"].taker
+        found[name] = {
+            "eager": took["never"],
+            "replayed": took["always"],
+            "recorded": isinstance(taker, CapturedStep) and taker.replays,
+            "largest": max(float((a - b).abs().max()) for a, b in pairs),
+        }
+    return found
 
 
 def repeatable(bench: Bench) -> Facts:
@@ -190,7 +191,9 @@ def _rank(rank: int, size: int, port: int, on_gpu: bool, answers: Any) -> None:
     leave_group()  # a group's threads that outlive it end the process by SIGABRT
 
 
-def _gan(bench: Bench, k: int = 1, sent: bool = False, **keys: Any) -> Ours:
+def _gan(
+    bench: Bench, k: int = 1, sent: bool = False, step_graphs: Any = "never", **keys: Any
+) -> Ours:
     shape = bench.sized((1024, 15, 15), (256, 15, 15), (8, 8, 8))
     width = bench.sized(64, 32, 4)
     if not bench.on_gpu:
@@ -198,7 +201,8 @@ def _gan(bench: Bench, k: int = 1, sent: bool = False, **keys: Any) -> Ours:
     spec = AcganSpec(batch_size=16, **keys)
     norm, dropout = ("sn", 0.0) if spec.preset == "stable" else ("bn", 0.5)
     build = acgan_pair(shape, width, norm, "flat", dropout)
-    gan = Ours(spec, build, [random_rows(shape, 64, i) for i in range(k)], bench.world, range(k))
+    world = replace(bench.world, step_graphs=step_graphs)
+    gan = Ours(spec, build, [random_rows(shape, 64, i) for i in range(k)], world, range(k))
     if sent:
         for replicate in gan.replicates:
             replicate.rows.kept = None

@@ -19,8 +19,10 @@ from medaug.models.layers import Dropout
 from medaug.models.products import Conv2d, ConvTranspose2d
 from medaug.spec.arms import AcganSpec, DcganSpec
 from medaug.spec.gan import GanSpec
+from medaug.train.captured import recorded
+from medaug.train.gan_batch import StepDraw
 from medaug.train.gan_run import GanTask, Replicate
-from medaug.train.gan_step import GanBatch, GanStep
+from medaug.train.gan_step import GanStep
 from medaug.train.rows import MemoryRows
 from medaug.train.world import World
 
@@ -55,28 +57,23 @@ class Ours:
         tasks = [GanTask(spec, build, each, seed) for each, seed in pairs]
         self.replicates = [Replicate(task, world) for task in tasks]
         spec, n_classes = self.replicates[0].task.spec, self.replicates[0].n_classes
-        self.step = GanStep(spec, self.replicates, n_classes, world, fused=len(rows) > 1)
+        step = GanStep(spec, self.replicates, n_classes, world, fused=len(rows) > 1)
+        self.taker = recorded(step)
         for replicate in self.replicates:
             replicate.begin_epoch()
 
     def __call__(self) -> None:
-        self.take([self._next(replicate) for replicate in self.replicates])
+        self.taker.take([self._next(replicate) for replicate in self.replicates])
+        for replicate in self.replicates:
+            replicate.training.step += 1
 
-    def take(self, batches: Sequence[GanBatch]) -> None:
-        """One step from these rows."""
-        rows = self.step.make_rows(batches)
-        self.step.discriminator_step(rows)
-        if self.step.generator_is_due:
-            self.step.generator_step(rows)
-        self.step.count(rows)
-
-    def _next(self, replicate: Replicate) -> GanBatch:
-        batch = replicate.next_batch()
-        if batch is None:
+    def _next(self, replicate: Replicate) -> StepDraw:
+        draw = replicate.next_draw()
+        if draw is None:
             replicate.begin_epoch()
-            batch = replicate.next_batch()
-        assert batch is not None
-        return batch
+            draw = replicate.next_draw()
+        assert draw is not None
+        return draw
 
     def weights(self) -> list[Tensor]:
         """All parameters, replicate by replicate."""

@@ -86,11 +86,13 @@ def feature_spec(spec: FeatureSpec, about: Mapping[str, Any]) -> FeatureSpec:
     """How features are made with the U-Net that ``about`` describes.
 
     Precision ``auto`` is the one that it was trained in: features that are made on another node,
-    or of generated images in another trial, are then made in the same way.
+    or of generated images in another trial, are then made in the same way. Of one trained in fp16
+    they are float32: an activation of a scan not seen before may be larger than 65,504.
     """
     if spec.precision != "auto":
         return spec
-    return spec.model_copy(update={"precision": about.get("precision", "fp32")})
+    trained_in = about.get("precision", "fp32")
+    return spec.model_copy(update={"precision": "fp32" if trained_in == "fp16" else trained_in})
 
 
 def load_unet(name: str, artifacts: Artifacts) -> tuple[UNet, dict[str, Any]]:

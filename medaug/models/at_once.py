@@ -60,8 +60,8 @@ class AtOnce(nn.Module):
     """``network`` with its weights made ready at once; its arguments and results are the same.
     Weights with parametrizations of others are left to these.
 
-    Gradients of all weights are done at once, too, after those of all rows: ranks, which exchange
-    them while the backward pass goes on, had better not use it.
+    Gradients of all weights are done at once, too, after those of all rows: ranks that exchange
+    large ones while the backward pass goes on had better not use it.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -117,31 +117,31 @@ def _wanted(network: nn.Module) -> Iterator[_Wanted]:
 
 
 def _plain(wanted: Sequence[_Wanted]) -> Iterator[tuple[_Wanted, Tensor]]:
-    """Each with (K, …); nothing of one network's if autocast does not narrow it."""
-    narrow = _autocast_dtype(wanted)
-    if narrow or any(w.layers for w in wanted):
-        dtypes = [narrow if w.narrowed else None for w in wanted]
-        parameters = [p for w in wanted for p in w.parameters]
-        made = _Gathered.apply(len(wanted[0].parameters), dtypes, *parameters)
-        yield from zip(wanted, made, strict=True)
+    """Each with (K, …); nothing of one network's that autocast does not narrow."""
+    dtypes = [_autocast_dtype(w) for w in wanted]
+    made = [(w, d) for w, d in zip(wanted, dtypes, strict=True) if w.layers is not None or d]
+    if made:
+        parameters = [p for w, _ in made for p in w.parameters]
+        k = len(made[0][0].parameters)
+        ready = _Gathered.apply(k, [dtype for _, dtype in made], *parameters)
+        yield from zip([w for w, _ in made], ready, strict=True)
 
 
 def _normal(wanted: Sequence[_Wanted]) -> Iterator[tuple[_Wanted, Tensor]]:
     """Each with (K, …), over its spectral norm."""
     if wanted:
-        narrow = _autocast_dtype(wanted)
-        dtypes = [narrow if w.narrowed else None for w in wanted]
+        dtypes = [_autocast_dtype(w) for w in wanted]
         parameters = [p for w in wanted for p in w.parameters]
-        yield from zip(
-            wanted, normalised([w.norms for w in wanted], parameters, dtypes), strict=True
-        )
+        ready = normalised([w.norms for w in wanted], parameters, dtypes)
+        yield from zip(wanted, ready, strict=True)
 
 
-def _autocast_dtype(wanted: Sequence[_Wanted]) -> torch.dtype | None:
-    """What autocast would narrow weights to; None where it does nothing."""
-    if not wanted or wanted[0].parameters[0].dtype != torch.float32:
+def _autocast_dtype(wanted: _Wanted) -> torch.dtype | None:
+    """What autocast would narrow a parameter to; None where it does nothing."""
+    parameter = wanted.parameters[0]
+    device = parameter.device.type
+    if not wanted.narrowed or parameter.dtype != torch.float32:
         return None
-    device = wanted[0].parameters[0].device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
 
 

@@ -12,9 +12,8 @@ run unchanged: whatever has no weights works row by row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import TypeVar
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -23,8 +22,6 @@ from torch import Tensor, nn
 from medaug.models.at_once import AtOnce, Layers
 from medaug.models.foreach import add_, copy_
 from medaug.models.layers import PartedBatchNorm2d
-
-T = TypeVar("T")
 
 
 def fuse(networks: Sequence[nn.Module], generators: Sequence[torch.Generator]) -> nn.Module:
@@ -165,22 +162,28 @@ class _Dropout(_Fused):
         one = self.layers[0]
         if not (one.training and one.p):
             return x
-        rows = zip(x.chunk(len(self.layers)), self.generators, strict=True)
-        return torch.cat([drawing_from(g, partial(one, x)) for x, g in rows])
+        masked = []
+        for rows, generator in zip(x.chunk(len(self.layers)), self.generators, strict=True):
+            with drawing_from(generator):
+                masked.append(one(rows))
+        return torch.cat(masked)
 
 
-def drawing_from(generator: torch.Generator, draw: Callable[[], T]) -> T:
-    """``draw()`` with ``generator`` in the place of torch's default one on its device."""
-    device = generator.device
-    default = (
-        torch.default_generator
-        if device.type == "cpu"
-        else torch.cuda.default_generators[device.index or 0]
-    )
-    default.set_state(generator.get_state())
-    drawn = draw()
-    generator.set_state(default.get_state())
-    return drawn
+@contextlib.contextmanager
+def drawing_from(generator: torch.Generator) -> Iterator[None]:
+    """Within it ``generator`` is in the place of torch's default one on its device."""
+    if generator.device.type == "cpu":
+        default = torch.default_generator
+        default.set_state(generator.get_state())
+        yield
+        generator.set_state(default.get_state())
+    else:
+        # They share one state meanwhile, which a step that is recorded as a graph may do, too.
+        default = torch.cuda.default_generators[generator.device.index or 0]
+        before = default.graphsafe_get_state()
+        default.graphsafe_set_state(generator)
+        yield
+        default.graphsafe_set_state(before)
 
 
 _LAYERS: dict[type, type[_Fused]] = {

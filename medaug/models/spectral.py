@@ -171,7 +171,9 @@ def _singular(
     made_v = [e.row(row) for e, rows in zip(layouts, vs, strict=True) for row in rows.unbind()]
     kept_u = [norm._u for each in norms for norm in each]
     kept_v = [e.vector(n._v) for e, each in zip(layouts, norms, strict=True) for n in each]
-    if not norms[0][0].training:
+    training = norms[0][0].training
+    assert all(n.training is training for each in norms for n in each), "norms in both modes"
+    if not training:
         copy_(made_u + made_v, kept_u + kept_v)
         product = torch.zeros_like(u)
         _times(matrices, vs, _rows(product, v, matrices)[0])

@@ -14,7 +14,8 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 
 Precision = Literal["auto", "fp32", "bf16"]
 """What products and convolutions are computed in; weights are float32 in any case. ``auto``:
-bfloat16 where the node is faster with it (:mod:`medaug.train.precision`)."""
+bfloat16 where the node is faster with it (:mod:`medaug.train.precision`); GPUs that only emulate
+it (T4, V100) have float16 in its place."""
 
 
 class Spec(BaseModel):

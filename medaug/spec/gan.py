@@ -99,8 +99,9 @@ class GanSpec(ArmSpec):
     """Take the discriminator's batch in so many parts, one after the other, and move once: the
     same step in less memory. Wants a discriminator without batch norm."""
     compile: Literal["none", "default", "cuda_graphs"] = "none"
-    """``torch.compile`` for both networks, or that with CUDA graphs (small networks wait for
-    launches, not for arithmetic). Only GPUs gain, so without one it is ignored, and says so."""
+    """``torch.compile`` for both networks, or that with a CUDA graph of each. The first goes with
+    ``resources.step_graphs``, which records whole steps; the second is for steps that cannot be
+    recorded. Only GPUs gain, so without one it is ignored, and says so."""
     eval_every: Positive = 5
     """Epochs between measurements of ``val/fd``; the last epoch is always measured."""
 

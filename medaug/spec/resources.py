@@ -33,6 +33,10 @@ class ResourceSpec(Spec):
     deterministic: bool = False
     """On GPUs only algorithms that give the same bits again, and whole float32 instead of TF32;
     slower. On CPUs results are repeatable in any case."""
+    step_graphs: Literal["auto", "always", "never"] = "auto"
+    """On a GPU a GAN's step is recorded once as a CUDA graph and replayed, with the same numbers,
+    where its rows lie on the GPU and it has one rank; ``always``: with several, too, and a failed
+    recording fails the trial. On CPUs there is nothing to record."""
     max_concurrent: Positive | None = None
     budget_hours: PositiveFloat | None = None
     """Device-hours that the run may hold in all, over all its drivers: those of GPUs where ranks

@@ -18,7 +18,7 @@ from medaug.spec.study import FeatureSpec
 from medaug.storage import storage_at
 from medaug.store import Provenance, Store, StoreSchema, StoreWriter, publish
 from medaug.train.checkpoint import Progress
-from medaug.train.loop import autocast
+from medaug.train.precision import autocast
 from medaug.train.segment import normalise
 from medaug.train.world import World
 

@@ -21,8 +21,8 @@ from medaug.train.average import follow
 from medaug.train.checkpoint import Checkpoint, Progress
 from medaug.train.draws import Draws
 from medaug.train.judging import Quality, judged
-from medaug.train.loop import Guard, Training, autocast, run_epochs
-from medaug.train.precision import settle
+from medaug.train.loop import Guard, Training, run_epochs
+from medaug.train.precision import autocast, settle
 from medaug.train.rows import RowSource
 from medaug.train.scaling import FeatureScale
 from medaug.train.tally import Tally
@@ -110,6 +110,7 @@ class _Training:
             self.training.restore(task.resume)
             self.scale = FeatureScale.of(self.training.extra)
         self.network, self.precision = network, self._settled(network)
+        self.training.scale_losses(self.precision)
         self.field = distribute(network, world)
         self.rows = TrainingRows(train, self.scale, self.precision, world)
 
@@ -139,8 +140,9 @@ class _Training:
             loss = self.loss(x1.float(), label)
             self.adam.zero_grad(set_to_none=True)
             # DDP averages over ranks; shares of a global batch may differ by a row.
-            (loss * (len(x1) * self.world.size / self.batch_size)).backward()
-            tally.add({"train/loss": loss}, len(x1), self.training.guard.step(self.adam))
+            share = loss * (len(x1) * self.world.size / self.batch_size)
+            self.training.backward(share, "adam")
+            tally.add({"train/loss": loss}, len(x1), self.training.move("adam"))
             follow([self.average], [self.network], self._decay())
             self.training.step += 1
         metrics = tally.means()

@@ -2,6 +2,7 @@
 
 The way from here to a loss: an epoch (:meth:`_Together.train_epoch`) takes steps, a step moves the
 discriminator and the generator (:mod:`medaug.train.gan_step`), and what they minimise is there too.
+On a GPU a step is recorded once and replayed (:mod:`medaug.train.captured`).
 
 Replicates of one configuration (its seeds and folds) may share their steps' passes through the
 networks (:func:`train_gans`); all else, from the order of rows to the checkpoint, is each one's.
@@ -14,11 +15,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from medaug.errors import UserError
+from medaug.train.captured import Taker, ready_to_record, recorded
 from medaug.train.checkpoint import Progress
+from medaug.train.compiled import forget_compiled
+from medaug.train.gan_batch import StepDraw
 from medaug.train.gan_run import Gan, GanTask, Replicate
-from medaug.train.gan_step import GanBatch, GanStep
+from medaug.train.gan_step import GanStep
 from medaug.train.judging import Quality
-from medaug.train.loop import Epochs, forget_compiled
+from medaug.train.loop import Epochs
 from medaug.train.world import World
 
 __all__ = ["Gan", "GanTask", "Quality", "train_gan", "train_gans"]
@@ -72,6 +76,8 @@ class _Together:
         self._ahead: dict[Replicate, dict[str, float]] = {}
         """Metrics of an epoch that one has trained with others, until it is asked for them."""
         self._steps: dict[tuple[Replicate, ...], GanStep] = {}
+        self._takers: dict[tuple[Replicate, ...], Taker] = {}
+        """Of each group that shares passes: its step, and what takes it."""
         self._failed = False
 
     def epochs_of(self, me: Replicate) -> Iterator[Progress]:
@@ -101,15 +107,14 @@ class _Together:
         self._failed = True
         for each in replicates:
             each.begin_epoch()
-        for step in self._steps.values():
-            step.begin_epoch()
-        while drawn := [(r, batch) for r in replicates if (batch := r.next_batch()) is not None]:
-            for step, batches in self._in_phase(drawn):
-                rows = step.make_rows(batches)
-                step.discriminator_step(rows)
-                if step.generator_is_due:
-                    step.generator_step(rows)
-                step.count(rows)
+        self._forget_groups()
+        for taker in self._takers.values():
+            taker.begin_epoch()
+        while drawn := [(r, draw) for r in replicates if (draw := r.next_draw()) is not None]:
+            for group, draws in self._in_phase(drawn):
+                self._takers[group].take(draws)
+                for each in group:
+                    each.training.step += 1
         for each in replicates:
             steps = [step for step in self._steps.values() if each in step.replicates]
             self._ahead[each] = each.end_epoch(steps)
@@ -120,19 +125,27 @@ class _Together:
         training, epochs = replicate.training, replicate.task.spec.epochs
         return replicate not in self._ahead and replicate.trained < training.epoch < epochs
 
+    def _forget_groups(self) -> None:
+        """Steps of groups with a replicate that is closed are not taken again; recorded ones hold
+        memory of the GPU."""
+        for group in [group for group in self._steps if not set(group) <= set(self._open)]:
+            del self._steps[group], self._takers[group]
+
     def _in_phase(
-        self, drawn: Sequence[tuple[Replicate, GanBatch]]
-    ) -> Iterator[tuple[GanStep, list[GanBatch]]]:
+        self, drawn: Sequence[tuple[Replicate, StepDraw]]
+    ) -> Iterator[tuple[tuple[Replicate, ...], list[StepDraw]]]:
         """Resumed apart, replicates may be at different points of ``n_critic``."""
-        phases: dict[int, list[tuple[Replicate, GanBatch]]] = defaultdict(list)
-        for replicate, batch in drawn:
-            phases[replicate.phase].append((replicate, batch))
+        phases: dict[int, list[tuple[Replicate, StepDraw]]] = defaultdict(list)
+        for replicate, draw in drawn:
+            phases[replicate.phase].append((replicate, draw))
         for phase in phases.values():
             group = tuple(replicate for replicate, _ in phase)
             if group not in self._steps:
                 spec, n_classes = group[0].task.spec, group[0].n_classes
-                self._steps[group] = GanStep(spec, group, n_classes, self._world, fused=self._fused)
-            yield self._steps[group], [batch for _, batch in phase]
+                with ready_to_record(self._world):
+                    step = GanStep(spec, group, n_classes, self._world, fused=self._fused)
+                self._steps[group], self._takers[group] = step, recorded(step)
+            yield group, [draw for _, draw in phase]
 
 
 def _check_alike(tasks: Sequence[GanTask], world: World) -> None:

@@ -20,7 +20,8 @@ from medaug.store.sampler import Order
 from medaug.train.adam import FusedAdam
 from medaug.train.checkpoint import Checkpoint
 from medaug.train.draws import Draws
-from medaug.train.gan_step import GanBatch, GanStep
+from medaug.train.gan_batch import GanBatch, StepDraw
+from medaug.train.gan_step import GanStep
 from medaug.train.judging import Quality, judged
 from medaug.train.loop import Collapsed, Guard, Training, dropout_seed
 from medaug.train.precision import settle
@@ -156,13 +157,24 @@ class Replicate:
 
             return run
 
-        precision = settle(spec.precision, networks, one_pass, world, self.training.facts)
+        facts, no_fp16 = self.training.facts, None
+        if spec.has_penalty:
+            no_fp16 = "the penalty on gradients is half of a step, and is float32"
+        elif spec.feature_scale == "none":
+            no_fp16 = "rows that are not scaled may be larger than 65,504"
+        precision = settle(spec.precision, networks, one_pass, world, facts, no_fp16=no_fp16)
+        self.training.scale_losses(precision)
         self.task = replace(self.task, spec=spec.model_copy(update={"precision": precision}))
 
     @property
     def phase(self) -> int:
         """Where in a round of ``n_critic`` steps the replicate is."""
         return self.training.step % self.task.spec.n_critic
+
+    @property
+    def resident(self) -> bool:
+        """Whether its training rows lie on the device."""
+        return self.rows.kept is not None
 
     def begin_epoch(self) -> None:
         """Make ready for the epoch that comes next."""
@@ -175,15 +187,19 @@ class Replicate:
             "weights": self.weights,
             "steps": task.spec.steps_per_epoch,
         }
-        self._batches = self.rows.batches(self.batch_size, **order)
+        self._drawn = self.rows.draws(self.batch_size, **order)
 
-    def next_batch(self) -> GanBatch | None:
-        """The epoch's next rows on the device, with the step's latents; None at its end."""
-        if (drawn := next(self._batches, None)) is None:
+    def next_draw(self) -> StepDraw | None:
+        """What the epoch's next step is made from; None at its end."""
+        if (rows := next(self._drawn, None)) is None:
             return None
-        real, real_label = drawn
-        spec = self.task.spec
         draws = Draws(self.task.seed, self.training.step, self.batch_size, self.world)
+        return StepDraw(rows, draws)
+
+    def batch(self, drawn: StepDraw) -> GanBatch:
+        """The rows that were drawn, on the device, with the step's latents."""
+        real, real_label = self.rows.take(drawn.rows)
+        spec, draws = self.task.spec, drawn.draws
         same = spec.adv == "wgan_gp"
         fake_label = real_label if same else draws.labels("label", self.n_classes)
         return GanBatch(real, real_label, fake_label, draws.normal("latent", self.nz), draws)

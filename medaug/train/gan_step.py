@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils.parametrize import ParametrizationList
 
@@ -38,75 +38,17 @@ from medaug.models.losses import (
 )
 from medaug.spec.gan import GanSpec
 from medaug.train.average import follow
+from medaug.train.compiled import compile_for
 from medaug.train.draws import Draws
 from medaug.train.few_data import LECAM_DECAY, adapted, augmented, lecam
-from medaug.train.loop import Training, autocast, compile_for, guarded_steps
+from medaug.train.gan_batch import GanBatch, StepDraw, StepInput, in_turn, joined
+from medaug.train.loop import Training, guarded_steps
+from medaug.train.precision import autocast
 from medaug.train.tally import ClassSpread, Tally
-from medaug.train.world import World, distribute
+from medaug.train.world import World, distribute, in_one_bucket
 
 Kept = Callable[[str], Tensor]
 """Name -> the (K,) numbers of that name that go from step to step."""
-
-
-@dataclass(frozen=True)
-class GanBatch:
-    """This rank's real rows of one step of one replicate, scaled, and what generated ones are
-    made from."""
-
-    real: Tensor
-    real_label: Tensor
-    fake_label: Tensor
-    z: Tensor
-    draws: Draws
-
-
-@dataclass(frozen=True)
-class StepInput:
-    """Rows of one step of K replicates, as the networks see them: (K*n, …) each."""
-
-    real: Tensor
-    real_label: Tensor
-    fake: Tensor
-    """Off the generator's graph; it wants a gradient where the generator learns in this step."""
-    fake_label: Tensor
-    z: Tensor
-    draws: tuple[Draws, ...]
-    """Of each replicate."""
-
-    @property
-    def rows(self) -> int:
-        """n: of one replicate, on this rank."""
-        return len(self.real) // len(self.draws)
-
-    @cached_property
-    def both(self) -> Tensor:
-        """(K*2*n, …): each replicate's real rows, then its generated ones."""
-        return in_turn(self.real, self.fake.detach(), len(self.draws))
-
-    @cached_property
-    def both_labels(self) -> Tensor:
-        """(K*2*n,): of :attr:`both`."""
-        return in_turn(self.real_label, self.fake_label, len(self.draws))
-
-    def split(self, parts: int) -> list[StepInput]:
-        """The same rows in ``parts`` inputs; their lengths differ by at most one."""
-        if parts == 1:
-            return [self]
-        n = self.rows
-        return [self._part(slice(n * i // parts, n * (i + 1) // parts)) for i in range(parts)]
-
-    def _part(self, rows: slice) -> StepInput:
-        def cut(x: Tensor) -> Tensor:
-            return joined([each[rows] for each in x.chunk(len(self.draws))])
-
-        return StepInput(
-            cut(self.real),
-            cut(self.real_label),
-            cut(self.fake),
-            cut(self.fake_label),
-            cut(self.z),
-            tuple(replace(each, part=rows) for each in self.draws),
-        )
 
 
 class Replicate(Protocol):
@@ -118,6 +60,15 @@ class Replicate(Protocol):
     teacher: Callable[[Tensor], Tensor] | None
     masks: torch.Generator
     """What dropout draws from where passes are shared."""
+
+    @property
+    def resident(self) -> bool:
+        """Whether its training rows lie on the device."""
+        ...
+
+    def batch(self, drawn: StepDraw) -> GanBatch:
+        """The rows that were drawn, on the device."""
+        ...
 
 
 class GanStep:
@@ -142,8 +93,11 @@ class GanStep:
             masks = [each.masks for each in replicates]
             generate = fuse(self.generators, masks)
             self.discriminate = fuse(self.discriminators, masks)
-        elif world.size == 1:
-            generate, self.discriminate = AtOnce(generate), AtOnce(self.discriminate)
+        else:
+            generate, self.discriminate = (
+                AtOnce(each) if world.size == 1 or in_one_bucket(each) else each
+                for each in (generate, self.discriminate)
+            )
         compile_for(world, spec.compile, generate, self.discriminate)
         self.generate = distribute(generate, world)
         self.judge_both = distribute(JointPass(self.discriminate), world)
@@ -151,13 +105,24 @@ class GanStep:
         if spec.label_smoothing:
             smoothed = partial(bce_discriminator, real_target=1 - spec.label_smoothing)
             self.adversarial = self.adversarial._replace(discriminator=smoothed)
-        self.begin_epoch()
+        self._shares: dict[float, Tensor] = {}
+        self.tallies = {"discriminator": Tally(world), "generator": Tally(world)}
+        self.spread = ClassSpread(n_classes, len(self.replicates), world)
 
     def begin_epoch(self) -> None:
         """Statistics start anew."""
-        k, world = len(self.replicates), self.world
-        self.tallies = {"discriminator": Tally(world), "generator": Tally(world)}
-        self.spread = ClassSpread(self.n_classes, k, world)
+        for tally in self.tallies.values():
+            tally.clear()
+        self.spread.clear()
+
+    def take(self, drawn: Sequence[StepDraw]) -> None:
+        """One step from what was drawn for each replicate; the caller counts it."""
+        batches = [each.batch(draw) for each, draw in zip(self.replicates, drawn, strict=True)]
+        rows = self.make_rows(batches)
+        self.discriminator_step(rows)
+        if self.generator_is_due:
+            self.generator_step(rows)
+        self.spread.add(rows.both, rows.both_labels, self.skipped)
 
     @property
     def generator_is_due(self) -> bool:
@@ -184,7 +149,7 @@ class GanStep:
                 x, label = discriminator_inputs(self.spec, part, self._kept)
                 out = self.judge_both(x, label, 2)
                 loss, values = self.discriminator_loss(out, part)
-            loss.backward(torch.full_like(loss, self._share(part)))
+            loss.backward(self._share(part, loss, "discriminator"))
             seen.append((values, part.rows))
             judged.append(out.adv.detach().view(len(part.draws), 2, -1))
         self._move("discriminator", seen)
@@ -201,7 +166,7 @@ class GanStep:
                 x = seen_rows(self.spec, part.fake, part.draws, "fake", self._kept)
                 out = self.discriminate(x, part.fake_label)
                 loss, values = self.generator_loss(out, part)
-            loss.backward(torch.full_like(loss, self._share(part)))
+            loss.backward(self._share(part, loss, "generator"))
             seen.append((values, part.rows))
         self.made.backward(rows.fake.grad)
         self._move("generator", seen)
@@ -209,12 +174,6 @@ class GanStep:
             network.requires_grad_(True)
         averages = [each.training.modules.get("average") for each in self.replicates]
         follow([a for a in averages if a is not None], self.generators, self.spec.ema)
-
-    def count(self, rows: StepInput) -> None:
-        """A step is done: its rows join the statistics of within-class spread."""
-        self.spread.add(rows.both, rows.both_labels, self.skipped)
-        for each in self.replicates:
-            each.training.step += 1
 
     def discriminator_loss(
         self, out: DiscriminatorOut, rows: StepInput
@@ -291,10 +250,10 @@ class GanStep:
         penalties = []
         with torch.autocast(self.world.device.type, enabled=False):
             for replicate, draws, *tensors in each:
-                penalty = partial(self._penalty_of, replicate.discriminator, draws, *tensors)
                 # The pair's own dropout draws once more.
-                masks = replicate.masks
-                penalties.append(drawing_from(masks, penalty) if self.fused else penalty())
+                masks = drawing_from(replicate.masks) if self.fused else contextlib.nullcontext()
+                with masks:
+                    penalties.append(self._penalty_of(replicate.discriminator, draws, *tensors))
         return torch.stack(penalties)
 
     def _penalty_of(
@@ -342,13 +301,25 @@ class GanStep:
     def _move(self, player: str, seen: Sequence[tuple[dict[str, Tensor], int]]) -> None:
         """Optimisers step where gradients are finite; what was ``seen`` joins the statistics."""
         trainings = [each.training for each in self.replicates]
-        self.skipped = guarded_steps([(t.guard, t.optimizers[player]) for t in trainings])
+        pairs = [(t.guard, t.optimizers[player]) for t in trainings]
+        self.skipped = guarded_steps(pairs, self._scalers(player))
         for values, n in seen:
             self.tallies[player].add(values, n, self.skipped)
 
-    def _share(self, part: StepInput) -> float:
-        """DDP averages over ranks; shares of a global batch may differ by a row."""
-        return part.rows * self.world.size / part.draws[0].batch_size
+    def _share(self, part: StepInput, loss: Tensor, player: str) -> Tensor:
+        """(K,) of ``loss``: DDP averages over ranks; shares of a global batch may differ by a
+        row. In fp16 times each replicate's scale."""
+        share = part.rows * self.world.size / part.draws[0].batch_size
+        if share not in self._shares:
+            self._shares[share] = torch.full_like(loss, share)
+        if not (scalers := self._scalers(player)):
+            return self._shares[share]
+        each = zip(scalers, self._shares[share].unbind(), strict=True)
+        return torch.stack([scaler.scale(one) for scaler, one in each])
+
+    def _scalers(self, player: str) -> list[GradScaler]:
+        trainings = [each.training for each in self.replicates]
+        return [t.scalers[player] for t in trainings if t.scalers]
 
     def _parts(self, rows: StepInput) -> Iterator[StepInput]:
         """The parts of a batch; DDP waits for the last, spectral norm estimates at the first."""
@@ -388,13 +359,3 @@ def seen_rows(spec: GanSpec, x: Tensor, draws: Sequence[Draws], side: str, kept:
         noise = joined([each.normal(f"noise on {side}", *x.shape[1:]) for each in draws])
         x = x + (spec.inst_noise * noise).to(x.dtype)
     return x
-
-
-def in_turn(a: Tensor, b: Tensor, k: int) -> Tensor:
-    """Of (K*n, …) each: a's rows of the first replicate, b's of the first, a's of the second, …"""
-    return torch.cat([rows for pair in zip(a.chunk(k), b.chunk(k), strict=True) for rows in pair])
-
-
-def joined(parts: Sequence[Tensor]) -> Tensor:
-    """Rows end to end; one part as it is."""
-    return parts[0] if len(parts) == 1 else torch.cat(list(parts))

@@ -7,7 +7,6 @@ runs in the background.
 from __future__ import annotations
 
 import copy
-import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.amp import GradScaler
 
 from medaug.errors import MedaugError
 from medaug.models import foreach
@@ -23,10 +23,6 @@ from medaug.seeding import seed_of
 from medaug.train.checkpoint import Checkpoint, Progress
 from medaug.train.pace import PACE
 from medaug.train.world import World
-
-log = logging.getLogger(__name__)
-
-COMPILED_ON = ("cuda",)
 
 
 class Diverged(MedaugError):
@@ -114,7 +110,7 @@ class Guard:
         """
         skipped, last_bad = (int(x) for x in torch.stack([self.skipped, self.last_bad]).tolist())
         self.skipped.zero_()
-        self.last_bad = torch.zeros_like(self.last_bad)
+        self.last_bad.zero_()
         if not (skipped or lost):
             return "ok"
         if not (last_bad or lost) and self._take("halve"):
@@ -129,28 +125,45 @@ class Guard:
         return self.chances[chance] >= 0
 
 
-def guarded_steps(pairs: Sequence[tuple[Guard, torch.optim.Optimizer]]) -> torch.Tensor:
+def guarded_steps(
+    pairs: Sequence[tuple[Guard, torch.optim.Optimizer]], scalers: Sequence[GradScaler] = ()
+) -> torch.Tensor:
     """Each optimiser steps, unless one of its gradients is not finite: its guard takes note.
 
     Returns which steps were skipped: (len(pairs),) bool, left on the device. The optimisers have
-    equally many gradients.
+    equally many gradients. ``scalers``: of the losses that they minimise, where these are scaled;
+    what overflows because of its scale is no fault, and no guard takes note.
     """
+    for (_, optimizer), scaler in zip(pairs, scalers, strict=bool(scalers)):
+        scaler.unscale_(optimizer)
     gradients = [_gradients(optimizer) for _, optimizer in pairs]
     norms = foreach.norms([g for mine in gradients for g in mine])
     total = torch.stack(norms).view(len(pairs), -1).sum(1)
     skipped = (total - total).ne(0)  # NaN where a norm is not finite
     each = skipped.float().unbind()
-    foreach.add_([guard.skipped for guard, _ in pairs], each)
-    for (guard, optimizer), mine in zip(pairs, each, strict=True):
-        guard.last_bad = mine
+    noted: Sequence[torch.Tensor] = each
+    if scalers:
+        noted = [_at_fault(bad, scaler) for bad, scaler in zip(each, scalers, strict=True)]
+    foreach.add_([guard.skipped for guard, _ in pairs], noted)
+    # In place, like all that outlives a step: a captured one writes to where it wrote first.
+    foreach.copy_([guard.last_bad for guard, _ in pairs], noted)
+    for (_, optimizer), mine in zip(pairs, each, strict=True):
         if getattr(optimizer, "_step_supports_amp_scaling", False):
             # Fused optimisers skip on the device, as under a GradScaler: no wait for it.
             optimizer.found_inf = mine  # type: ignore[attr-defined]
             optimizer.step()
         else:
             _step_unless(mine, optimizer)
+    for scaler in scalers:
+        scaler.update()
     PACE.stepped()
     return skipped
+
+
+def _at_fault(bad: torch.Tensor, scaler: GradScaler) -> torch.Tensor:
+    """1 where a step is bad (1) although its loss was not made larger; no wait for the device."""
+    scale = scaler.scale(bad)  # 0 where it is not
+    return ((scale > 0) & (scale <= 1)).float()
 
 
 def _step_unless(bad: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
@@ -199,6 +212,24 @@ class Training:
     epoch: int = 0
     step: int = 0
     stopped: bool = False
+    scalers: dict[str, GradScaler] = field(default_factory=dict)
+    """Of the losses of each optimiser, in fp16 (:meth:`scale_losses`)."""
+
+    def scale_losses(self, precision: str) -> None:
+        """Under fp16 keep small gradients from becoming 0, and find out by how much."""
+        if precision == "fp16":
+            for name in self.optimizers.keys() - self.scalers.keys():
+                self.scalers[name] = GradScaler(self.guard.device.type)
+
+    def backward(self, loss: torch.Tensor, optimizer: str) -> None:
+        """The gradients of what the optimiser of that name minimises: a scalar, and its scale."""
+        scaler = self.scalers.get(optimizer)
+        (loss if scaler is None else scaler.scale(loss)).backward()
+
+    def move(self, optimizer: str) -> torch.Tensor:
+        """:meth:`Guard.step` of the optimiser of that name."""
+        scalers = [self.scalers[optimizer]] if self.scalers else []
+        return guarded_steps([(self.guard, self.optimizers[optimizer])], scalers)[0]
 
     def checkpoint(self) -> Checkpoint:
         """A copy that later steps do not change, on the same device."""
@@ -213,6 +244,8 @@ class Training:
             "history": self.history,
             "stopped": self.stopped,
         }
+        if self.scalers:
+            state["scalers"] = {name: scaler.state_dict() for name, scaler in self.scalers.items()}
         return Checkpoint(self.epoch, self.step, tensors, copy.deepcopy(state))
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -226,6 +259,10 @@ class Training:
         state = copy.deepcopy(checkpoint.state)
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
+        if held := state.get("scalers", {}):
+            self.scale_losses("fp16")
+        for name, each in held.items():
+            self.scalers[name].load_state_dict(each)
         for chance, left in state["chances"].items():
             self.guard.chances[chance] = min(left, self.guard.chances[chance])
         self.facts, self.history = state["facts"], state["history"]
@@ -342,28 +379,3 @@ def run_epochs(
 def dropout_seed(seed: int, epoch: int, world: World) -> int:
     """Seed of the dropout masks of one epoch on this rank."""
     return seed_of(seed, "dropout", epoch, world.rank)
-
-
-def compile_for(world: World, how: str, *networks: nn.Module) -> None:
-    """``torch.compile`` the networks in place, as ``how`` (none, default, cuda_graphs) says."""
-    if how == "none":
-        return
-    if world.device.type not in COMPILED_ON:
-        log.warning("compile: %s is for GPUs and there is none: training as without it", how)
-        return
-    for network in networks:
-        network.compile(mode="reduce-overhead" if how == "cuda_graphs" else "default")
-
-
-def forget_compiled() -> None:
-    """Drop what earlier trainings of this process have compiled.
-
-    Each training compiles the same code for weights of its own, and after eight of them torch
-    gives up and runs eagerly for the rest of the process (dynamo's recompile limit).
-    """
-    torch.compiler.reset()
-
-
-def autocast(world: World, precision: str) -> torch.autocast:
-    """bf16 autocast (weights stay fp32) when ``precision`` is ``"bf16"``, else nothing."""
-    return torch.autocast(world.device.type, torch.bfloat16, enabled=precision == "bf16")

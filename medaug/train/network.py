@@ -30,8 +30,8 @@ from medaug.train.average import follow, settle_batchnorm
 from medaug.train.checkpoint import Checkpoint, Progress
 from medaug.train.choice import chosen_threshold, plainly_lower
 from medaug.train.feed import Feed, fit_scale, split_fixed
-from medaug.train.loop import Guard, Statistics, Training, autocast, part, run_epochs
-from medaug.train.precision import settle
+from medaug.train.loop import Guard, Statistics, Training, part, run_epochs
+from medaug.train.precision import autocast, settle
 from medaug.train.scaling import FeatureScale, channels_last
 from medaug.train.weighting import class_counts, class_weights, logit_shift, patient_means
 from medaug.train.world import World, check_batch_size, convert_batchnorm, distribute
@@ -174,6 +174,7 @@ class Run:
         facts, networks = self.training.facts, {"network": self.network}
         precision = settle(self.spec.precision, networks, one_pass, self.world, facts)
         self.spec = self.spec.model_copy(update={"precision": precision})
+        self.training.scale_losses(precision)
 
     def one_epoch(self, epoch: int, *, steps: int) -> dict[str, float]:
         statistics = Statistics(self.world)
@@ -201,8 +202,9 @@ class Run:
         loss = self.loss(class_logits(logits), label)
         self.optimizer.zero_grad(set_to_none=True)
         # DDP takes the mean over ranks, whose shares of the batch may differ by a row.
-        (loss * (len(label) * self.world.size / self.spec.batch_size)).backward()
-        skipped = self.training.guard.step(self.optimizer)
+        share = loss * (len(label) * self.world.size / self.spec.batch_size)
+        self.training.backward(share, "optimizer")
+        skipped = self.training.move("optimizer")
         self.training.step += 1
         return loss * len(label), len(label), skipped
 
@@ -301,8 +303,8 @@ def network_of(
     extra = part(checkpoint.tensors, "extra")
     facts, history = checkpoint.state["facts"], checkpoint.state["history"]
     best = facts["best_epoch"]
-    if spec.precision == "auto":
-        spec = spec.model_copy(update={"precision": facts.get("precision", "fp32")})
+    settled = facts.get("precision", "fp32" if spec.precision == "auto" else spec.precision)
+    spec = spec.model_copy(update={"precision": settled})
     weights = _weights(checkpoint, spec)
     return NetworkClassifier(
         spec=spec,

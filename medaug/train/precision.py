@@ -1,5 +1,9 @@
 """``precision: auto``: bfloat16 where this node is faster with it, found by looking.
 
+GPUs before the A100 (T4, V100) only emulate bfloat16, but have units for float16: there float16 is
+looked at instead, with losses that are scaled (:meth:`medaug.train.loop.Training.scale_losses`),
+since its range ends at 65,504 and begins at 6e-8. What cannot be held in that is float32.
+
 Whether bfloat16 pays depends on the processor and on the network: on one with AVX-512 and BF16
 units wide convolutions are twice as fast, on one with AVX2 alone a product of matrices is eighty
 times as slow, and small maps lose to the casts everywhere. So one pass of the network itself is
@@ -33,10 +37,11 @@ from medaug.train.world import World
 
 log = logging.getLogger(__name__)
 
-Settled = Literal["fp32", "bf16"]
+Settled = Literal["fp32", "bf16", "fp16"]
 
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 OVERRIDE = "MEDAUG_PRECISION"
-"""Environment: ``fp32`` or ``bf16`` answers for ``auto`` without a measurement."""
+"""Environment: ``fp32``, ``bf16`` or ``fp16`` answers for ``auto`` without a measurement."""
 WORTH = 1.1
 """Bfloat16 has to be so many times as fast; it rounds to 8 bits, which should buy something."""
 HOPELESS = 3.0
@@ -50,8 +55,20 @@ _known: dict[str, float] = {}
 """Of this process: key of a measurement -> how many times as fast bfloat16 is."""
 
 
+def autocast(world: World, precision: str) -> torch.autocast:
+    """Autocast to bf16 or fp16, where that is the ``precision``; weights stay fp32."""
+    narrow = precision in DTYPES
+    return torch.autocast(world.device.type, DTYPES.get(precision, torch.bfloat16), enabled=narrow)
+
+
 def settle(
-    asked: str, networks: Mapping[str, nn.Module], one_pass: OnePass, world: World, facts: dict
+    asked: str,
+    networks: Mapping[str, nn.Module],
+    one_pass: OnePass,
+    world: World,
+    facts: dict,
+    *,
+    no_fp16: str | None = None,
 ) -> Settled:
     """What ``asked`` (auto, fp32 or bf16) means here, the same on every rank.
 
@@ -60,51 +77,69 @@ def settle(
         one_pass: copies -> something to call, which runs forward and backward once.
         facts: of the training (:class:`medaug.train.loop.Training`): an answer that is in it is
             kept, a new one is put in.
+        no_fp16: why this training cannot be in fp16, if it cannot.
     """
     chosen: Settled | None = facts.get("precision")
     if chosen is None:
-        chosen = _choose(asked, networks, one_pass, world)
+        chosen = _choose(asked, networks, one_pass, world, no_fp16)
         facts["precision"] = chosen
     return chosen
 
 
 def _choose(
-    asked: str, networks: Mapping[str, nn.Module], one_pass: OnePass, world: World
+    asked: str,
+    networks: Mapping[str, nn.Module],
+    one_pass: OnePass,
+    world: World,
+    no_fp16: str | None,
 ) -> Settled:
-    if asked == "fp32":
+    device, given = world.device, os.environ.get(OVERRIDE) if asked == "auto" else None
+    if asked == "fp32" or given in ("fp32", "bf16"):
+        return given or "fp32"  # type: ignore[return-value]
+    if "fp16" in (asked, given):  # what a training is repeated in, or the environment's
+        return "fp16" if no_fp16 is None else "fp32"
+    old = device.type == "cuda" and not has_bfloat16(device)
+    # Ranks on GPUs of two kinds: all compute as the older ones can.
+    narrow: Settled = "fp16" if _any(old, world) else "bf16"
+    if narrow == "fp16" and no_fp16 is not None:
+        log.info("precision: fp32 (%s has no bf16, and no fp16: %s)", _device_name(device), no_fp16)
         return "fp32"
-    if asked == "auto" and (given := os.environ.get(OVERRIDE)) in ("fp32", "bf16"):
-        return given  # type: ignore[return-value]
-    speed = _speed(networks, one_pass, world.device)
+    if asked == "bf16" and narrow == "fp16":
+        log.warning(
+            "precision: fp16 with scaled losses, not bf16, which %s only emulates",
+            _device_name(device),
+        )
+        return narrow
+    speed = _speed(networks, one_pass, device, narrow)
     if asked == "bf16":
-        if world.device.type == "cuda" and not has_bfloat16(world.device):
-            log.warning(
-                "precision: %s only emulates bf16; use auto or fp32", _device_name(world.device)
-            )
-        elif speed < 1:
+        if speed < 1:
             log.warning(
                 "precision: bf16 is %.2g times as slow as fp32 here; use auto or fp32", 1 / speed
             )
         return "bf16"
-    # Ranks on nodes of two kinds: all take bfloat16, or none does.
-    votes = world.reduce_sum(torch.tensor([float(speed >= WORTH)], device=world.device))
-    chosen: Settled = "bf16" if int(votes) == world.size else "fp32"
-    if world.device.type == "cuda" and not has_bfloat16(world.device):
-        log.info("precision: %s (%s has no bf16)", chosen, _device_name(world.device))
-    else:
-        log.info("precision: %s (bf16 is %.2g times as fast here)", chosen, speed)
+    chosen: Settled = "fp32" if _any(speed < WORTH, world) else narrow
+    scaled = ", with scaled losses" if chosen == "fp16" else ""
+    log.info("precision: %s (%s is %.2g times as fast here%s)", chosen, narrow, speed, scaled)
     return chosen
 
 
-def _speed(networks: Mapping[str, nn.Module], one_pass: OnePass, device: torch.device) -> float:
-    """How many times as fast a pass is in bfloat16: of this process, of this node, or measured."""
-    key = _key(networks, device)
+def _any(here: bool, world: World) -> bool:
+    """Whether it is so on any rank."""
+    return bool(world.reduce_sum(torch.tensor([float(here)], device=world.device)) > 0)
+
+
+def _speed(
+    networks: Mapping[str, nn.Module], one_pass: OnePass, device: torch.device, narrow: Settled
+) -> float:
+    """How many times as fast a pass is in ``narrow``: known to this process, to this node, or
+    measured."""
+    key = _key(networks, device, narrow)
     if key not in _known:
         kept = _folder() / f"{key}.json"
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             _known[key] = float(json.loads(kept.read_text())["speed"])
         if key not in _known:
-            _known[key] = _measured(networks, one_pass, device)
+            _known[key] = _measured(networks, one_pass, device, narrow)
             body = {"speed": round(_known[key], 4), "device": _device_name(device)}
             with contextlib.suppress(OSError):  # then the next process looks again
                 private_folder(kept.parent)
@@ -117,18 +152,18 @@ def hopeless(device: torch.device) -> bool:
     if device.type == "cuda":
         return not has_bfloat16(device)
     with torch.random.fork_rng([]):
-        return _ratio(_product(device), device, 0.2) < 1 / HOPELESS
+        return _ratio(_product(device), device, torch.bfloat16, 0.2) < 1 / HOPELESS
 
 
-def _measured(networks: Mapping[str, nn.Module], one_pass: OnePass, device: torch.device) -> float:
-    on_gpu = device.type == "cuda"
-    if on_gpu and not has_bfloat16(device):
-        return 1 / HOPELESS
+def _measured(
+    networks: Mapping[str, nn.Module], one_pass: OnePass, device: torch.device, narrow: Settled
+) -> float:
+    on_gpu, dtype = device.type == "cuda", DTYPES[narrow]
     with torch.random.fork_rng([device] if on_gpu else []):  # it leaves no trace in the training
-        if not on_gpu and (speed := _ratio(_product(device), device, 0.2)) < 1 / HOPELESS:
+        if not on_gpu and (speed := _ratio(_product(device), device, dtype, 0.2)) < 1 / HOPELESS:
             return speed
         run = one_pass({name: copy.deepcopy(module) for name, module in networks.items()})
-        return _ratio(run, device, BUDGET_S)
+        return _ratio(run, device, dtype, BUDGET_S)
 
 
 def _product(device: torch.device) -> Callable[[], object]:
@@ -137,39 +172,43 @@ def _product(device: torch.device) -> Callable[[], object]:
     return lambda: a @ b
 
 
-def _ratio(run: Callable[[], Any], device: torch.device, budget_s: float) -> float:
-    """Median over neighbouring pairs, in turns, of time in float32 over time in bfloat16."""
+def _ratio(
+    run: Callable[[], Any], device: torch.device, dtype: torch.dtype, budget_s: float
+) -> float:
+    """Median over neighbouring pairs, in turns, of time in float32 over time in ``dtype``."""
     began, ratios = time.perf_counter(), []
     for turn in range(ROUNDS + 1):
         order = (False, True) if turn % 2 else (True, False)
-        seconds = {narrow: _seconds(run, device, narrow) for narrow in order}
+        seconds = {narrow: _seconds(run, device, dtype, narrow) for narrow in order}
         ratios.append(seconds[False] / max(seconds[True], 1e-9))
         if time.perf_counter() - began > budget_s:
             break
     return median(ratios[1:] or ratios)  # the first of several made kernels
 
 
-def _seconds(run: Callable[[], Any], device: torch.device, narrow: bool) -> float:
+def _seconds(
+    run: Callable[[], Any], device: torch.device, dtype: torch.dtype, narrow: bool
+) -> float:
     """Of the processor, which other processes disturb least; on a GPU on the wall."""
     on_gpu = device.type == "cuda"
     clock = time.perf_counter if on_gpu else time.process_time
     if on_gpu:
         torch.cuda.synchronize(device)
     began = clock()
-    with torch.autocast(device.type, torch.bfloat16, enabled=narrow):
+    with torch.autocast(device.type, dtype, enabled=narrow):
         run()
     if on_gpu:
         torch.cuda.synchronize(device)
     return clock() - began
 
 
-def _key(networks: Mapping[str, nn.Module], device: torch.device) -> str:
-    """Of the architecture, the device, torch and its threads."""
+def _key(networks: Mapping[str, nn.Module], device: torch.device, narrow: Settled) -> str:
+    """Of the architecture, the device, torch and its threads, and what is compared."""
     shapes = [
         (name, type(module).__name__, [list(p.shape) for p in module.state_dict().values()])
         for name, module in networks.items()
     ]
-    facts = [shapes, _device_name(device), torch.__version__, torch.get_num_threads()]
+    facts = [shapes, _device_name(device), torch.__version__, torch.get_num_threads(), narrow]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 

@@ -26,8 +26,8 @@ from medaug.store import Batch, Store
 from medaug.store.sampler import Order, epoch_batches
 from medaug.train.adam import FusedAdam
 from medaug.train.checkpoint import Checkpoint, Progress
-from medaug.train.loop import Guard, Statistics, Training, autocast, run_epochs
-from medaug.train.precision import settle
+from medaug.train.loop import Guard, Statistics, Training, run_epochs
+from medaug.train.precision import autocast, settle
 from medaug.train.resident import ResidentRows, Sender, epoch_rows
 from medaug.train.world import World, check_batch_size, distribute
 
@@ -133,6 +133,7 @@ class Run:
         facts, networks = self.training.facts, {"unet": self.unet}
         precision = settle(self.spec.precision, networks, one_pass, self.world, facts)
         self.spec = self.spec.model_copy(update={"precision": precision})
+        self.training.scale_losses(precision)
 
     def one_epoch(self, epoch: int) -> dict[str, float]:
         statistics = Statistics(self.world)
@@ -155,8 +156,8 @@ class Run:
             logits = self.model(normalise(x, self.normalisation))
         loss = batch_loss(logits, mask, self.spec.dice, self.batch_size, self.world)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        skipped = self.training.guard.step(self.optimizer)
+        self.training.backward(loss, "adam")
+        skipped = self.training.move("adam")
         self.training.step += 1
         return loss, 1, skipped
 

@@ -36,6 +36,11 @@ class Tally:
         item = torch.stack([self._one, *each], dim=-1).masked_fill(skipped[..., None], 0.0)
         self._sums.add_(item, alpha=rows)
 
+    def clear(self) -> None:
+        """Begin anew, in the same memory: a captured step adds to where it lies."""
+        if self._sums is not None:
+            self._sums.zero_()
+
     @staticmethod
     def of_one(parts: Sequence[tuple[Tally, int]], world: World) -> Tally:
         """What tallies of several groups of replicates hold of one, which is number i of each."""
@@ -65,6 +70,11 @@ class ClassSpread:
         self._classes = torch.arange(n_classes, device=world.device)[:, None]
         self._one = torch.ones(1, dtype=torch.double, device=world.device)
         self._sums: Tensor | None = None
+
+    def clear(self) -> None:
+        """Begin anew, as :meth:`Tally.clear`."""
+        if self._sums is not None:
+            self._sums.zero_()
 
     @torch.no_grad()
     def add(self, x: Tensor, label: Tensor, skipped: Tensor) -> None:

@@ -14,6 +14,9 @@ from medaug.train.rows import RowSource
 from medaug.train.scaling import FeatureScale, channels_last, rows_per_read
 from medaug.train.world import World
 
+Drawn = Tensor | tuple[Tensor, Tensor]
+"""Rows of a step: (n,) int64 numbers of those on the device, or (x, label) as they were sent."""
+
 
 class TrainingRows:
     """The rows of ``source`` as the first layer wants them: scaled, and under ``precision`` bf16
@@ -36,14 +39,25 @@ class TrainingRows:
 
     def batches(self, batch_size: int, **order: Unpack[Order]) -> Iterator[tuple[Tensor, Tensor]]:
         """This rank's share (x, label) of each global batch, on the device."""
+        return map(self.take, self.draws(batch_size, **order))
+
+    def draws(self, batch_size: int, **order: Unpack[Order]) -> Iterator[Drawn]:
+        """This rank's share of each global batch, for :meth:`take`."""
         if self.kept is None:
             for batch in self.source.batches(self.world, batch_size, **order):
                 x, label = self._send(batch.x, batch.label)
-                yield self._scaled(x), label
+                yield x, label
             return
         plan = epoch_batches(len(self.source), batch_size, **order)
-        for rows in epoch_rows(plan, self.world.share(batch_size), self.world.device):
-            yield self.kept.take(rows), self._labels.index_select(0, rows)
+        yield from epoch_rows(plan, self.world.share(batch_size), self.world.device)
+
+    def take(self, drawn: Drawn) -> tuple[Tensor, Tensor]:
+        """(x, label) of rows that were drawn, on the device."""
+        if isinstance(drawn, tuple):
+            x, label = drawn
+            return self._scaled(x), label
+        assert self.kept is not None
+        return self.kept.take(drawn), self._labels.index_select(0, drawn)
 
     def _scaled(self, x: Tensor) -> Tensor:
         return channels_last(self.scale.encode(x), self.dtype)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -21,6 +21,8 @@ from medaug.errors import UserError
 from medaug.train.pace import PACE
 
 NCCL_GRACE_S = 30.0
+BUCKET_BYTES = 25 << 20
+"""``bucket_cap_mb`` of DistributedDataParallel; before it goes a first bucket of 1 MiB."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class World:
     size: int
     local_rank: int
     device: torch.device
+    step_graphs: Literal["auto", "always", "never"] = "auto"
+    """See :attr:`medaug.spec.resources.ResourceSpec.step_graphs`."""
 
     @staticmethod
     def single(device: str | torch.device = "cpu") -> World:
@@ -166,6 +170,15 @@ def distribute(module: nn.Module, world: World, **ddp: Any) -> nn.Module:
     wrapped = DistributedDataParallel(module, **options)
     wrapped.register_forward_hook(lambda *_: PACE.forwarded())
     return wrapped
+
+
+def in_one_bucket(module: nn.Module) -> bool:
+    """Whether ranks exchange all gradients of ``module`` together, at the end of a backward pass.
+
+    DDP sends them in buckets as they come, while the pass goes on; the smaller ones of a small
+    network's last bucket wait for the others in any case.
+    """
+    return sum(p.numel() * p.element_size() for p in module.parameters()) <= BUCKET_BYTES
 
 
 def convert_batchnorm(module: nn.Module, world: World) -> nn.Module:

@@ -31,9 +31,11 @@ def test_the_reference_step_is_our_step_taken_slowly() -> None:
     reference = reference_step()(*pair, 2, lr=2e-6)
 
     for _ in range(3):
-        batch = run.next_batch()
-        assert batch is not None
-        ours.take([batch])
+        draw = run.next_draw()
+        assert draw is not None
+        batch = run.batch(draw)
+        ours.taker.take([draw])
+        run.training.step += 1
         reference(batch.real, batch.real_label, batch.z, batch.fake_label)
 
     for network, own in zip(pair, (run.generator, run.discriminator), strict=True):

@@ -58,7 +58,7 @@ def test_a_wrong_version_is_named_with_the_range(
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: ray\nVersion: 2.40.0\n")
     monkeypatch.syspath_prepend(str(folder.parent))
     found = one(of_machine(Place(tmp_path)), "ray")
-    assert (found.status, found.what) == ("fail", "2.40.0, wants <3,>=2.53")
+    assert (found.status, found.what) == ("fail", "2.40.0, wants <3,>=2.54")
     assert found.fix.startswith("pip install -c constraints.txt 'ray")
 
 

@@ -56,18 +56,32 @@ def score_folds(
 ) -> Scores:
     """Fitted and scored in each fold, by rows; classes 0 to K-1 have to be in all training folds."""
     accuracies, areas = [], []
-    for train, scored in folds:
-        model = linear_model(len(train), x_ND.shape[1], components, c)
-        if not standardise:
-            model.steps.pop(0)
-        model.fit(x_ND[train], labels[train])
-        p = model.predict_proba(x_ND[scored])
+    for (_, scored), p in zip(
+        folds, probabilities(x_ND, labels, folds, components, c, standardise), strict=True
+    ):
         accuracies.append(balanced_accuracy_score(labels[scored], p.argmax(1)))
         if p.shape[1] == 2:
             areas.append(roc_auc_score(labels[scored], p[:, 1]))
         else:
             areas.append(roc_auc_score(labels[scored], p, multi_class="ovr"))
     return Scores(float(np.mean(accuracies)), float(np.mean(areas)), len(folds))
+
+
+def probabilities(
+    x_ND: np.ndarray,
+    labels: np.ndarray,
+    folds: Sequence[Fold],
+    components: int = 100,
+    c: float = 1.0,
+    standardise: bool = True,
+) -> Iterator[np.ndarray]:
+    """(n, K) of each fold's scored rows."""
+    for train, scored in folds:
+        model = linear_model(len(train), x_ND.shape[1], components, c)
+        if not standardise:
+            model.steps.pop(0)
+        model.fit(x_ND[train], labels[train])
+        yield model.predict_proba(x_ND[scored])
 
 
 def grouped_folds(

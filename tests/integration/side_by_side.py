@@ -3,7 +3,8 @@
     python -m tests.integration.side_by_side RUN_FOLDER …
 
 Same stores, folds and small training sets (:mod:`tests.integration.linear_reference`, none of
-medaug's classifiers); balanced accuracy of slices, mean over folds and draws.
+medaug's classifiers); balanced accuracy of slices, mean over folds and draws. Beside it the
+difference to the network's features with a 95 % interval over patients, of all folds together.
 """
 
 from __future__ import annotations
@@ -14,16 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from medaug.experiment import output_name
 from medaug.experiment.rows import first_rows
 from medaug.results.leaderboard import leaderboard_of
-from medaug.results.rows import MORE_REAL
+from medaug.results.records import predictions_of, read_trial
+from medaug.results.rows import MORE_REAL, Row
 from medaug.spec import ExtractTrial
 from medaug.storage.artifacts import Artifacts
 from medaug.storage.trial_folder import TrialFolder
 from medaug.store import Store
-from tests.integration.linear_reference import Fold, reference
+from tests.integration.linear_reference import Fold, probabilities, reference
 
 OWN = ("", "probe")
 """What a study that ``medaug init`` wrote calls its classifier."""
@@ -43,13 +46,17 @@ class Line:
     pixels: float
     network: float
     """The yardstick on pixels, and on the frozen network's features."""
+    above: tuple[float, float, float]
+    """The best less the latter, with the ends of its interval."""
 
     def __str__(self) -> str:
         size = "all" if self.train_rows is None else self.train_rows
+        difference, low, high = self.above
         return (
             f"{self.run:8} {size!s:>5} rows: medaug {self.ours:.3f} ({self.best}; none"
             f" {self.plain:.3f}), scikit-learn"
-            f" {self.network:.3f} (lite0), {self.pixels:.3f} (pixels)"
+            f" {self.network:.3f} (lite0), {self.pixels:.3f} (pixels);"
+            f" medaug - lite0 {difference:+.3f} [{low:+.3f}, {high:+.3f}]"
         )
 
 
@@ -74,7 +81,44 @@ def compare(folder: Path) -> Iterator[Line]:
         ]
         plain = next(row for row in rows if row.kind == "none" and row.classifier in OWN)
         pair = (row.scores["slice_balanced_accuracy"] for row in (best, plain))
-        yield Line(folder.name, size, best.title, *pair, *scores)
+        above = _difference(
+            _our_hits(folder, best, len(network.classes)), _their_hits(network, size, best.draws)
+        )
+        yield Line(folder.name, size, best.title, *pair, *scores, above)
+
+
+def _our_hits(folder: Path, row: Row, n_classes: int) -> pd.DataFrame:
+    """The share of a patient's slices of a class that is called right, by patient and class."""
+    trials = [read_trial(folder / "trials" / key) for key in row.trials]
+    p = predictions_of(trials, n_classes)
+    return _hits(p.patient, p.label, p.predicted)
+
+
+def _their_hits(network: Store, size: int | None, draws: int) -> pd.DataFrame:
+    folds = _folds(network, size, draws)
+    x = network.read().x.float().numpy().reshape(len(network), -1)
+    called = [p.argmax(1) for p in probabilities(x, network.labels, folds)]
+    rows = np.concatenate([scored for _, scored in folds])
+    return _hits(network.patients[rows], network.labels[rows], np.concatenate(called))
+
+
+def _hits(patient: np.ndarray, label: np.ndarray, called: np.ndarray) -> pd.DataFrame:
+    table = pd.DataFrame({"patient": patient, "label": label, "hit": called == label})
+    return table.groupby(["patient", "label"])["hit"].agg(["mean", "size"])
+
+
+def _difference(ours: pd.DataFrame, theirs: pd.DataFrame) -> tuple[float, float, float]:
+    """Balanced accuracy of ours less theirs, and the ends of its interval over patients."""
+    gap = (ours["mean"] - theirs["mean"]) * theirs["size"]
+    gaps, sizes = (
+        each.astype(float).unstack(fill_value=0.0).to_numpy() for each in (gap, theirs["size"])
+    )
+    n = len(gaps)
+    times = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), 2000)
+    times = np.concatenate([np.ones((1, n)), times])
+    with np.errstate(invalid="ignore"):
+        found = np.nanmean((times @ gaps) / (times @ sizes), axis=1)
+    return float(found[0]), *map(float, np.quantile(found[1:], (0.025, 0.975)))
 
 
 def _stores(trials: Sequence[object], artifacts: Artifacts) -> tuple[Store, Store]:

@@ -106,6 +106,123 @@ def test_norms_of_several_networks_are_those_of_each(training: bool) -> None:
             torch.testing.assert_close(ours.state_dict()[name], tensor, **EXACT, msg=name)
 
 
+@pytest.mark.parametrize("k", [1, 2])
+def test_a_copy_has_weights_and_norms_of_its_own(k: int) -> None:
+    """A deep copy, which then learns, leaves the first as it is, and is no other than it."""
+    networks = [_networks(seed)[0] for seed in range(k)]
+    whole = AtOnce(networks[0]) if k == 1 else fuse(networks, [torch.Generator()] * k)
+    given = _inputs(4 * k)
+    twin, state = copy.deepcopy(whole), [copy.deepcopy(n.state_dict()) for n in networks]
+    parameters = {id(p) for network in networks for p in network.parameters()}
+    listed = [p for w in (*twin.plain, *twin.normal) for p in w.parameters]  # type: ignore[union-attr, operator]
+    assert listed
+    assert not parameters & {id(p) for p in listed}
+    out = twin(*given)
+    out.pow(3).sum().backward()
+    for network, before in zip(networks, state, strict=True):
+        assert all(p.grad is None for p in network.parameters())
+        torch.testing.assert_close(network.state_dict(), before, rtol=0, atol=0)
+    assert torch.equal(whole(*given), out)
+
+
+def test_weights_that_are_read_or_laid_otherwise_later_are_those_of_the_next_pass() -> None:
+    (ours, torchs), (other, _) = _networks(), _networks(seed=5)
+    forward = AtOnce(ours)
+    given = _inputs()
+    forward(*given)
+    for network in (ours, torchs):
+        network.load_state_dict(other.state_dict())
+    torch.testing.assert_close(forward(*given), torchs(*given), **EXACT)
+    ours.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    torch.testing.assert_close(forward(*given), torchs(*given), **EXACT)
+    # The norms that were written last are those of torch's own.
+    torch.testing.assert_close(ours.state_dict(), torchs.state_dict(), **EXACT)
+
+
+def test_gradients_add_up_and_a_freed_graph_says_so() -> None:
+    ours, torchs = _networks()
+    for network in (ours, torchs):
+        network.eval()  # parts of a batch see the same weights
+    forward = AtOnce(ours)
+    x, label = _inputs(6)
+    out = None
+    for rows in (slice(0, 2), slice(2, 6)):
+        out = forward(x[rows], label[rows]).pow(3).sum()
+        out.backward()
+    for name, gradient in _learn(torchs, torchs, x, label).items():
+        torch.testing.assert_close(ours.get_parameter(name).grad, gradient, **EXACT, msg=name)
+    assert out is not None
+    with pytest.raises(RuntimeError, match="second time"):
+        out.backward()
+
+
+def test_a_weight_that_moved_before_its_gradient_is_refused() -> None:
+    """Saved matrices are views of the weights: nothing is copied, and nothing goes unnoticed."""
+    ours, _ = _networks()
+    loss = AtOnce(ours)(*_inputs()).sum()
+    with torch.no_grad():
+        ours.head.parametrizations.weight.original.add_(1)  # type: ignore[union-attr]
+    with pytest.raises(RuntimeError, match="modified inplace"):
+        loss.backward()
+
+
+def test_frozen_layers_and_unused_ones() -> None:
+    ours, torchs = _networks()
+    for network in (ours, torchs):
+        network.head.requires_grad_(False)  # type: ignore[union-attr]
+    x, label = _inputs()
+    for network, forward in ((ours, AtOnce(ours)), (torchs, torchs)):
+        network.zero_grad()
+        forward(x, label)[:, :3].pow(3).sum().backward()  # the embedding is not asked
+    assert ours.head.bias.grad is None  # type: ignore[union-attr]
+    for (name, p), q in zip(ours.named_parameters(), torchs.parameters(), strict=True):
+        torch.testing.assert_close(
+            torch.zeros_like(p) if p.grad is None else p.grad,
+            torch.zeros_like(q) if q.grad is None else q.grad,
+            **EXACT,
+            msg=name,
+        )
+
+
+@pytest.mark.parametrize("narrow", [torch.bfloat16, torch.float16])
+def test_only_what_autocast_narrows_is_narrowed(narrow: torch.dtype) -> None:
+    """Layer by layer: one in float64 stays, in whatever order they come."""
+
+    class Mixed(nn.Module):
+        def __init__(self, wide_first: bool) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            layers = {"a": nn.Linear(3, 3).double(), "b": nn.Linear(3, 3)}
+            for name in sorted(layers, reverse=not wide_first):
+                self.add_module(name, layers[name])
+
+        def forward(self, x: Tensor) -> Tensor:
+            a, b = self.get_submodule("a"), self.get_submodule("b")
+            return torch.cat([a(x.double()), b(x).double()])
+
+    for wide_first in (True, False):
+        ours, plain = Mixed(wide_first), Mixed(wide_first)
+        x = torch.randn(4, 3)
+        with torch.autocast("cpu", narrow):
+            got, expected = AtOnce(ours)(x), plain(x)
+        assert torch.equal(got, expected)
+        for y in (got, expected):
+            y.sum().backward()
+        for p, q in zip(ours.parameters(), plain.parameters(), strict=True):
+            assert p.grad is not None
+            assert q.grad is not None
+            assert p.grad.dtype == p.dtype
+            torch.testing.assert_close(p.grad, q.grad, rtol=0.02, atol=0.02)
+
+
+def test_norms_in_two_modes_are_refused() -> None:
+    """One power iteration for some and none for others is nobody's spectral norm."""
+    ours, _ = _networks()
+    next(m for m in ours.modules() if isinstance(m, SpectralNorm)).eval()
+    with pytest.raises(AssertionError, match="both modes"):
+        AtOnce(ours)(*_inputs())
+
+
 def test_norms_are_not_narrowed_by_autocast() -> None:
     """Torch's are not: it narrows products of matrices, not those with one vector."""
     torch.manual_seed(0)

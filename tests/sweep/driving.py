@@ -44,7 +44,7 @@ class Driver:
     ) -> None:
         """``below`` is a command that runs the one that follows it."""
         command = [sys.executable, HERE / "driver.py", storage, address, epochs, seconds, *names]
-        self.temporary = temporary
+        self.storage, self.temporary = storage, temporary
         python_path = [str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
         self.process = subprocess.Popen(
             [*below, *map(str, command)],
@@ -68,7 +68,10 @@ class Driver:
             self.lines.append(line.strip())
             if line.startswith(start):
                 return
-        raise AssertionError(f"no '{start}' in {self.lines}; {self.process.stderr.read()}")
+        assert self.process.stderr is not None
+        failed = [p.read_text() for p in self.storage.glob("experiment/trials/*/failure.json")]
+        said = self.process.stderr.read()
+        raise AssertionError(f"no '{start}' in {self.lines}; {said} {failed}")
 
     def finish(self, timeout: float) -> tuple[int, str]:
         """(exit code, standard error)."""

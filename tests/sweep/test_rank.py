@@ -39,6 +39,15 @@ def claimed(path: Path, trial: TrialConfig) -> TrialFolder:
     return folder
 
 
+def test_a_rank_knows_whether_steps_are_recorded() -> None:
+    rank = Rank(1.0, 0, step_graphs="never")
+    place = rank.place()
+    rank.join(0, 1, place.host, place.port, timeout_s=60, gpu=False)
+    assert rank._world is not None
+    assert rank._world.step_graphs == "never"
+    rank.end()
+
+
 def test_each_epoch_is_safe_before_it_is_told(rank: Rank, tmp_path: Path) -> None:
     trial = config("one")
     folder = claimed(tmp_path, trial)

@@ -114,7 +114,7 @@ def test_without_a_driver_nothing_happens() -> None:
 @pytest.mark.parametrize(
     ("capability", "has"), [((7, 0), False), ((7, 5), False), ((8, 0), True), ((9, 0), True)]
 )
-def test_old_gpus_compute_in_float32(
+def test_old_gpus_have_no_bfloat16(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], has: bool
 ) -> None:
     """V100 and T4, A100 and H100."""

@@ -18,8 +18,9 @@ from medaug.spec.gan import GanSpec
 from medaug.train.checkpoint import Checkpoint, Ledger, Progress
 from medaug.train.draws import Draws
 from medaug.train.gan import Gan, GanTask, train_gan
+from medaug.train.gan_batch import StepInput
 from medaug.train.gan_run import Replicate
-from medaug.train.gan_step import GanStep, StepInput, discriminator_inputs
+from medaug.train.gan_step import GanStep, discriminator_inputs
 from medaug.train.loop import Collapsed, Diverged
 from medaug.train.rows import MemoryRows
 from medaug.train.scaling import ChannelStatistics, FeatureScale, channels_last
@@ -364,8 +365,8 @@ def test_rows_with_channels_innermost_are_the_same_rows(
     assert channels_last(x[0, 0]).shape == (4, 6)
 
 
-def test_a_loss_is_four_frames_from_the_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Epochs, an epoch, a step, its loss: in the order in which one reads them, in two files."""
+def test_a_loss_is_five_frames_from_the_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Epochs, an epoch, a step, a player's, its loss: as one reads them, in two files."""
     seen: dict[str, list[traceback.FrameSummary]] = {}
     for player in ("discriminator_loss", "generator_loss"):
         whole = getattr(GanStep, player)
@@ -379,5 +380,5 @@ def test_a_loss_is_four_frames_from_the_epochs(monkeypatch: pytest.MonkeyPatch) 
     for player, stack in seen.items():
         here = max(i for i, frame in enumerate(stack) if frame.filename == __file__)
         frames = [*((Path(f.filename).name, f.name) for f in stack[here + 1 :]), player]
-        assert len(frames) == 4, frames
+        assert len(frames) == 5, frames
         assert {name for name, _ in frames[:-1]} == {"gan.py", "gan_step.py"}

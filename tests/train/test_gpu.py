@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,14 @@ from medaug.spec import NetworkSpec
 from medaug.spec.study import FeatureSpec, SegmenterSpec
 from medaug.train.checkpoint import Ledger, Progress
 from medaug.train.classify import train_classifier
+from medaug.train.device import compute
 from medaug.train.extract import encoder
 from medaug.train.gan import train_gan, train_gans
 from medaug.train.segment import train_segmenter
 from medaug.train.world import World
 from tests.train.cohorts import features, slices
+from tests.train.test_captured import OPTIONS, assert_same
+from tests.train.test_captured import task as captured_task
 from tests.train.test_replicates import in_turn
 from tests.train.test_replicates import task as gan_task
 
@@ -72,6 +76,37 @@ def test_a_compiled_gan_learns_as_the_eager_one(how: str) -> None:
         for compile in (how, "none")
     )
     assert compiled.metrics == pytest.approx(eager.metrics, rel=0.05, abs=0.05)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("option", OPTIONS)
+def test_replayed_steps_are_the_eager_ones(option: str, k: int) -> None:
+    """To the last bit, by deterministic algorithms; and no step of an epoch waits for the GPU."""
+    if k > 1 and option not in ("stable", "as published", "r1", "wgan_gp"):
+        pytest.skip("one of each kind is enough")
+    world = World.single("cuda")
+    tasks = [captured_task(option, seed) for seed in range(k)]
+    compute(deterministic=True)
+    try:
+        eager = in_turn(train_gans(tasks, replace(world, step_graphs="never")))
+        replayed = in_turn(train_gans(tasks, replace(world, step_graphs="always")))
+    finally:
+        compute(deterministic=False)
+    for got, expected in zip(replayed, eager, strict=True):
+        assert_same(got, expected)
+
+
+def test_a_compiled_step_is_replayed() -> None:
+    runs = [
+        list(
+            train_gan(
+                captured_task("stable", 0, compile="default"),
+                World(0, 1, 0, torch.device("cuda"), graphs),  # type: ignore[arg-type]
+            )
+        )[-1]
+        for graphs in ("never", "always")
+    ]
+    assert runs[1].metrics == pytest.approx(runs[0].metrics, rel=0.05, abs=0.05)
 
 
 def test_replicates_share_passes_on_the_gpu() -> None:

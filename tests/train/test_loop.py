@@ -10,7 +10,8 @@ from torch import nn
 
 from medaug.seeding import generator
 from medaug.train.checkpoint import Checkpoint, Ledger, Progress
-from medaug.train.loop import Diverged, Guard, Statistics, Training, autocast, run_epochs
+from medaug.train.loop import Diverged, Guard, Statistics, Training, run_epochs
+from medaug.train.precision import autocast
 from medaug.train.world import World, convert_batchnorm, distribute
 
 EPOCHS, STEPS, BATCH = 5, 4, 8

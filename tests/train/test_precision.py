@@ -136,7 +136,7 @@ def test_a_resumed_training_keeps_to_what_it_began_with(
 
 def _vote(world: World, speeds: tuple[float, float]) -> str:
     networks = {"net": nn.Linear(2, 2)}
-    precision._known[precision._key(networks, world.device)] = speeds[world.rank]
+    precision._known[precision._key(networks, world.device, "bf16")] = speeds[world.rank]
     with mock.patch.dict(os.environ):
         del os.environ[precision.OVERRIDE]
         return settle("auto", networks, lambda copies: lambda: None, world, {})

@@ -15,7 +15,7 @@ from medaug.errors import UserError
 from medaug.models.dcgan import Dcgan32Discriminator, Dcgan32Generator
 from medaug.models.fused import fuse
 from medaug.models.mlp import MlpCritic, MlpGenerator
-from medaug.train import loop
+from medaug.train import compiled as compiling
 from medaug.train.checkpoint import Checkpoint, Ledger, Progress
 from medaug.train.gan import GanTask, train_gan, train_gans
 from medaug.train.loop import Diverged
@@ -218,7 +218,7 @@ def compiled_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
         compiled.append(network)
         whole(network, backend="eager")
 
-    monkeypatch.setattr(loop, "COMPILED_ON", ("cpu",))
+    monkeypatch.setattr(compiling, "COMPILED_ON", ("cpu",))
     monkeypatch.setattr(nn.Module, "compile", dynamo_only)
     return compiled
 

@@ -81,6 +81,7 @@ class RankGroup:
                 resources.cpus_per_rank,
                 resources.checkpoint_every_s,
                 deterministic=resources.deterministic,
+                step_graphs=resources.step_graphs,
             )
             for index in range(size)
         ]

@@ -12,7 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -84,6 +84,7 @@ class Rank:
         checkpoint_every_s: float | Literal["auto"],
         *,
         deterministic: bool = False,
+        step_graphs: Literal["auto", "always", "never"] = "auto",
     ) -> None:
         threads = max(1, int(cpus))
         os.environ["OMP_NUM_THREADS"] = str(threads)  # before anything loads OpenMP
@@ -98,6 +99,7 @@ class Rank:
         self._world: World | None = None
         self._epochs: Iterator[Progress] | None = None
         self._checkpoint_every_s = checkpoint_every_s
+        self._step_graphs = step_graphs
         self._recorder: Recorder | None = None
         """Of rank 0, which writes for all."""
         self._thread: int | None = None
@@ -127,7 +129,8 @@ class Rank:
         device = "cuda:0" if gpu else "cpu"
         store = self._store(host, port, size, rank == 0, timeout_s) if size > 1 else None
         self._bound.close()
-        self._world = init_group(rank, size, host, port, timeout_s, device, store=store)
+        world = init_group(rank, size, host, port, timeout_s, device, store=store)
+        self._world = replace(world, step_graphs=self._step_graphs)
         gc.freeze()  # libraries stay: collecting after each trial need not look at them
 
     def _store(self, host: str, port: int, size: int, is_main: bool, timeout_s: float) -> Any:
