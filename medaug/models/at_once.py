@@ -118,13 +118,16 @@ def _wanted(network: nn.Module) -> Iterator[_Wanted]:
 
 def _plain(wanted: Sequence[_Wanted]) -> Iterator[tuple[_Wanted, Tensor]]:
     """Each with (K, …); nothing of one network's that autocast does not narrow."""
-    dtypes = [_autocast_dtype(w) for w in wanted]
-    made = [(w, d) for w, d in zip(wanted, dtypes, strict=True) if w.layers is not None or d]
-    if made:
-        parameters = [p for w, _ in made for p in w.parameters]
-        k = len(made[0][0].parameters)
-        ready = _Gathered.apply(k, [dtype for _, dtype in made], *parameters)
-        yield from zip([w for w, _ in made], ready, strict=True)
+    alike: dict[torch.dtype | None, list[_Wanted]] = {}  # a list of copies is one kernel if it is
+    for w in wanted:
+        dtype = _autocast_dtype(w)
+        if w.layers is not None or dtype is not None:
+            alike.setdefault(dtype, []).append(w)
+    for dtype, these in alike.items():
+        parameters = [p for w in these for p in w.parameters]
+        yield from zip(
+            these, _Gathered.apply(len(these[0].parameters), dtype, *parameters), strict=True
+        )
 
 
 def _normal(wanted: Sequence[_Wanted]) -> Iterator[tuple[_Wanted, Tensor]]:
@@ -146,17 +149,17 @@ def _autocast_dtype(wanted: _Wanted) -> torch.dtype | None:
 
 
 class _Gathered(torch.autograd.Function):
-    """Parameters side by side, K networks' of each, in other dtypes."""
+    """Parameters side by side, K networks' of each, in another dtype."""
 
     @staticmethod
     def forward(
-        ctx: Any, k: int, dtypes: Sequence[torch.dtype | None], *parameters: Tensor
+        ctx: Any, k: int, dtype: torch.dtype | None, *parameters: Tensor
     ) -> tuple[Tensor, ...]:
         firsts = parameters[::k]
         ctx.lie = [(p.shape, p.stride(), p.dtype) for p in firsts]
         outs = tuple(
             p.new_empty_strided((k, *p.shape), (p.numel(), *p.stride()), dtype=dtype or p.dtype)
-            for p, dtype in zip(firsts, dtypes, strict=True)
+            for p in firsts
         )
         copy_([row for out in outs for row in out.unbind()], parameters)
         return outs

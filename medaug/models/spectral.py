@@ -86,14 +86,14 @@ class _Layout:
         """The view (K, o, *rest) of a matrix (K, o, n)."""
         return matrix.view(*matrix.shape[:2], *self.inner).permute(0, 1, *self.back)
 
-    def vector(self, v: Tensor) -> Tensor:
-        """The view, in the order of memory, of a right singular vector (n,), which is kept in the
-        order of the axes."""
-        return v if self.in_order else v.view(self.rest).permute(*(a - 1 for a in self.order))
+    def by_axes(self, v: Tensor) -> Tensor:
+        """The view (K, *inner) of right singular vectors (K, n), which are kept in the order of
+        the axes: as they go with :meth:`by_memory`."""
+        return v.view(len(v), *self.rest).permute(0, *self.order)
 
-    def row(self, row: Tensor) -> Tensor:
-        """The view, in the shape of :meth:`vector`, of a row (n,) in the order of memory."""
-        return row if self.in_order else row.view(self.inner)
+    def by_memory(self, v: Tensor) -> Tensor:
+        """The view (K, *inner) of (K, n) in the order of memory."""
+        return v.view(len(v), *self.inner)
 
 
 @cache
@@ -167,24 +167,30 @@ def _singular(
     padded = matrices[0].new_zeros(len(norms), len(norms[0]), most_u + most_v)
     u, v = padded.split([most_u, most_v], -1)
     us, vs = _rows(u, v, matrices)
-    made_u = [row for rows in us for row in rows.unbind()]
-    made_v = [e.row(row) for e, rows in zip(layouts, vs, strict=True) for row in rows.unbind()]
-    kept_u = [norm._u for each in norms for norm in each]
-    kept_v = [e.vector(n._v) for e, each in zip(layouts, norms, strict=True) for n in each]
+    # Right vectors are kept in the order of the axes: they are copied as they are, all at once, and
+    # turned layer by layer.
+    kept_as = [x if e.in_order else torch.empty_like(x) for e, x in zip(layouts, vs, strict=True)]
+    turned = [each for each in zip(layouts, vs, kept_as, strict=True) if each[1] is not each[2]]
+    made_u, made_v = ([row for rows in x for row in rows.unbind()] for x in (us, kept_as))
+    kept_u, kept_v = ([getattr(n, x) for each in norms for n in each] for x in ("_u", "_v"))
     training = norms[0][0].training
     assert all(n.training is training for each in norms for n in each), "norms in both modes"
+    copy_(made_v, kept_v)
+    for layout, by_memory, by_axes in turned:
+        layout.by_memory(by_memory).copy_(layout.by_axes(by_axes))
     if not training:
-        copy_(made_u + made_v, kept_u + kept_v)
+        copy_(made_u, kept_u)
         product = torch.zeros_like(u)
         _times(matrices, vs, _rows(product, v, matrices)[0])
         return u, v, (u * product).sum(-1)
-    copy_(made_v, kept_v)
     _times(matrices, vs, us)
     u /= u.norm(dim=-1, keepdim=True).clamp_min(EPS)
     for matrix, one, other in zip(matrices, us, vs, strict=True):
         torch.bmm(one.unsqueeze(1), matrix, out=other.unsqueeze(1))
     sigma = v.norm(dim=-1)  # u^T W v, as v is going to be W^T u over its length
     v /= sigma.clamp_min(EPS)[..., None]
+    for layout, by_memory, by_axes in turned:
+        layout.by_axes(by_axes).copy_(layout.by_memory(by_memory))
     copy_(kept_u + kept_v, made_u + made_v)
     return u, v, sigma
 

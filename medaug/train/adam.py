@@ -24,8 +24,11 @@ class FusedAdam(torch.optim.Adam):
         super().__init__(given, fused=True, capturable=on_gpu, **keys)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Torch's, and moments lie as their weights do, however they were written."""
+        """Torch's, and moments lie as their weights do, however they were written. Whether a step
+        may be captured is settled by where it is taken, not by where it was saved."""
         super().load_state_dict(state_dict)
+        for group in self.param_groups:
+            group["capturable"] = self.defaults["capturable"]
         for parameter, state in self.state.items():
             for name, moment in state.items():
                 if moment.shape == parameter.shape:

@@ -212,7 +212,8 @@ class CapturedStep:
     def _record(self, kind: bool, inputs: Sequence[StepDraw]) -> None:
         for held in self._held:
             held.sealed = True
-        masks = [each.masks for each in self._step.replicates]
+        # Alone, dropout draws from the default generator, which every graph knows.
+        masks = [each.masks for each in self._step.replicates] if self._step.fused else []
         where = _whereabouts(self._step)
         if where != self._recorded_with:
             self._recordings.clear()

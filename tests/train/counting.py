@@ -44,6 +44,9 @@ class Counter(TorchDispatchMode):
         super().__init__()
         self.operations: Counts[str] = Counts()
         self.waits: Counts[str] = Counts()
+        self.kernels = 0
+        """As :attr:`launches`, but an operation on lists counts as CUDA would take it: once where
+        its lists are alike in pairs, else once for each tensor."""
 
     @property
     def launches(self) -> int:
@@ -60,7 +63,30 @@ class Counter(TorchDispatchMode):
             self.waits["boolean mask"] += 1
         if name not in NO_KERNEL:
             self.operations[name] += 1
+            self.kernels += _kernels(name, args)
         return func(*args, **kwargs)
+
+
+def _kernels(name: str, args: Any) -> int:
+    """After ``can_use_fast_route`` in torch's ForeachUtils.h; copies may change the type."""
+    if not name.startswith("_foreach_"):
+        return 1
+    lists = [
+        x for x in args if isinstance(x, list | tuple) and x and isinstance(x[0], torch.Tensor)
+    ]
+    of_type = [{x.dtype for x in each} for each in lists]
+    alike = all(len(types) == 1 for types in of_type) and (
+        name == "_foreach_copy_" or len(set.union(*of_type)) == 1
+    )
+    for first, *others in zip(*lists, strict=True):
+        dense = first.is_contiguous() or first.permute(_by_stride(first)).is_contiguous()
+        same = all((x.shape, x.stride()) == (first.shape, first.stride()) for x in others)
+        alike = alike and dense and same
+    return 1 if alike else len(lists[0])
+
+
+def _by_stride(x: torch.Tensor) -> list[int]:
+    return sorted(range(x.ndim), key=x.stride, reverse=True)
 
 
 def _waits(x: torch.Tensor, kwargs: dict[str, Any]) -> bool:

@@ -12,6 +12,7 @@ from torch import nn
 from medaug.arms.acgan import AcganSpec
 from medaug.bench.steps_gan import Ours, acgan_pair, random_rows
 from medaug.data.augment import augment
+from medaug.models.foreach import add_, copy_
 from medaug.spec import AugmentSpec
 from medaug.spec.gan import GanSpec
 from medaug.store.sampler import epoch_batches
@@ -50,11 +51,35 @@ def test_a_gan_step_waits_for_nothing(preset: str, precision: str, k: int) -> No
     assert not counter.waits
 
 
-@pytest.mark.parametrize(("k", "most"), [(1, 220), (8, 360)])
-def test_a_gan_step_takes_no_more_kernels_than_it_did(k: int, most: int) -> None:
-    """Of the default ACGAN in bf16. Before weights were made ready at once, 423 and 641. What is
-    left is in docs/benchmarks.md."""
-    assert counted(gan(k, preset="stable", precision="bf16")).launches <= most
+@pytest.mark.parametrize(("k", "operations", "kernels"), [(1, 232, 240), (8, 361, 408)])
+def test_a_gan_step_takes_no_more_kernels_than_it_did(
+    k: int, operations: int, kernels: int
+) -> None:
+    """Of the default ACGAN in bf16. Before weights were made ready at once, 423 and 641 operations.
+    What is left is in docs/benchmarks.md."""
+    counter = counted(gan(k, preset="stable", precision="bf16"))
+    assert counter.launches <= operations
+    assert counter.kernels <= kernels
+
+
+def test_operations_on_lists_are_counted_as_a_gpu_takes_them() -> None:
+    """Alike in pairs: one kernel, a copy to another type among them; else one for each tensor."""
+    a, b = ([torch.zeros(2, n) for n in (3, 4, 5)] for _ in range(2))
+    turned = [torch.zeros(n, 2).t() for n in (3, 4, 5)]
+    for one, other, kernels in (
+        (a, b, 1),
+        (a, [x.bfloat16() for x in b], 1),
+        (a, [b[0].bfloat16(), *b[1:]], 3),
+        (a, turned, 3),
+        (turned, turned, 1),
+    ):
+        with Counter() as counter:
+            copy_(one, other)
+        assert counter.kernels == kernels
+    wide = [x.double() for x in b]
+    with Counter() as counter:
+        add_(a, wide)
+    assert counter.kernels == 3
 
 
 def _operations(world: World) -> int:
@@ -64,9 +89,9 @@ def _operations(world: World) -> int:
 
 
 def test_a_ranks_step_takes_no_more_operations_than_it_did(two_ranks: Any) -> None:
-    """Before small networks' weights were made ready at once there too, 458. Of the 327, 61 are
+    """Before small networks' weights were made ready at once there too, 458. Of the 339, 61 are
     batch norm over ranks on a CPU, where torch has none, and 38 the exchange of gradients."""
-    assert max(two_ranks(_operations)) <= 327
+    assert max(two_ranks(_operations)) <= 339
 
 
 def test_large_networks_exchange_gradients_while_they_come() -> None:
@@ -145,7 +170,14 @@ def test_an_optimiser_that_cannot_skip_on_the_device_is_not_asked(
 def test_adam_on_a_gpu_can_be_captured(fake_cuda: Counter) -> None:
     on_gpu = FusedAdam([torch.empty(3, device="cuda", requires_grad=True)])
     assert on_gpu.param_groups[0]["capturable"]
-    assert not FusedAdam([torch.zeros(3, requires_grad=True)]).param_groups[0]["capturable"]
+    on_cpu = FusedAdam([torch.zeros(3, requires_grad=True)])
+    assert not on_cpu.param_groups[0]["capturable"]
+    # Nor does it change where a training that was saved on the other goes on.
+    of_gpu, of_cpu = on_gpu.state_dict(), on_cpu.state_dict()
+    on_gpu.load_state_dict(of_cpu)
+    on_cpu.load_state_dict(of_gpu)
+    assert on_gpu.param_groups[0]["capturable"]
+    assert not on_cpu.param_groups[0]["capturable"]
 
 
 def test_batches_of_a_gan_are_made_on_the_device() -> None:
