@@ -34,7 +34,9 @@ PART_COLUMNS = frozenset(
 )
 _SOMEBODY = re.compile(
     r".*(patient|patienten|subject|participant|person|proband|individual|volunteer|donor|animal)s?"
-    r"(id|ids|no|nr|num|number|name|uid|code|key|identifier|barcode|pseudonym|index|hash)?"
+    r"(id|ids|no|nr|num|number|name|uid|code|key|identifier|barcode|pseudonym|index|hash)?|"
+    r"(hospital|clinic|chart|medicalrecord|medrec|admission|registration|case|study)"
+    r"(no|nr|num|number|id|code)"
 )
 _SHORT_FOR_SOMEBODY = frozenset(
     (

@@ -227,7 +227,7 @@ FOLDERS: dict[str, Build] = {
     for name in ("patient", "patient_id", "PatientID", "Patient", "subject", "participant_id", "Subject ID", "pat_id")
 } | {
     f"unheard_column_{name}": unheard(name)
-    for name in ("MRN", "PatientName", "bcr_patient_barcode", "Case ID", "subject_code", "lesion_id", "id")
+    for name in ("MRN", "PatientName", "bcr_patient_barcode", "Case ID", "subject_code", "lesion_id", "id", "hospital no")
 } | {
     "monai_float": monai_with("patient_id", float, Is(20, 10, ("0", "1"))),
     "monai_other_key": monai_with("Subject ID", int, Is(20, 10, ("0", "1"))),

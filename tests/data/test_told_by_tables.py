@@ -123,6 +123,11 @@ def test_an_expression_of_a_person_needs_no_column(tmp_path: Path) -> None:
     assert seen.lines[0] == "layout csv_images: 32 scans of 16 patients"
 
 
+def test_an_expression_that_finds_nobody_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="finds no patient in 32 of 32 paths"):
+        looked_at(odir, tmp_path, patients=re.compile("Id"))
+
+
 def test_a_column_of_patients_in_ones_own_table(tmp_path: Path) -> None:
     for i in range(16):
         picture(tmp_path / f"x/{i}.png")

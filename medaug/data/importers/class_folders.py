@@ -224,11 +224,12 @@ def _from_names(scans: list[Scan], kept: dict[str, str], found: Found) -> list[S
     people, notes = one_person_each(scan.path.stem for scan in others)
     named = [replace(scan, patient=people[scan.path.stem]) for scan in others]
     alone = sum(scan.patient == scan.path.stem for scan in named)
-    found.notes += [
-        *notes,
-        f"no {' or '.join(PATIENT_TABLES)}: {alone} of {len(scans)} images count as patients of "
-        "their own; if one person has several, add the table (file,patient) or scores leak",
-    ]
+    found.notes += notes
+    if alone:
+        found.notes.append(
+            f"no {' or '.join(PATIENT_TABLES)}: {alone} of {len(scans)} images count as patients "
+            "of their own; if one person has several, add the table (file,patient) or scores leak"
+        )
     apart, more = apart_by_class(named, found.classes)
     found.notes += more
     found.alone = not known and len({scan.patient for scan in apart}) == len(apart)

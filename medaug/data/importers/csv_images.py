@@ -258,7 +258,12 @@ def _people(
     """Scan -> patient: by expression, by the table, by DICOM's PatientID, else by its own name."""
     people = {name: patient for name in listed if (patient := patient_by(options, name))}
     if options.patients is not None:
-        return {name: people.get(name, name) for name in listed}
+        if without := len(listed) - len(people):
+            raise UserError(
+                f"--patients: finds no patient in {without} of {len(listed)} paths, and no column "
+                "is called so"
+            )
+        return people
     if said.patient_of:
         return {name: said.patient_of.get(name, name) for name in listed}
     if said.group_of:
