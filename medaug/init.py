@@ -13,6 +13,7 @@ from medaug.data.image_patients import of_several_classes
 from medaug.data.importers import Found, Options, Tree, account, hints, recognise
 from medaug.data.importers.base import count_reasons, ordered, used_files
 from medaug.data.inspection import Inspection, inspect, report
+from medaug.data.labels import read_table
 from medaug.data.layouts import checked, cohort_of, read_cohort
 from medaug.data.look import BUDGET_S
 from medaug.data.table import EXTERNAL, POOL, PUBLISHED, STUDY, Row, ScanTable
@@ -72,6 +73,7 @@ def first_look(
         missing=accept.missing,
     )
     tree = Tree.of(root)
+    options = _patient_column(options, tree)
     importer, look = recognise(tree)
     found = account(tree, importer.rows(tree, options))
     _check_classes(tree, importer.name, found)
@@ -100,6 +102,19 @@ def first_look(
     ]
     table = ScanTable("scans.csv", tuple(rows), {})
     return FirstLook(tuple(lines), table, root, data, found, inspection)
+
+
+def _patient_column(options: Options, tree: Tree) -> Options:
+    """``options``, where ``--patients`` is the name of a table's column and no expression."""
+    wanted = options.patients.pattern if options.patients else None
+    for name in tree.tables if wanted else ():
+        try:
+            columns = read_table(tree.path(name)).columns
+        except UserError:
+            continue
+        if wanted in columns:
+            return replace(options, patients=None, patient_column=wanted)
+    return options
 
 
 def replace_rows(found: Found, rows: Sequence[Row]) -> Found:
@@ -158,6 +173,11 @@ def check_table(
 
 
 def _check_classes(tree: Tree, layout: str, found: Found) -> None:
+    if gone := sorted({*found.lost} - {*found.classes}):
+        raise UserError(
+            f"{tree.root}: no scan of class {gone[0]} can be used: {found.lost[gone[0]]}; or move "
+            "its folder away"
+        )
     if len(found.classes) < 2:
         known = ", ".join(found.classes) or "none"
         # Where nothing was listed, the reason for most files is the one that helps.

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 @click.option(
     "--patients",
     metavar="REGEX",
-    help="Finds the patient in a scan's path: what its groups find, joined by -, or all of it.",
+    help="Finds the patient in a scan's path: what its groups find, joined by -, or all of it. Or "
+    "the name of a table's column that says who is on a scan.",
 )
 @click.option("--blocks", is_flag=True, help="Take blocks of consecutive numbers for patients.")
 @click.option(

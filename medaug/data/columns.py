@@ -51,8 +51,10 @@ def simplified(column: str) -> str:
     return re.sub(r"[\s_.-]+", "", tidy(column)).casefold()
 
 
-def roles_of(found: Table, needed: Sequence[str] = NEEDED) -> dict[str, str]:
-    """Role -> column.
+def roles_of(
+    found: Table, needed: Sequence[str] = NEEDED, patient: str | None = None
+) -> dict[str, str]:
+    """Role -> column; ``patient`` is that of patients, if it is one.
 
     Raises:
         UserError: two columns would play one role, a needed role has none, or no column is called
@@ -60,7 +62,9 @@ def roles_of(found: Table, needed: Sequence[str] = NEEDED) -> dict[str, str]:
     """
     columns: dict[str, str] = {}
     for role, names in SYNONYMS.items():
-        fitting = [c for c in found.columns if simplified(c) in names]
+        fitting = [c for c in found.columns if simplified(c) in names and c != patient]
+        if role == "patient" and patient in found.columns:
+            fitting = [patient]
         if role == "group":  # a column group may as well say train and test
             fitting = [c for c in fitting if not says_parts(row[c] for _, row in found.rows)]
         if len(fitting) > 1:
@@ -113,9 +117,14 @@ def part_column(
 
 
 def refuse_unheard_people(
-    table: str, rows: Sequence[Mapping[str, str]], columns: Collection[str]
+    table: str,
+    rows: Sequence[Mapping[str, str]],
+    columns: Collection[str],
+    *,
+    by_option: bool = False,
 ) -> None:
-    """``columns`` are those that play no role; nothing else says who is on a scan.
+    """``columns`` are those that play no role; nothing else says who is on a scan. ``by_option``:
+    whether ``init --patients COLUMN`` can say it.
 
     Raises:
         UserError: one of them seems to, since it names several scans alike: ignored, every scan
@@ -126,10 +135,11 @@ def refuse_unheard_people(
             continue
         cells = [tidy(row[column]) for row in rows if not is_blank(row[column])]
         if 1 < len(set(cells)) < len(cells):
+            told = f"say so with --patients '{column}', " if by_option else ""
             raise UserError(
                 f"{table}:1: column '{column}' ({len(set(cells))} values in {len(cells)} lines) "
-                "seems to say who is on a scan; call it patient (or group), or give the table "
-                "such a column beside it"
+                f"seems to say who is on a scan; {told}call it patient (or group), or give the "
+                "table such a column beside it"
             )
 
 

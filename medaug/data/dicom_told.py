@@ -80,6 +80,8 @@ class Told:
     """Of rows, of columns."""
     patient: str = ""
     """Digest of the PatientID; empty where that names nobody."""
+    patient_as_written: str = ""
+    """Likewise, also of an id that an anonymiser may have given to several people."""
     name: str = ""
     """Digest of the PatientName, likewise."""
 
@@ -157,6 +159,7 @@ def _of(file: BinaryIO) -> Told:
         orientation=_floats(text(_ORIENTATION)),
         spacing_mm=_floats(text(_SPACING)),
         patient=_digest(values.get(_ID, b"")),
+        patient_as_written=_digest(values.get(_ID, b""), written=True),
         name=_digest(values.get(_NAME, b"").replace(b"^", b" ")),
     )
 
@@ -168,13 +171,20 @@ def _floats(text: str) -> tuple[float, ...]:
         return ()
 
 
-def _digest(raw: bytes) -> str:
-    """Equal for ids that differ by case or spaces; empty for what names nobody."""
+def _digest(raw: bytes, *, written: bool = False) -> str:
+    """Equal for ids that differ by case or spaces; empty for what names nobody, but for ``anon 12``
+    where it is ``written`` in a table."""
     said = tidy(raw.decode("latin-1").strip("\0 ")).casefold()
     plain = "".join(filter(str.isalnum, said))
-    if is_blank(said) or not plain.strip("0") or plain.startswith(_ANYBODY):
+    anybody = not written and plain.startswith(_ANYBODY)
+    if is_blank(said) or not plain.strip("0") or anybody:
         return ""
     return hashlib.blake2b(said.encode(), key=_KEY, digest_size=12).hexdigest()
+
+
+def digest_of(patient: str) -> str:
+    """What :attr:`Told.patient_as_written` is for a file whose PatientID is ``patient``."""
+    return _digest(patient.encode("utf-8", "replace"), written=True)
 
 
 def images_of(files: Sequence[Path]) -> tuple[Path, ...]:

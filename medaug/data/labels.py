@@ -114,6 +114,7 @@ def read_table(path: Path, want: Sequence[str] = ()) -> Table:
         raise UserError(f"{path.name}:{reader.line_num}: {error}; close the quote") from None
     if len(records) < 2:
         raise UserError(f"{path.name}: no rows; put a header and one line per patient")
+    records = _without_empty_columns(records)
     columns = tuple(cell.strip() for cell in records[0][1])
     _check_columns(path.name, columns, want)
     for line, cells in records[1:]:
@@ -124,6 +125,17 @@ def read_table(path: Path, want: Sequence[str] = ()) -> Table:
             )
     rows = ((line, dict(zip(columns, cells, strict=True))) for line, cells in records[1:])
     return Table(path.name, columns, tuple(rows))
+
+
+def _without_empty_columns(records: list[tuple[int, list[str]]]) -> list[tuple[int, list[str]]]:
+    """The records without columns that have no name and no cells, as spreadsheets leave them."""
+    header = records[0][1]
+    bare = {i for i, name in enumerate(header) if not name.strip()}
+    for _, cells in records[1:]:
+        bare -= {i for i, cell in enumerate(cells) if cell.strip()}
+        if not bare or len(cells) != len(header):
+            return records
+    return [(line, [c for i, c in enumerate(cells) if i not in bare]) for line, cells in records]
 
 
 _NAMED = {",": "commas", ";": "semicolons", "\t": "tabs"}

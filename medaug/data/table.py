@@ -70,15 +70,22 @@ class ScanTable:
     notes: tuple[str, ...] = ()
 
     @staticmethod
-    def read(path: Path, *, similar_ids: bool = False, labelled: bool = True) -> ScanTable:
-        """Read and check ``path``. Without ``labelled``, nobody asks for classes: there need be no
-        such column, and all rows are of the part ``pool``.
+    def read(
+        path: Path,
+        *,
+        similar_ids: bool = False,
+        labelled: bool = True,
+        patient: str | None = None,
+    ) -> ScanTable:
+        """Read and check ``path``. ``patient``: the column that says who is on a scan. Without
+        ``labelled``, nobody asks for classes: there need be no such column, and all rows are of
+        the part ``pool``.
 
         Raises:
             UserError: with line numbers, for anything that could mean two things.
         """
         found = read_table(path)
-        columns = roles_of(found, NEEDED if labelled else NEEDED[:1])
+        columns = roles_of(found, NEEDED if labelled else NEEDED[:1], patient)
         notes: list[str] = []
         if "part" not in columns:
             free = [name for name in found.columns if name not in columns.values()]

@@ -219,6 +219,6 @@ FOLDERS: dict[str, Build] = {
         "l.csv", b"image,label\nimg_0.png,Tum\xf6r\n", "l.csv:2: not UTF-8"
     ),
     "two_columns_without_names": no_table_that_is_read(
-        "l.csv", b"image,label,,\nimg_0.png,benign,,\n", "l.csv:1: column '' appears twice"
+        "l.csv", b"image,label,,\nimg_0.png,benign,x,y\n", "l.csv:1: column '' appears twice"
     ),
 }

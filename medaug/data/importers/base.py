@@ -29,6 +29,11 @@ from medaug.data.names import (
 )
 from medaug.data.table import PUBLISHED, STUDY, Row
 
+PERSON = re.compile(r"[\w .()+#=,'-]{1,64}")
+"""What a folder of one person may be called; the name never becomes a path, its pseudonym does."""
+NO_PERSON = (
+    "the folder's name is no patient id; use 1 to 64 letters, digits, spaces and . _ - ( ) only"
+)
 _GUESSED = re.compile(r".*(submission|predictions?|preds)([_ -]?\d+)?", re.I)
 
 
@@ -48,6 +53,8 @@ class Options:
     patients: re.Pattern[str] | None = None
     """Finds the patient in a scan's path: its group ``patient``, else what its groups find, joined
     by ``-``, else all of it."""
+    patient_column: str | None = None
+    """The column of a table that says who is on a scan, whatever it is called."""
     near_ids: bool = False
     """A table's ids that differ from names of files or folders only by case, zeros, ``.0`` or
     separators name these."""
@@ -80,6 +87,8 @@ class Found:
     rejects: list[Reject] = field(default_factory=list)
     """Scans that cannot be used, one for each, their paths relative; the files of each are in
     ``left_out`` as well."""
+    lost: dict[str, str] = field(default_factory=dict)
+    """Class -> why a scan of it cannot be used."""
     lines_left: dict[str, str] = field(default_factory=dict)
     """Table -> what it says of scans that are not here."""
     channels: tuple[str, ...] = ()

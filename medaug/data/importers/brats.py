@@ -8,7 +8,16 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from medaug.data.canonical import is_blank, tidy
-from medaug.data.importers.base import Found, Look, Options, as_published, ordered, patient_by
+from medaug.data.importers.base import (
+    NO_PERSON,
+    PERSON,
+    Found,
+    Look,
+    Options,
+    as_published,
+    ordered,
+    patient_by,
+)
 from medaug.data.importers.brats_cases import Case, cases_of
 from medaug.data.importers.folders import (
     class_level,
@@ -22,7 +31,7 @@ from medaug.data.importers.people import one_person_each
 from medaug.data.importers.places import told_apart
 from medaug.data.importers.sheets import Said, said_by, with_patients
 from medaug.data.importers.tree import Tree, parts_of
-from medaug.data.labels import PATIENT_ID, read_table
+from medaug.data.labels import read_table
 from medaug.data.names import stem_of
 from medaug.data.privacy import pseudonym
 from medaug.data.table import POOL, STUDY, Row
@@ -124,6 +133,8 @@ class Brats:
         if missing := [name for name in read if name not in case.sequences]:
             reason = f"no {missing[0]} image; put <patient>_{missing[0]}.nii.gz into the folder"
             found.reject(every, reason, case.name)
+            if label is not None:
+                found.lost.setdefault(label, reason)
             return
         files = tuple(case.sequences[name] for name in read)
         masks = case.masks_of(read)
@@ -156,11 +167,10 @@ def _possible(tree: Tree, found: Found) -> list[Case]:
     """The cases whose names can be patient ids; the files of others are left out."""
     cases = []
     for case in cases_of(tree, _listed(tree)):
-        if PATIENT_ID.fullmatch(case.name):
+        if PERSON.fullmatch(case.name):
             cases.append(case)
             continue
-        reason = "the folder's name is no patient id; use 1 to 64 of A-Z a-z 0-9 . _ - only"
-        found.reject((*case.sequences.values(), *case.masks), reason, case.name)
+        found.reject((*case.sequences.values(), *case.masks), NO_PERSON, case.name)
     return cases
 
 
@@ -215,8 +225,9 @@ def _classes(tree: Tree, cases: Collection[Case], options: Options, found: Found
     if named and not _told_by(sheets, named, options):
         labels = _by_folder(cases, named, options, found)
         if sheets:
-            labels.said = with_patients(Said({}, {}, {}, {}, ""), sheets)
-            labels.said.patient_of.clear()  # the folders name them
+            labels.said = with_patients(Said({}, {}, {}, {}, ""), sheets, options)
+            if not (options.patient_column or sheets[0].beginnings):
+                labels.said.patient_of.clear()  # the folders name them
     else:
         said = said_by(sheets, options)
         labels = _by_sheets(cases, said, sheets)
@@ -288,7 +299,7 @@ def _tell(sheets: list[Sheet], said: Said, found: Found) -> None:
             found.absent(sheet.table.name, len(left), what)
     first = sheets[0]
     found.notes.append(f"{first.table.name}: ids are those of column {first.column}")
-    found.notes += [note for note in said.notes if first.column not in note]
+    found.notes += [note for note in said.notes if first.column not in note or first.beginnings]
 
 
 def _what_to_supply(

@@ -126,7 +126,8 @@ def _told(
     at = next((i for i in reversed(range(len(folder))) if folder[i] in listed), -1)
     if at >= 0:
         return _below(folder, at, folder[at], stems, own=False)
-    return {name: _alone(name, stem) for name, stem in stems.items()}
+    first = [stem for stem in stems.values() if stem.endswith("_0000")]
+    return {name: _alone(name, stem, channels=len(first) > 1) for name, stem in stems.items()}
 
 
 def _below(
@@ -221,8 +222,9 @@ def _is_sequence(stem: str) -> bool:
     return stem.casefold() in SEQUENCES or is_mask_word(stem)
 
 
-def _alone(name: str, stem: str) -> tuple[Case, str]:
-    """Of a file that lies beside those of others."""
+def _alone(name: str, stem: str, *, channels: bool) -> tuple[Case, str]:
+    """Of a file that lies beside those of others; ``channels``: several of them end in nnU-Net's
+    ``_0000`` (one alone may be a number, as ``study_0000``)."""
     place = place_of(name)
     if any(map(is_mask_folder, parts_of(name))):
         return Case(stem, place), "seg"
@@ -230,6 +232,6 @@ def _alone(name: str, stem: str) -> tuple[Case, str]:
     if mask and mask[0]:
         return Case(mask[0], place), "seg"
     match = re.fullmatch(r"(.+)[ _.-]([A-Za-z0-9]+)", stem)
-    if match and (match[2].casefold() in SEQUENCES or _CHANNEL.fullmatch(match[2])):
+    if match and (match[2].casefold() in SEQUENCES or (channels and _CHANNEL.fullmatch(match[2]))):
         return Case(match[1], place), match[2]
     return Case(stem, place), "image"

@@ -118,7 +118,7 @@ class ClassFolders:
                     [reject.path.relative_to(tree.root).as_posix()], reject.reason, bare=True
                 )
             scans = [replace(s, path=s.path.relative_to(tree.root)) for s in listed]
-        elif (told := _people_of_tables(tree, kept, found)) is not None:
+        elif (told := _people_of_tables(tree, kept, options, found)) is not None:
             scans = _as_said(scans, told, found)
         else:
             scans = _from_names(scans, kept, found)
@@ -126,13 +126,21 @@ class ClassFolders:
         return scans
 
 
-def _people_of_tables(tree: Tree, kept: dict[str, str], found: Found) -> Said | None:
+def _people_of_tables(
+    tree: Tree, kept: dict[str, str], options: Options, found: Found
+) -> Said | None:
     """What any other table says of whose the pictures are; None where none has such a column."""
-    sheets = sheets_of(tree, file_aliases(kept)) if tree.tables else []
-    sheets = [sheet for sheet in sheets if patient_column(sheet) is not None]
+    sheets = sheets_of(tree, file_aliases(kept), near=options.near_ids) if tree.tables else []
+    sheets = [
+        sheet
+        for sheet in sheets
+        if options.patient_column in sheet.table.columns
+        or sheet.beginnings
+        or patient_column(sheet) is not None
+    ]
     if not sheets:
         return None
-    said = with_patients(Said({}, {}, {}, {}, ""), sheets)
+    said = with_patients(Said({}, {}, {}, {}, ""), sheets, options)
     found.tables += [sheet.table.name for sheet in sheets]
     found.notes += said.notes
     for sheet in sheets:

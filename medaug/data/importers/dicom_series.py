@@ -8,15 +8,28 @@ from dataclasses import dataclass
 
 from medaug.data.address import of_frames, of_series
 from medaug.data.dicom_told import told as header_of
-from medaug.data.importers.base import Found, Look, Options, as_published, ordered, patient_by
+from medaug.data.importers.base import (
+    NO_PERSON,
+    PERSON,
+    Found,
+    Look,
+    Options,
+    as_published,
+    ordered,
+    patient_by,
+)
 from medaug.data.importers.dicom_people import by_patient_id, check_one_each, ids_in, images_by_id
+from medaug.data.importers.dicom_tables import (
+    Key,
+    Lacking,
+    by_table,
+    level_in_tables,
+    listed_ids,
+)
 from medaug.data.importers.folders import class_level, names_no_class, part_in, telling
-from medaug.data.importers.naming import sheets_of
-from medaug.data.importers.near import near_miss, nearly_named
 from medaug.data.importers.people import one_person_each
-from medaug.data.importers.sheets import Said, said_by
+from medaug.data.importers.sheets import Said
 from medaug.data.importers.tree import Tree, folder_of, parts_of
-from medaug.data.labels import PATIENT_ID
 from medaug.data.names import SLICES, ending_of
 from medaug.data.table import EXTERNAL, PUBLISHED, STUDY, Row
 from medaug.errors import UserError
@@ -70,9 +83,14 @@ class DicomSeries:
     def rows(self, tree: Tree, options: Options) -> Found:
         found = Found([])
         _check_packed(tree)
-        patients, images = _patients(tree, options, found)
-        class_of, said, lacking = _classes(tree, [*patients, *images], options, found)
-        people = _people(tree, patients, options, found)
+        images: list[Key] = []
+        if (ids := _by_ids(tree, options, found)) is not None:
+            patients, class_of, said, lacking = ids
+            people = {key: key[-1] for key in patients}
+        else:
+            patients, images = _patients(tree, options, found)
+            class_of, said, lacking = _classes(tree, [*patients, *images], options, found)
+            people = _people(tree, patients, options, found)
         for key, series in sorted(patients.items(), key=lambda item: (item[0][-1], item[0])):
             name = key[-1]
             label = class_of.get(key)
@@ -134,10 +152,31 @@ def _check_packed(tree: Tree) -> None:
         )
 
 
-Key = tuple[str, ...]
-"""The folders down to a patient; of a single image, down to its file."""
-Lacking = dict[Key, tuple[str, bool]]
-"""Why somebody has no class, and whether a table should have said it."""
+def _by_ids(
+    tree: Tree, options: Options, found: Found
+) -> tuple[dict[Key, list[_Series]], dict[Key, str], Said | None, Lacking] | None:
+    """The series of each PatientID, where folders say neither class nor patient and a table lists
+    PatientIDs; else None."""
+    paths = {
+        telling(parts_of(name), {*options.classes, *tree.image_folders}) for name in tree.dicom
+    }
+    level = class_level(paths, options.classes)
+    named = {path[level] for path in paths if level is not None and len(path) > level}
+    if not tree.tables or len(named) > 1 or level_in_tables(tree, paths) is not None:
+        return None
+    listed = listed_ids(tree, options, found)
+    if listed is None:
+        return None
+    by_folder: dict[str, list[str]] = defaultdict(list)
+    for name in tree.dicom:
+        by_folder[folder_of(name)].append(name)
+    patients: dict[Key, list[_Series]] = defaultdict(list)
+    for folder, files in sorted(by_folder.items()):
+        for series in _series_in(tree, folder, files):
+            ids = {header_of(tree.root / file).patient_as_written for file in series.files}
+            patients[(listed.name_of(min(ids) if len(ids) == 1 else ""),)].append(series)
+    class_of, lacking = listed.of(patients)
+    return dict(patients), class_of, listed.said, lacking
 
 
 def _patients(
@@ -151,7 +190,7 @@ def _patients(
     paths = {telling(parts_of(name), told) for name in tree.dicom}
     level = class_level(paths, options.classes)
     tables = bool(tree.tables) and not options.classes
-    if tables and (listed := _level_in_tables(tree, paths)) is not None:
+    if tables and (listed := level_in_tables(tree, paths)) is not None:
         level = listed - 1
     patients: dict[Key, list[_Series]] = defaultdict(list)
     images: list[Key] = []
@@ -170,22 +209,12 @@ def _patients(
             )
             continue
         key = key or tuple(folder.split("/"))
-        if not PATIENT_ID.fullmatch(key[-1]):
-            reason = "the folder's name is no patient id; use 1 to 64 of A-Z a-z 0-9 . _ - only"
+        if not PERSON.fullmatch(key[-1]):
             for file in files:
-                found.leave_out(file, reason)
+                found.leave_out(file, NO_PERSON)
             continue
         patients[key] += series
     return patients, images
-
-
-def _level_in_tables(tree: Tree, paths: Collection[tuple[str, ...]]) -> int | None:
-    """The level of folders that a table lists: these are the patients'."""
-    for level in range(max(map(len, paths), default=0)):
-        names = {path[level] for path in paths if len(path) > level}
-        if len(names) > 1 and sheets_of(tree, {name: [[name]] for name in names}):
-            return level
-    return None
 
 
 def _patient_depth(
@@ -303,7 +332,7 @@ def _classes(
     named = {k: path[level] for k, path in above.items() if level is not None and len(path) > level}
     if not named or (len({*named.values()}) == 1 and not options.classes and tree.tables):
         try:
-            return _by_table(tree, keys, options, found)
+            return by_table(tree, keys, options, found)
         except UserError:
             if not named:
                 raise
@@ -319,43 +348,6 @@ def _classes(
         else:
             lacking[key] = ("its class is not in data.classes", False)
     return labels, None, lacking
-
-
-def _by_table(
-    tree: Tree, keys: list[Key], options: Options, found: Found
-) -> tuple[dict[Key, str], Said | None, Lacking]:
-    aliases = {
-        "/".join(key): [
-            [key[-1], key[-1].rpartition("/")[2], key[-1].rpartition("/")[2].rpartition(".")[0]]
-        ]
-        for key in keys
-    }
-    problems: dict[str, str] = {}
-    sheets = sheets_of(tree, aliases, problems, near=options.near_ids)
-    said = said_by(sheets, options)
-    if said is None:
-        raise UserError(
-            next(iter(problems.values()), None)
-            or (
-                sheets[0].without_class("patients")
-                if sheets
-                else nearly_named(tree, {key[-1] for key in keys})
-            )
-            or f"data.root: {len(keys)} DICOM patients, and nothing says their classes; put them "
-            "into one folder for each class, or write name_mapping.csv with the columns "
-            "subject_ID,Grade and a line for each"
-        )
-    found.tables += [sheet.table.name for sheet in sheets]
-    for sheet in sheets:
-        found.absent(sheet.table.name, sheet.lines_left)
-    labels: dict[Key, str] = {}
-    lacking: Lacking = {}
-    for key in keys:
-        if (label := said.class_of.get("/".join(key))) is not None:
-            labels[key] = label
-        else:
-            lacking[key] = (near_miss(key[-1], sheets), True)
-    return labels, said, lacking
 
 
 def _add_images(

@@ -49,7 +49,8 @@ _EXAM = (
 )
 _OF_AN_EXAM = re.compile(rf"{_EXAM}[ _-]+(?P<said>[^\W\d_].*)", re.I)
 _NO_CLASSES = re.compile(
-    rf"{_PERSON.pattern}|(19|20)\d\d([_.-]?\d\d[_.-]?\d\d.*)?|\d+(\.\d+){{4,}}|[0-9a-f]{{16,}}|"
+    rf"{_PERSON.pattern}|(19|20)\d\d([_.-]?\d\d[_.-]?\d\d.*)?|"
+    rf"\d\d[_.-]\d\d[_.-](19|20)\d\d.*|\d+(\.\d+){{4,}}|[0-9a-f]{{16,}}|"
     rf"{_EXAM}",
     re.I,
 )
@@ -155,6 +156,12 @@ def part_in(parts: Iterable[str]) -> str | None:
     """What the folders of a path say of the part; the innermost counts."""
     said = [part for name in parts if (part := part_of(name)) is not None]
     return said[-1] if said else None
+
+
+def part_in_title(title: str) -> str | None:
+    """What the name of a table says of the part whose scans it lists, however much else it says."""
+    parts = {PART_WORDS[word] for word in words_of(title) if word in PART_WORDS}
+    return parts.pop() if len(parts) == 1 else None
 
 
 def person_in(parts: Iterable[str]) -> str | None:

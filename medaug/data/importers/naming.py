@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
@@ -12,7 +12,8 @@ from medaug.data.canonical import id_form, tidy
 from medaug.data.columns import SYNONYMS, simplified
 from medaug.data.importers.base import is_guessed
 from medaug.data.importers.cells import Cells
-from medaug.data.importers.tree import Tree
+from medaug.data.importers.folders import part_in, part_in_title
+from medaug.data.importers.tree import Tree, folder_of, parts_of
 from medaug.data.labels import Table, read_table
 from medaug.data.names import PICTURES, SLICES, VOLUMES, ending_of, stem_of
 from medaug.errors import UserError
@@ -23,6 +24,8 @@ Aliases = Mapping[str, Sequence[Sequence[str]]]
 _COUNTS = frozenset("index idx no nr number row rownumber sno slno serial".split())
 _ENDINGS = PICTURES | SLICES | VOLUMES
 LEAST = 0.5
+_UNLIKE = 0.9
+"""Share of a column's cells that differ, where they are ids."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class Sheet:
     row_of: Mapping[str, tuple[int, Cells]]
     lines_left: int
     """Lines that speak of no scan here."""
+    beginnings: bool = False
+    """Whether its ids are what names begin with: ``P1`` for ``P1_scan2``."""
 
     def columns(self, *taken: str) -> list[str]:
         return [c for c in self.table.columns if c and c not in taken and c != self.column]
@@ -66,12 +71,18 @@ def file_aliases(names: Iterable[str]) -> dict[str, list[list[str]]]:
 
 
 def sheets_of(
-    tree: Tree, aliases: Aliases, problems: dict[str, str] | None = None, *, near: bool = False
+    tree: Tree,
+    aliases: Aliases,
+    problems: dict[str, str] | None = None,
+    *,
+    near: bool = False,
+    form: Callable[[str], str] | None = None,
 ) -> list[Sheet]:
     """The tables of ``tree`` that speak of at least half of the scans, or half of whose lines
     speak of scans; the best first. Tables that cannot be read go to ``problems``. ``near``: they
-    may write ids in another spelling."""
+    may write ids in another spelling; ``form``: what cells and names are compared by."""
     found = []
+    form = near_form if near else form
     for name in tree.tables:
         if is_guessed(name):
             continue
@@ -81,10 +92,13 @@ def sheets_of(
             if problems is not None:
                 problems[name] = str(error)
             continue
-        sheet = matched(table, aliases, form=near_form if near else tidy)
+        table = replace(table, name=name)
+        sheet = matched(table, aliases, form=form or tidy)
+        if form is None and (sheet is None or len(sheet.row_of) < LEAST * len(aliases)):
+            sheet = _longer(sheet, by_beginnings(table, aliases))
         n_lines = len(table.rows) - sheet.lines_left if sheet else 0
         if sheet and max(len(sheet.row_of) / len(aliases), n_lines / len(table.rows)) >= LEAST:
-            found.append(replace(sheet, table=replace(table, name=name)))
+            found.append(sheet)
     return sorted(found, key=lambda sheet: -len(sheet.row_of))
 
 
@@ -129,7 +143,7 @@ def _by_column(
     for line, row in table.rows:
         raw = tidy(row[column]).removeprefix("./").replace("\\", "/")
         cell = form(raw)
-        hit = named(scans, cell)
+        hit = _nearest(table.name, named(scans, cell))
         if hit and (other := spelt.get(cell, raw)) != raw:
             raise UserError(
                 f"{table.name}:{line}: '{raw}' and '{other}' further up are spellings of one id; "
@@ -140,6 +154,51 @@ def _by_column(
             rows.setdefault(scan, (line, row))
         spelt.setdefault(cell, raw)
     return Sheet(table, column, rows, left)
+
+
+def _nearest(table: str, hit: Sequence[str]) -> Sequence[str]:
+    """Of scans of one name those that the table is of: in its folder, or of the part that it is
+    called after (``b. IDRiD_Testing Labels.csv``)."""
+    if len(hit) < 2:
+        return hit
+    folder = f"{folder_of(table)}/"
+    inside = [scan for scan in hit if folder != "/" and scan.startswith(folder)]
+    part = part_in(parts_of(table)) or part_in_title(stem_of(table))
+    told = [scan for scan in hit if part is not None and part_in(parts_of(scan)) == part]
+    return next((found for found in (inside, told) if len(found) == 1), hit)
+
+
+def by_beginnings(table: Table, aliases: Aliases) -> Sheet | None:
+    """The column of ids with which names begin, up to a separator: ``TCGA_CS_4941`` of the folder
+    ``TCGA_CS_4941_19960909``. The longest id counts, so that ``P1_0`` is not ``P1``'s."""
+    best: Sheet | None = None
+    for column in table.columns:
+        cells = [tidy(row[column]) for _, row in table.rows]
+        if _rank(column) > 1 or len({*cells}) < _UNLIKE * len(cells):
+            continue
+        of_cell = {tidy(row[column]): (line, row) for line, row in table.rows}
+        rows = {}
+        for scan, ways in aliases.items():
+            names = {_bare(name.rpartition("/")[2]) for name in ways[0]}
+            starts = (start for name in sorted(names) for start in _beginnings(name))
+            fitting = [start for start in starts if start in of_cell]
+            if fitting:
+                rows[scan] = of_cell[max(fitting, key=len)]
+        left = len(table.rows) - len({line for line, _ in rows.values()})
+        best = _longer(best, Sheet(table, column, rows, left, beginnings=True) if rows else None)
+    return best
+
+
+def _bare(name: str) -> str:
+    return name[: -len(ending_of(name))] if ending_of(name) in _ENDINGS else name
+
+
+def _beginnings(name: str) -> Iterator[str]:
+    return (name[: match.start()] for match in re.finditer(r"(?<=\w)[_. -]", name))
+
+
+def _longer(a: Sheet | None, b: Sheet | None) -> Sheet | None:
+    return b if b is not None and (a is None or len(b.row_of) > len(a.row_of)) else a
 
 
 def _one_of(sheets: Sequence[Sheet]) -> Sheet:

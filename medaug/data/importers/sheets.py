@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from medaug.data.canonical import is_blank, tidy
@@ -17,12 +19,22 @@ from medaug.data.columns import (
 from medaug.data.importers.base import Options
 from medaug.data.importers.cells import SEVERAL, Cells, cells_of, listed
 from medaug.data.importers.naming import Sheet
+from medaug.data.names import stem_of
 from medaug.data.table import lines_of
 from medaug.errors import UserError
 
 CLASS_COLUMNS = (
     *("class", "classname", "label", "labels", "diagnosis", "dx", "diagnosisgroup", "target"),
-    *("category", "grade", "whograde", "tumorgrade", "disease", "pathology", "findinglabels"),
+    *(
+        "category",
+        "grade",
+        "diagnostic",
+        "whograde",
+        "tumorgrade",
+        "disease",
+        "pathology",
+        "findinglabels",
+    ),
     *("finding", "tumortype", "tumourtype", "subtype", "groundtruth", "benignmalignant", "hgglgg"),
     *("type", "status", "outcome", "hemorrhage", "haemorrhage", "y", "group"),
 )
@@ -59,24 +71,28 @@ def said_by(sheets: Sequence[Sheet], options: Options) -> Said | None:
     told = [(sheet, way) for sheet in sheets if (way := class_way(sheet, options)) is not None]
     if not told:
         return None
-    said = Said({}, {}, {}, {}, told[0][1][0], told[0][0].table.name)
-    for sheet, (column, of_row) in told:
-        if column != said.column:
-            continue
+    first, (column, _) = told[0]
+    said = Said({}, {}, {}, {}, column, first.table.name)
+    told = [(sheet, way) for sheet, way in told if way[0] == column]
+    for sheet, (_, of_row) in told:
         _read_classes(sheet, column, of_row, said, options)
-    _check_repeats(told)
-    return with_patients(said, sheets)
+    if options.positive is None:
+        _check_repeats(told)
+    notes = [note for sheet, (_, of_row) in told for note in _below_zero(sheet, column, of_row)]
+    return with_patients(replace(said, notes=tuple(notes)), sheets, options)
 
 
-def with_patients(said: Said, sheets: Sequence[Sheet]) -> Said:
+def with_patients(said: Said, sheets: Sequence[Sheet], options: Options | None = None) -> Said:
     """``said`` with what the sheets say of patients, and their further columns.
 
     Raises:
         UserError: no column is called patient, and another one seems to say who is on a scan.
     """
     notes = list(said.notes)
+    options = options or Options()
     for sheet in sheets:
-        column = patient_column(sheet)
+        column, about = _who(sheet, options)
+        notes += about
         rows = [row for _, row in sheet.row_of.values()]
         further = sheet.columns(said.column, column or "")
         part, about_parts = part_column(further, rows)
@@ -100,20 +116,50 @@ def with_patients(said: Said, sheets: Sequence[Sheet]) -> Said:
                 more.setdefault(name, tidy(row[name]))
         if column or group:
             notes.append(f"patients are those of {sheet.table.name}, column {column or group}")
-    if not said.patient_of and not said.group_of:
+    if not (said.patient_of or said.group_of or options.patients):
         for sheet in sheets:
             rows = [row for _, row in sheet.row_of.values()]
-            refuse_unheard_people(sheet.table.name, rows, sheet.columns(said.column))
+            columns = sheet.columns(said.column)
+            refuse_unheard_people(sheet.table.name, rows, columns, by_option=True)
     return replace(said, notes=tuple(dict.fromkeys(notes)))
 
 
+def _who(sheet: Sheet, options: Options) -> tuple[str | None, list[str]]:
+    """(the column that says who is on a scan, notes about it)."""
+    if options.patient_column in sheet.table.columns:
+        return options.patient_column, []
+    notes = [
+        f"{sheet.table.name}: column {column} says the same of all its lines, and so nothing of "
+        "who is on a scan"
+        for column in sheet.columns()
+        if simplified(column) in SYNONYMS["patient"] and _says_one(sheet, column)
+    ]
+    column = patient_column(sheet)
+    if column is None and sheet.beginnings:
+        column = sheet.column
+    if sheet.beginnings:
+        scan, (_, row) = next(iter(sheet.row_of.items()))
+        notes.append(
+            f"{sheet.table.name}: ids of column {sheet.column} are what names begin with "
+            f"('{tidy(row[sheet.column])}' for '{stem_of(scan)}')"
+        )
+    return column, notes
+
+
+def _says_one(sheet: Sheet, column: str) -> bool:
+    """Whether all lines of a table say the same in ``column``: ``removed``."""
+    return len(sheet.table.rows) > 1 and len({tidy(r[column]) for _, r in sheet.table.rows}) == 1
+
+
 def patient_column(sheet: Sheet) -> str | None:
-    """The column of patients; of lesions where there is none.
+    """The column of patients; of lesions where there is none. One that says the same in all lines
+    names nobody.
 
     Raises:
         UserError: two columns name patients, and do not say the same.
     """
     fitting = [c for c in sheet.columns() if simplified(c) in SYNONYMS["patient"]]
+    fitting = [column for column in fitting if not _says_one(sheet, column)]
     for other in fitting[1:]:
         if any(tidy(row[other]) != tidy(row[fitting[0]]) for _, row in sheet.table.rows):
             raise UserError(
@@ -194,6 +240,7 @@ def _read_classes(
     sheet: Sheet, column: str, of_row: Callable[[Cells], str], said: Said, options: Options
 ) -> None:
     blank = []
+    in_any = _positive_in_any_line(sheet, of_row, options.positive)
     for scan, (line, row) in sheet.row_of.items():
         cell = of_row(row)
         if is_blank(cell) and options.missing:
@@ -201,8 +248,7 @@ def _read_classes(
         elif is_blank(cell):
             blank.append(line)
         elif options.positive is not None:
-            found = cell.split(SEVERAL)
-            said.class_of[scan] = options.positive if options.positive in found else "other"
+            said.class_of[scan] = options.positive if scan in in_any else "other"
         elif SEVERAL in cell:
             said.several[scan] = f"has several classes in column {column}; --positive takes one"
         else:
@@ -215,24 +261,49 @@ def _read_classes(
         )
 
 
+def _lines(sheet: Sheet) -> Iterator[tuple[str, int, Cells]]:
+    """(scan, line, cells) of all lines that speak of a scan, those that repeat an id included."""
+    of_cell: dict[str, list[str]] = defaultdict(list)
+    for scan, (_, row) in sheet.row_of.items():
+        of_cell[tidy(row[sheet.column])].append(scan)
+    for line, row in sheet.table.rows:
+        for scan in of_cell.get(tidy(row[sheet.column]), ()):
+            yield scan, line, row
+
+
+def _positive_in_any_line(
+    sheet: Sheet, of_row: Callable[[Cells], str], positive: str | None
+) -> set[str]:
+    """Scans that one of their lines calls positive: of several readers, or boxes."""
+    if positive is None:
+        return set()
+    return {scan for scan, _, row in _lines(sheet) if positive in of_row(row).split(SEVERAL)}
+
+
+def _below_zero(sheet: Sheet, column: str, of_row: Callable[[Cells], str]) -> Iterator[str]:
+    cells = Counter(of_row(row) for _, row in sheet.row_of.values())
+    for cell, n in cells.items():
+        if re.fullmatch(r"-\d+(\.\d*)?", cell):
+            yield (
+                f"odd: class {cell} of {sheet.table.name}, column {column} ({n} scans): a number "
+                "below zero often marks what nobody is sure of, and then is no class; take such "
+                "lines out"
+            )
+
+
 def _check_repeats(told: Sequence[tuple[Sheet, tuple[str, Callable[[Cells], str]]]]) -> None:
     """A scan has one class, in all lines and tables."""
     first: dict[str, tuple[str, str, int]] = {}
     for sheet, (column, of_row) in told:
-        by_cell: dict[str, str] = {}
-        for scan, (_, row) in sheet.row_of.items():
-            by_cell[tidy(row[sheet.column])] = scan
-        for line, row in sheet.table.rows:
-            scan_or_none = by_cell.get(tidy(row[sheet.column]))
-            if scan_or_none is None or is_blank(of_row(row)):
+        for scan, line, row in _lines(sheet):
+            if is_blank(of_row(row)):
                 continue
-            name, label, where = first.setdefault(
-                scan_or_none, (sheet.table.name, of_row(row), line)
-            )
-            if label != of_row(row) and column == told[0][1][0]:
+            name, label, where = first.setdefault(scan, (sheet.table.name, of_row(row), line))
+            if label != of_row(row):
                 raise UserError(
                     f"{sheet.table.name}:{line}: this {sheet.column} has another {column} in line "
-                    f"{where} of {name}; correct one of the two"
+                    f"{where} of {name}; correct one of the two, or take one value against all "
+                    "others with --positive (a scan is positive if one of its lines is)"
                 )
 
 

@@ -25,7 +25,7 @@ class OwnTable:
     def rows(self, tree: Tree, options: Options) -> Found:
         if not (tree.root / TABLE).exists():
             raise UserError(f"data.root: holds no {TABLE}; check data.root")
-        table = ScanTable.read(tree.root / TABLE)
+        table = ScanTable.read(tree.root / TABLE, patient=options.patient_column)
         notes = [*table.notes, *about_patients(table)]
         found = Found(list(table.rows), tables=[TABLE], notes=notes, written=True)
         found.classes = ordered(row.label for row in table.rows if row.label)
