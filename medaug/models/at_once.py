@@ -167,7 +167,15 @@ class _Gathered(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        rows = [(row, *lie) for g, lie in zip(grads, ctx.lie, strict=True) for row in g.unbind()]
-        outs = [g.new_empty_strided(shape, stride, dtype=dtype) for g, shape, stride, dtype in rows]
-        copy_(outs, [row for row, *_ in rows])
-        return None, None, *outs
+        outs, alike = [], []
+        for g, (shape, stride, dtype) in zip(grads, ctx.lie, strict=True):
+            lying = (shape.numel(), *stride)
+            out = g.new_empty_strided((len(g), *shape), lying, dtype=dtype)
+            outs.append(out)
+            if g.stride() == lying:
+                alike.append((out, g))
+            else:  # in a list it would make a kernel of each of the others
+                out.copy_(g)
+        if alike:
+            copy_([out for out, _ in alike], [g for _, g in alike])
+        return None, None, *(one for out in outs for one in out.unbind())
