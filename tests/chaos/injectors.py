@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import resource
 import shutil
@@ -71,10 +72,17 @@ def file_size_limit(size_bytes: int) -> Iterator[None]:
 
 def fill(path: Path, leave_bytes: int) -> Path:
     """Take all space of the file system at ``path`` but so much; returns the file that does."""
-    disk = os.statvfs(path)
     filler = path / "filler"
     with open(filler, "wb") as file:
-        os.posix_fallocate(file.fileno(), 0, disk.f_bavail * disk.f_frsize - leave_bytes)
+        while True:  # others write meanwhile, and may have taken of what was free
+            disk = os.statvfs(path)
+            try:
+                os.posix_fallocate(file.fileno(), 0, disk.f_bavail * disk.f_frsize - leave_bytes)
+                break
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+                file.truncate(0)
     return filler
 
 
