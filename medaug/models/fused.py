@@ -182,8 +182,10 @@ def drawing_from(generator: torch.Generator) -> Iterator[None]:
         default = torch.cuda.default_generators[generator.device.index or 0]
         before = default.graphsafe_get_state()
         default.graphsafe_set_state(generator)
-        yield
-        default.graphsafe_set_state(before)
+        try:
+            yield
+        finally:  # out of memory, say: the next trial of this process draws from its own again
+            default.graphsafe_set_state(before)
 
 
 _LAYERS: dict[type, type[_Fused]] = {

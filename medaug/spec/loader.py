@@ -191,8 +191,7 @@ def _check_choice(study: StudySpec, key: str, known: Collection[str], sources: S
         values |= {f"classifiers.{name}.kind": s.kind for name, s in study.classifiers.items()}
     for path, value in values.items():
         if value not in known:
-            here = where(tuple(path.split(".")), sources)
-            raise UserError(f"{here}: unknown value '{value}'{nearest(value, known)}")
+            raise _unknown("value", value, known, where(tuple(path.split(".")), sources))
 
 
 def resumed_study(

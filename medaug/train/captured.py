@@ -29,6 +29,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from medaug.errors import lines_of
 from medaug.models import foreach
 from medaug.train.draws import HeldDraws
 from medaug.train.gan_batch import StepDraw
@@ -69,16 +70,11 @@ class CudaGraphs:
     behind for the next lies outside."""
 
     def __init__(self, device: torch.device) -> None:
-        self._device, self._stream = device, torch.cuda.Stream(device)
+        self._stream = torch.cuda.Stream(device)
         self._pool = torch.cuda.graph_pool_handle()
 
-    @contextlib.contextmanager
-    def apart(self) -> Iterator[None]:
-        here = torch.cuda.current_stream(self._device)
-        self._stream.wait_stream(here)
-        with torch.cuda.stream(self._stream):
-            yield
-        here.wait_stream(self._stream)
+    def apart(self) -> AbstractContextManager[None]:
+        return _on(self._stream)
 
     def record(self, step: Callable[[], None], generators: Sequence[torch.Generator]) -> Recording:
         graph = torch.cuda.CUDAGraph()
@@ -89,6 +85,16 @@ class CudaGraphs:
         with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode=mode):
             step()
         return graph
+
+
+@contextlib.contextmanager
+def _on(stream: torch.cuda.Stream) -> Iterator[None]:
+    """What is done within it comes after all before it, and before all that follows."""
+    here = torch.cuda.current_stream(stream.device)
+    stream.wait_stream(here)
+    with torch.cuda.stream(stream):
+        yield
+    here.wait_stream(stream)
 
 
 RECORDERS: dict[str, type[Recorder]] = {"cuda": CudaGraphs}
@@ -121,11 +127,8 @@ def ready_to_record(world: World) -> Iterator[None]:
     if world.device.type != "cuda" or world.size == 1 or world.step_graphs != "always":
         yield
         return
-    here, aside = torch.cuda.current_stream(world.device), torch.cuda.Stream(world.device)
-    aside.wait_stream(here)
-    with torch.cuda.stream(aside):
+    with _on(torch.cuda.Stream(world.device)):
         yield
-    here.wait_stream(aside)
 
 
 def why_not(step: GanStep) -> str | None:
@@ -223,7 +226,7 @@ class CapturedStep:
             if self._world.step_graphs == "always":
                 raise
             self._gave_up = True
-            log.warning("steps are not recorded as graphs: %s", str(error).splitlines()[0])
+            log.warning("steps are not recorded as graphs: %s", lines_of(error)[0])
         else:
             self._recordings[kind], self._recorded_with = recording, where
         finally:

@@ -11,7 +11,7 @@ and prints a line for each:
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,27 +46,6 @@ def linear_model(n_rows: int, dim: int, components: int = 100, c: float = 1.0):
     )
 
 
-def score_folds(
-    x_ND: np.ndarray,
-    labels: np.ndarray,
-    folds: Sequence[Fold],
-    components: int = 100,
-    c: float = 1.0,
-    standardise: bool = True,
-) -> Scores:
-    """Fitted and scored in each fold, by rows; classes 0 to K-1 have to be in all training folds."""
-    accuracies, areas = [], []
-    for (_, scored), p in zip(
-        folds, probabilities(x_ND, labels, folds, components, c, standardise), strict=True
-    ):
-        accuracies.append(balanced_accuracy_score(labels[scored], p.argmax(1)))
-        if p.shape[1] == 2:
-            areas.append(roc_auc_score(labels[scored], p[:, 1]))
-        else:
-            areas.append(roc_auc_score(labels[scored], p, multi_class="ovr"))
-    return Scores(float(np.mean(accuracies)), float(np.mean(areas)), len(folds))
-
-
 def probabilities(
     x_ND: np.ndarray,
     labels: np.ndarray,
@@ -75,13 +54,27 @@ def probabilities(
     c: float = 1.0,
     standardise: bool = True,
 ) -> Iterator[np.ndarray]:
-    """(n, K) of each fold's scored rows."""
+    """(n, K) of each fold's scored rows; classes 0 to K-1 have to be in all training folds."""
     for train, scored in folds:
         model = linear_model(len(train), x_ND.shape[1], components, c)
         if not standardise:
             model.steps.pop(0)
         model.fit(x_ND[train], labels[train])
         yield model.predict_proba(x_ND[scored])
+
+
+def score_folds(
+    labels: np.ndarray, folds: Sequence[Fold], predicted: Iterable[np.ndarray]
+) -> Scores:
+    """Of what was ``predicted`` (:func:`probabilities`) in each fold, by rows."""
+    accuracies, areas = [], []
+    for (_, scored), p in zip(folds, predicted, strict=True):
+        accuracies.append(balanced_accuracy_score(labels[scored], p.argmax(1)))
+        if p.shape[1] == 2:
+            areas.append(roc_auc_score(labels[scored], p[:, 1]))
+        else:
+            areas.append(roc_auc_score(labels[scored], p, multi_class="ovr"))
+    return Scores(float(np.mean(accuracies)), float(np.mean(areas)), len(folds))
 
 
 def grouped_folds(
@@ -119,13 +112,17 @@ def grey_pixels(x_NCHW: np.ndarray, side: int = 32) -> np.ndarray:
     return np.stack([np.asarray(image).ravel() for image in small])
 
 
-def reference(
-    x: np.ndarray, labels: np.ndarray, folds: Sequence[Fold], components: int | None = None
-) -> Scores:
-    """Of features (N, D) or (N, D, 1, 1), or of images (N, C, H, W), as the module says."""
+def of_rows(x: np.ndarray, labels: np.ndarray, folds: Sequence[Fold]) -> Iterator[np.ndarray]:
+    """:func:`probabilities` of features (N, D) or (N, D, 1, 1), or of images (N, C, H, W), as the
+    module says."""
     if x.ndim == 4 and x.shape[-1] > 1:
-        return score_folds(grey_pixels(x), labels, folds, components or 60, standardise=False)
-    return score_folds(x.reshape(len(x), -1), labels, folds, components or 100)
+        return probabilities(grey_pixels(x), labels, folds, components=60, standardise=False)
+    return probabilities(x.reshape(len(x), -1), labels, folds)
+
+
+def reference(x: np.ndarray, labels: np.ndarray, folds: Sequence[Fold]) -> Scores:
+    """The scores of :func:`of_rows`."""
+    return score_folds(labels, folds, of_rows(x, labels, folds))
 
 
 def main(paths: Sequence[str]) -> None:

@@ -26,7 +26,7 @@ from medaug.spec import ExtractTrial
 from medaug.storage.artifacts import Artifacts
 from medaug.storage.trial_folder import TrialFolder
 from medaug.store import Store
-from tests.integration.linear_reference import Fold, probabilities, reference
+from tests.integration.linear_reference import Fold, of_rows, reference, score_folds
 
 OWN = ("", "probe")
 """What a study that ``medaug init`` wrote calls its classifier."""
@@ -73,18 +73,17 @@ def compare(folder: Path) -> Iterator[Line]:
             if row.train_rows == size and not row.synthetic and row.kind != MORE_REAL
         ]
         best = max(rows, key=lambda row: row.scores["slice_balanced_accuracy"])
-        scores = [
-            reference(
-                store.read().x.float().numpy(), store.labels, _folds(store, size, best.draws)
-            ).balanced_accuracy
-            for store in (slices, network)
-        ]
+        folds = _folds(network, size, best.draws)
+        p = list(of_rows(network.read().x.float().numpy(), network.labels, folds))
+        lite0 = score_folds(network.labels, folds, p).balanced_accuracy
+        pixels = reference(
+            slices.read().x.float().numpy(), slices.labels, _folds(slices, size, best.draws)
+        ).balanced_accuracy
         plain = next(row for row in rows if row.kind == "none" and row.classifier in OWN)
         pair = (row.scores["slice_balanced_accuracy"] for row in (best, plain))
-        above = _difference(
-            _our_hits(folder, best, len(network.classes)), _their_hits(network, size, best.draws)
-        )
-        yield Line(folder.name, size, best.title, *pair, *scores, above)
+        theirs = _their_hits(network, folds, [each.argmax(1) for each in p])
+        above = _difference(_our_hits(folder, best, len(network.classes)), theirs)
+        yield Line(folder.name, size, best.title, *pair, pixels, lite0, above)
 
 
 def _our_hits(folder: Path, row: Row, n_classes: int) -> pd.DataFrame:
@@ -94,10 +93,9 @@ def _our_hits(folder: Path, row: Row, n_classes: int) -> pd.DataFrame:
     return _hits(p.patient, p.label, p.predicted)
 
 
-def _their_hits(network: Store, size: int | None, draws: int) -> pd.DataFrame:
-    folds = _folds(network, size, draws)
-    x = network.read().x.float().numpy().reshape(len(network), -1)
-    called = [p.argmax(1) for p in probabilities(x, network.labels, folds)]
+def _their_hits(
+    network: Store, folds: Sequence[Fold], called: Sequence[np.ndarray]
+) -> pd.DataFrame:
     rows = np.concatenate([scored for _, scored in folds])
     return _hits(network.patients[rows], network.labels[rows], np.concatenate(called))
 

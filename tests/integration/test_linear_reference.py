@@ -14,7 +14,7 @@ from medaug.spec.encoder import EfficientNetLite0Spec
 from medaug.spec.study import DataSpec, SplitSpec
 from medaug.store import Provenance, Store
 from medaug.train.world import World
-from tests.integration.linear_reference import few_rows, grouped_folds, reference, score_folds
+from tests.integration.linear_reference import few_rows, grouped_folds, reference
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 
@@ -32,7 +32,7 @@ def gaussians(n: int, distance: float, dim: int = 5) -> tuple[np.ndarray, np.nda
 def test_it_finds_the_best_that_can_be_reached(distance: float) -> None:
     """Phi(d' / 2) for two Gaussians, .5 without signal."""
     x, labels = gaussians(6000, distance)
-    found = score_folds(x, labels, grouped_folds(labels, np.arange(6000), repeats=1))
+    found = reference(x, labels, grouped_folds(labels, np.arange(6000), repeats=1))
     assert found.balanced_accuracy == pytest.approx(norm.cdf(distance / 2), abs=0.02)
     assert found.auroc == pytest.approx(norm.cdf(distance / 2**0.5), abs=0.02)
 

@@ -25,18 +25,10 @@ from medaug.errors import UserError
 
 CLASS_COLUMNS = (
     *("class", "classname", "label", "labels", "diagnosis", "dx", "diagnosisgroup", "target"),
-    *(
-        "category",
-        "grade",
-        "diagnostic",
-        "whograde",
-        "tumorgrade",
-        "disease",
-        "pathology",
-        "findinglabels",
-    ),
-    *("finding", "tumortype", "tumourtype", "subtype", "groundtruth", "benignmalignant", "hgglgg"),
-    *("type", "status", "outcome", "hemorrhage", "haemorrhage", "y", "group"),
+    *("category", "grade", "diagnostic", "whograde", "tumorgrade", "disease", "pathology"),
+    *("findinglabels", "finding", "tumortype", "tumourtype", "subtype", "groundtruth"),
+    *("benignmalignant", "hgglgg", "type", "status", "outcome", "hemorrhage", "haemorrhage"),
+    *("y", "group"),
 )
 LESION = ("lesionid", "lesion")
 _MOST_CLASSES = 50
