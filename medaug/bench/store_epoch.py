@@ -26,7 +26,7 @@ from medaug.errors import EnvironmentFault
 from medaug.store import Store
 
 LIMIT_BYTES = 1 << 30
-OF_DISK, AMPLIFICATION, PRIVATE_MIB, WAITING = 0.5, 1.05, 512, 0.02
+OF_DISK, AMPLIFICATION, PRIVATE_MIB, WAITING = 0.8, 1.05, 512, 0.02
 _ROWS: Mapping[Size, int] = {"full": 5110, "quick": 640, "tiny": 64}
 
 

@@ -53,7 +53,7 @@ def read(path: Path) -> Epoch:
     imports = private_bytes()
     memory = PrivateMemory()
     memory.start()
-    store = Store.open(path, verify=False, access="pread")
+    store = Store.open(path, verify=False, access="direct")  # as ``auto`` does if it does not fit
     shards = sorted(path.glob("*.arrow"))
     steps = -(-len(store) // BATCH)
     parts = min(PARTS, steps)

@@ -16,7 +16,10 @@ from medaug.store.schema import INTEGERS, STRINGS, StoreSchema
 
 @dataclass
 class Block:
-    """Consecutive rows on their way to disk: x (n, *shape) and mask in stored dtype, columns."""
+    """Consecutive rows on their way to disk: x (n, *shape) and mask in stored dtype, columns.
+
+    x and mask are contiguous.
+    """
 
     x: np.ndarray
     mask: np.ndarray | None
@@ -75,7 +78,7 @@ class Block:
                 arrays.append(pa.array(self.columns[field.name], field.type))
                 continue
             storage = field.type.storage_type
-            flat = pa.py_buffer(np.ascontiguousarray(tensor).reshape(-1))
+            flat = pa.py_buffer(tensor.reshape(-1))
             values = pa.Array.from_buffers(storage.value_type, tensor.size, [None, flat])
             rows = pa.FixedSizeListArray.from_arrays(values, type=storage)
             arrays.append(pa.ExtensionArray.from_storage(field.type, rows))
@@ -94,6 +97,7 @@ def _as_stored(x: np.ndarray | torch.Tensor, schema: StoreSchema, first_row: int
             f"row {first_row + row}: a value is not finite or does not fit {schema.dtype}; "
             "rescale it or use another dtype"
         )
+    cast = cast.contiguous()
     return cast.view(torch.uint16).numpy() if schema.dtype == "bfloat16" else cast.numpy()
 
 
@@ -123,7 +127,7 @@ def _as_mask(mask: Any, schema: StoreSchema, n: int) -> np.ndarray | None:
     cast = given.to(torch.uint8)
     if not _holds(cast, given):
         raise UserError("mask: values are not whole numbers from 0 to 255")
-    return cast.numpy()
+    return cast.contiguous().numpy()
 
 
 def _column(name: str, values: Any, n: int, dtype: Any) -> np.ndarray:

@@ -8,18 +8,23 @@ import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from medaug.errors import IntegrityError
+from medaug.store.direct import open_direct, read_direct
 from medaug.store.sidecar import Sidecar, row_hash
+
+Access = Literal["map", "pread", "direct"]
+"""Memory-mapped; read through the page cache; or past it, for more than memory holds."""
 
 
 class Shard:
     """An open shard, either memory-mapped or read by offset. Threads may share it."""
 
-    def __init__(self, path: Path, sidecar: Sidecar, mapped: bool) -> None:
-        self.path, self.mapped = path, mapped
+    def __init__(self, path: Path, sidecar: Sidecar, access: Access) -> None:
+        self.path, self.mapped = path, access == "map"
         self.checked = bytearray(sidecar.rows)
         """1 for each row that needs no check any more."""
         try:
@@ -30,7 +35,11 @@ class Shard:
         # A map longer than the file would kill the process at the first touch (SIGBUS).
         if (found := os.fstat(self._descriptor).st_size) != sidecar.n_bytes:
             raise IntegrityError(f"{path}: has {found} of {sidecar.n_bytes} bytes; restore it")
-        if mapped:
+        self._direct = open_direct(path, os.O_RDONLY) if access == "direct" else -1
+        self.direct = self._direct >= 0
+        if self.direct:
+            weakref.finalize(self, os.close, self._direct)
+        if self.mapped:
             content = mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_READ)
             self._bytes = np.frombuffer(content, np.uint8)
             close()
@@ -38,10 +47,15 @@ class Shard:
             # Else the kernel reads ahead of rows that lie nowhere near the next: 1.15 x the bytes.
             os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_RANDOM)
 
-    def read(self, at: int, into: np.ndarray) -> None:
-        """Copy the bytes from offset ``at`` into ``into`` (1-D uint8)."""
+    def read(self, at: int, into: np.ndarray, scratch: np.ndarray | None) -> None:
+        """Copy the bytes from offset ``at`` into ``into`` (1-D uint8).
+
+        ``scratch``, aligned and longer by two blocks, is for shards that are read directly.
+        """
         if self.mapped:
             into[:] = self._bytes[at : at + into.size]
+            return
+        if scratch is not None and self.direct and read_direct(self._direct, at, into, scratch):
             return
         done = 0
         while done < into.size:
@@ -115,17 +129,24 @@ def _of_one(sidecar: Sidecar) -> Rows:
 
 
 def gather(
-    shards: Sequence[Shard], rows: Rows, index: np.ndarray, x: np.ndarray, mask: np.ndarray | None
+    shards: Sequence[Shard],
+    rows: Rows,
+    index: np.ndarray,
+    x: np.ndarray,
+    mask: np.ndarray | None,
+    scratch: np.ndarray | None,
 ) -> None:
     """Copy rows ``index`` into ``x`` (n, x_bytes) and ``mask`` (n, mask_bytes), both uint8.
+
+    ``scratch``: see :meth:`Shard.read`.
 
     Raises IntegrityError when a row's bytes do not have its hash.
     """
     for i, (at_shard, row, x_at, mask_at) in enumerate(rows.place[index].tolist()):
         shard = shards[at_shard]
-        shard.read(x_at, x[i])
+        shard.read(x_at, x[i], scratch)
         if mask is not None:
-            shard.read(mask_at, mask[i])
+            shard.read(mask_at, mask[i], scratch)
         if not shard.checked[row]:
             tensors = [x[i]] if mask is None else [x[i], mask[i]]
             shard.check(row, int(rows.xxh3[index[i]]), *tensors)

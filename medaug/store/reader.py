@@ -14,7 +14,7 @@ from medaug.errors import IntegrityError, UserError
 from medaug.spec.base import signature
 from medaug.storage.manifest import read_sealed
 from medaug.store.cache import NodeCache, default_folder
-from medaug.store.gather import Rows, Shard
+from medaug.store.gather import Access, Rows, Shard
 from medaug.store.manifest import MANIFEST
 from medaug.store.memory import free_ram_bytes
 from medaug.store.ring import Batch, Buffer, Ring
@@ -23,8 +23,6 @@ from medaug.store.schema import FORMAT, Provenance, Splits, StoreSchema
 from medaug.store.sidecar import Sidecar
 from medaug.store.verify import verify_shards
 from medaug.store.waiting import timed
-
-Access = Literal["auto", "map", "pread"]
 
 
 class Store:
@@ -61,14 +59,15 @@ class Store:
         path: str | Path,
         *,
         verify: bool = True,
-        access: Access = "auto",
+        access: Access | Literal["auto"] = "auto",
         cache: NodeCache | None = None,
     ) -> Store:
         """Open the finished store at ``path``.
 
         ``verify`` compares every shard with its SHA-256, once per node and file version; each
         row's own hash is checked when it is read in any case. ``access``: ``map`` the shards into
-        memory or ``pread`` rows from them; ``auto`` maps what fits into half of the free RAM.
+        memory, or ``pread`` rows from them, or past the page cache (``direct``); ``auto`` maps
+        what fits into half of the free RAM, and reads directly what is larger than it.
         A URI (``s3://bucket/name``), or any path with ``cache``, is fetched to the node first.
 
         Raises:
@@ -102,8 +101,9 @@ class Store:
             _sidecar(file, promised, schema)
             for file, promised in zip(files, manifest["shards"], strict=True)
         ]
-        mapped = access == "map" or (access == "auto" and manifest["bytes"] * 2 <= free_ram_bytes())
-        shards = (Shard(f, sidecar, mapped) for f, sidecar in zip(files, sidecars, strict=True))
+        if access == "auto":
+            access = _access_to(manifest["bytes"])
+        shards = (Shard(f, sidecar, access) for f, sidecar in zip(files, sidecars, strict=True))
         return Store(path, name, manifest, tuple(shards), Rows.of(sidecars))
 
     def __len__(self) -> int:
@@ -232,6 +232,15 @@ class Store:
     def _batches(self, plan: list[np.ndarray]) -> Iterator[Batch]:
         for buffer, index in zip(self._ring.batches(plan), plan, strict=True):
             yield buffer.batch(index, self._rows.label[index])
+
+
+def _access_to(n_bytes: int) -> Access:
+    """How to read a store of so many bytes. Of one that is larger than free RAM, the page cache
+    would hold too little when a row is drawn again, and take twice as long to read."""
+    free = free_ram_bytes()
+    if 2 * n_bytes <= free:
+        return "map"
+    return "pread" if n_bytes <= free else "direct"
 
 
 def _sidecar(file: Path, promised: Mapping[str, Any], schema: StoreSchema) -> Sidecar:

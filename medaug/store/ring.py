@@ -5,7 +5,6 @@ A fresh tensor per batch costs ten times the copy (page faults); a few buffers i
 
 from __future__ import annotations
 
-import mmap
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from medaug.store.direct import aligned_bytes, scratch_bytes
 from medaug.store.gather import Rows, Shard, gather
 from medaug.store.schema import StoreSchema
 
@@ -39,13 +39,15 @@ class Buffer:
     """Memory for a batch, as tensors and as the bytes that rows are copied into."""
 
     def __init__(self, schema: StoreSchema, rows: int) -> None:
-        self.x_bytes = _aligned(rows, schema.x_bytes)
+        self.x_bytes = aligned_bytes(rows, schema.x_bytes)
         self.x = torch.from_numpy(self.x_bytes).view(schema.types.torch).view(rows, *schema.shape)
         self.mask: torch.Tensor | None = None
         self.mask_bytes: np.ndarray | None = None
         if schema.mask_shape:
-            self.mask_bytes = _aligned(rows, schema.mask_bytes)
+            self.mask_bytes = aligned_bytes(rows, schema.mask_bytes)
             self.mask = torch.from_numpy(self.mask_bytes).view(rows, *schema.mask_shape)
+        self._scratch_bytes = scratch_bytes(max(schema.x_bytes, schema.mask_bytes))
+        self._scratch: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.x_bytes)
@@ -61,18 +63,9 @@ class Buffer:
         """Read rows ``index`` into the first places."""
         n = len(index)
         mask = None if self.mask_bytes is None else self.mask_bytes[:n]
-        gather(shards, rows, index, self.x_bytes[:n], mask)
-
-
-def _aligned(rows: int, row_bytes: int) -> np.ndarray:
-    """Uninitialised bytes (rows, row_bytes) that begin on a page.
-
-    From NumPy, which asks for huge pages (torch does not); aligned, because copying to an address
-    that is no multiple of 64 took up to four times as long.
-    """
-    memory = np.empty(rows * row_bytes + mmap.PAGESIZE, np.uint8)
-    first = -memory.ctypes.data % mmap.PAGESIZE
-    return memory[first : first + rows * row_bytes].reshape(rows, row_bytes)
+        if self._scratch is None and any(shard.direct for shard in shards):
+            self._scratch = aligned_bytes(1, self._scratch_bytes)[0]
+        gather(shards, rows, index, self.x_bytes[:n], mask, self._scratch)
 
 
 class Ring:

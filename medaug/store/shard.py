@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -12,133 +10,102 @@ import numpy as np
 import pyarrow as pa
 
 from medaug.store.block import Block
+from medaug.store.hashed_file import HashedFile
 from medaug.store.schema import INTEGERS, STRINGS, StoreSchema
-
-WRITE_BYTES = 8 << 20
-"""Shards are written in steps of this size: the page cache then holds them in large folios, and
-warm reads take a quarter less CPU time than after writes of one row each."""
+from medaug.store.sidecar import Sidecar, row_hash
 
 ALIGNMENT = 64
 """Tensors begin at multiples of this; Arrow's writer promises 8, and copying then takes longer."""
 
 
 class ShardFile:
-    """A shard being written."""
+    """A shard being written, and what its sidecar will say."""
 
-    def __init__(self, path: Path, arrow: pa.Schema) -> None:
+    def __init__(self, path: Path, schema: StoreSchema, key: str) -> None:
         self.path, self.rows = path, 0
-        self._arrow = arrow
+        self._schema, self._key = schema, key
+        self._arrow = schema.arrow(key)
         self._file = HashedFile(path)
         self._sink = pa.PythonFile(self._file, "w")
-        self._writer = pa.ipc.new_file(self._sink, arrow)
-        self._pads = _alignment_pads("mask" in arrow.names)
-        self._end = len(b"ARROW1\0\0") + arrow.serialize().size
+        self._writer = pa.ipc.new_file(self._sink, self._arrow)
+        self._headers = _headers(schema.mask_shape is not None)
+        self._end = len(b"ARROW1\0\0") + self._arrow.serialize().size
+        self._x_at: list[int] = []
+        self._mask_at: list[int] = []
+        self._xxh3: list[int] = []
+        self._columns: list[dict[str, np.ndarray]] = []
 
     def append(self, block: Block) -> None:
         """Write ``block`` as one record batch."""
-        pad = self._pads[self._end % ALIGNMENT]
-        self._writer.write_batch(block.record_batch(self._arrow), custom_metadata={"pad": pad})
+        header = self._headers[self._end % ALIGNMENT]
+        batch = block.record_batch(self._arrow)
+        self._writer.write_batch(batch, custom_metadata={"pad": header.pad})
+        self._describe(block, self._end + header.bytes)
         self._end = self._sink.tell()
         self.rows += len(block)
 
-    def finish(self) -> str:
-        """Complete the file durably; its SHA-256."""
+    def finish(self) -> Sidecar:
+        """Complete the file durably; its sidecar, which is what ``describe`` reads from it."""
         self._writer.close()
-        return self._file.finish()
+        sha256 = self._file.finish()
+        names = self._columns[0]
+        return Sidecar(
+            writer=self._key,
+            rows=self.rows,
+            n_bytes=self._file.size,
+            sha256=sha256,
+            x_at=np.array(self._x_at, np.int64),
+            mask_at=np.array(self._mask_at, np.int64),
+            xxh3=np.array(self._xxh3, np.uint64),
+            columns={n: np.concatenate([part[n] for part in self._columns]) for n in names},
+        )
 
     def discard(self) -> None:
         """Give up: close and remove the file."""
         self._file.close()
         self.path.unlink(missing_ok=True)
 
+    def _describe(self, block: Block, body_at: int) -> None:
+        """Note the rows of a record batch whose body begins at ``body_at``: x first, then mask."""
+        n, x_bytes, mask_bytes = len(block), self._schema.x_bytes, self._schema.mask_bytes
+        x = block.x.reshape(n, -1).view(np.uint8)
+        self._x_at += range(body_at, body_at + n * x_bytes, x_bytes)
+        if block.mask is None:
+            self._xxh3 += map(row_hash, x)
+        else:
+            mask_at = body_at + -(-n * x_bytes // 8) * 8  # buffers begin at multiples of 8
+            self._mask_at += range(mask_at, mask_at + n * mask_bytes, mask_bytes)
+            self._xxh3 += map(row_hash, x, block.mask.reshape(n, -1))
+        self._columns.append({name: column.copy() for name, column in block.columns.items()})
 
-class HashedFile:
-    """A new file that is written in large steps; a thread hashes each while it is written."""
 
-    def __init__(self, path: Path) -> None:
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        self._sha256 = hashlib.sha256()
-        self._hasher = ThreadPoolExecutor(1, "shard-sha256")
-        self._hashing: Future[None] | None = None
-        self._step, self._spare = (memoryview(bytearray(WRITE_BYTES)) for _ in range(2))
-        self._filled = self._written = 0
+@dataclass(frozen=True)
+class _Header:
+    """What comes before the body of a record batch."""
 
-    @property
-    def closed(self) -> bool:
-        """Asked by Arrow before it writes."""
-        return self._descriptor < 0
-
-    def write(self, data: bytes | pa.Buffer) -> int:
-        """Append ``data``, which may change afterwards."""
-        content = memoryview(data).cast("B")
-        for at in range(0, len(content), WRITE_BYTES):
-            self._append(content[at : at + WRITE_BYTES])
-        return len(content)
-
-    def finish(self) -> str:
-        """Write what is left, durably, and close; the SHA-256 of all."""
-        self._write_step()
-        os.fsync(self._descriptor)  # in the time that the hash needs
-        self._wait_for_hash()
-        self.close()
-        return self._sha256.hexdigest()
-
-    def close(self) -> None:
-        """Give up what is not written yet."""
-        self._hasher.shutdown()
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-        self._descriptor = -1
-
-    def _append(self, content: memoryview) -> None:
-        """At most WRITE_BYTES of ``content``."""
-        fits = content[: WRITE_BYTES - self._filled]
-        self._step[self._filled : self._filled + len(fits)] = fits
-        self._filled += len(fits)
-        if self._filled == WRITE_BYTES:
-            self._write_step()
-            self._filled = len(content) - len(fits)
-            self._step[: self._filled] = content[len(fits) :]
-
-    def _write_step(self) -> None:
-        """Write what has been collected; its hash is done when the step after it is full."""
-        step = self._step[: self._filled]
-        self._wait_for_hash()
-        self._hashing = self._hasher.submit(self._sha256.update, step)
-        self._step, self._spare, self._filled = self._spare, self._step, 0
-        done = 0
-        while done < len(step):
-            done += os.write(self._descriptor, step[done:])
-        if hasattr(os, "posix_fadvise"):
-            # The disk begins now, and fsync finds little to do. What is still on its way to the
-            # disk stays in the page cache, whatever the advice is called.
-            os.posix_fadvise(self._descriptor, self._written, done, os.POSIX_FADV_DONTNEED)
-        self._written += done
-
-    def _wait_for_hash(self) -> None:
-        if self._hashing:
-            self._hashing.result()
-        self._hashing = None
+    pad: str
+    """Goes into its metadata so that the body begins aligned."""
+    bytes: int
 
 
 @cache
-def _alignment_pads(with_mask: bool) -> dict[int, str]:
-    """What to put into a record batch's metadata so that its body begins aligned.
+def _headers(with_mask: bool) -> dict[int, _Header]:
+    """The header of a record batch, by its position in the file modulo ALIGNMENT.
 
-    By position of the batch modulo ALIGNMENT. The length of the metadata depends on this text and
-    on the number of columns, not on their content.
+    Its length depends on the pad and on the number of columns, not on their content.
     """
     four = np.zeros((1, 4), np.uint8)
     columns = {name: np.zeros(1, np.int32) for name in INTEGERS}
     columns |= {name: np.zeros(1, np.str_) for name in STRINGS}
     arrow = StoreSchema((4,), "uint8", (4,) if with_mask else None).arrow("")
     batch = Block(four, four if with_mask else None, columns).record_batch(arrow)
-    pads = {}
-    for text in (" " * n for n in range(0, ALIGNMENT, 8)):
+    headers = {}
+    for pad in (" " * n for n in range(0, ALIGNMENT, 8)):
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, arrow) as stream:
-            stream.write_batch(batch, custom_metadata={"pad": text})
+            stream.write_batch(batch, custom_metadata={"pad": pad})
         message = pa.ipc.read_message(sink.getvalue().slice(arrow.serialize().size))
-        pads[-(8 + message.metadata.size) % ALIGNMENT] = text  # 8: the lengths before it
-    assert len(pads) == ALIGNMENT // 8
-    return pads
+        n_bytes = 8 + message.metadata.size  # 8: the lengths before it
+        headers[-n_bytes % ALIGNMENT] = _Header(pad, n_bytes)
+    assert len(headers) == ALIGNMENT // 8
+    return headers

@@ -1,9 +1,9 @@
 """The sidecar of a shard: what is in it and where each row lies.
 
-It is computed from the finished file and from nothing else, so whoever finds a shard without one
-can make it. It holds the small columns, the byte offsets of each record batch's tensors (taken
-once from the record-batch metadata), an xxh3 hash per row and the file's SHA-256. To open a store,
-only sidecars are read.
+It says nothing that is not in the finished file, so whoever finds a shard without one can make it
+(:func:`describe`); the writer notes the same while it writes. It holds the small columns, the byte
+offsets of each record batch's tensors (taken once from the record-batch metadata), an xxh3 hash per
+row and the file's SHA-256. To open a store, only sidecars are read.
 """
 
 from __future__ import annotations

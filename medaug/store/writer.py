@@ -189,8 +189,7 @@ class StoreWriter:
     def _append(self, batch: Block) -> None:
         if self._shard is None:
             final = shard_path(self.path, self._part, self._shards)
-            arrow = self._plan.schema.arrow(self._plan.key)
-            self._shard = ShardFile(temporary_name(final), arrow)
+            self._shard = ShardFile(temporary_name(final), self._plan.schema, self._plan.key)
         self._shard.append(batch)
         if self._shard.rows == self._plan.shard_rows:
             self._end_shard(self._shard)
@@ -216,7 +215,7 @@ class StoreWriter:
             raise
 
     def _name_shard(self, shard: ShardFile, final: Path) -> None:
-        sidecar = describe(shard.path, self._plan.schema, self._plan.key, shard.finish())
+        sidecar = shard.finish()
         while not give_name(shard.path, final):
             existing = self._verified(final)
             if existing is not None and existing.rows == sidecar.rows:

@@ -36,7 +36,7 @@ def read_all(path: Path, **options: object) -> None:
         pass
 
 
-@pytest.mark.parametrize("access", ["map", "pread"])
+@pytest.mark.parametrize("access", ["map", "pread", "direct"])
 def test_unverified_rows_are_checked_when_they_are_read(path: Path, access) -> None:
     """``verify=False`` opens at once; each row's own hash still stands guard."""
     file = path / SHARD
@@ -196,7 +196,7 @@ def test_rows_cannot_point_outside_the_file(path: Path) -> None:
     body = read_sealed(sidecar)
     body["x_at"][-1][0] = 1 << 40
     sidecar.write_bytes(sealed(body))
-    for access in ("map", "pread"):
+    for access in ("map", "pread", "direct"):
         with pytest.raises(IntegrityError, match=sidecar.name):
             read_all(path, access=access)
 

@@ -33,10 +33,11 @@ def batch_rows(store: Store, size: int = 8, **options: object) -> list[int]:
 
 @pytest.mark.parametrize("schema", [BIG_ROWS, StoreSchema((2, 3, 5), "bfloat16", (3, 3))])
 @pytest.mark.parametrize("size", [1, 2])
-def test_map_and_pread_give_equal_batches(make_store: MakeStore, schema, size) -> None:
+@pytest.mark.parametrize("access", ["pread", "direct"])
+def test_map_and_disk_give_equal_batches(make_store: MakeStore, schema, size, access) -> None:
     path = make_store(24, schema, shard_bytes=7 * schema.row_bytes).path
     options = {"seed": 0, "epoch": 1, "steps": 6}
-    mapped, on_disk = (Store.open(path, access=access) for access in ("map", "pread"))
+    mapped, on_disk = (Store.open(path, access=how) for how in ("map", access))
     written = rows_of(schema, 24)
     for rank in range(size):
         world = rank_of(size, rank)
@@ -56,7 +57,7 @@ def test_map_and_pread_give_equal_batches(make_store: MakeStore, schema, size) -
             assert one.label.tolist() == written["label"][rows].tolist()
 
 
-@pytest.mark.parametrize("access", ["map", "pread"])
+@pytest.mark.parametrize("access", ["map", "pread", "direct"])
 def test_last_batch_is_short_and_shares_may_be_empty(make_store: MakeStore, access) -> None:
     store = make_store(9, access=access)
     order = {"seed": 0, "epoch": 0, "shuffle": False, "drop_last": False}
@@ -70,7 +71,7 @@ def test_last_batch_is_short_and_shares_may_be_empty(make_store: MakeStore, acce
     assert empty.x.shape == (0, *SMALL.shape)
 
 
-@pytest.mark.parametrize("access", ["map", "pread"])
+@pytest.mark.parametrize("access", ["map", "pread", "direct"])
 def test_memory_of_batches_is_used_again(make_store: MakeStore, access) -> None:
     store = make_store(400, access=access)
     places = {batch.x.data_ptr() for batch in store.batches(ALONE, 4, seed=0, epoch=0)}
@@ -79,7 +80,7 @@ def test_memory_of_batches_is_used_again(make_store: MakeStore, access) -> None:
     assert again == places
 
 
-@pytest.mark.parametrize("access", ["map", "pread"])
+@pytest.mark.parametrize("access", ["map", "pread", "direct"])
 def test_a_batch_kept_from_a_loop_left_early_stays(make_store: MakeStore, access) -> None:
     store = make_store(40, access=access)
     kept = next(store.batches(ALONE, 4, seed=0, epoch=0))
@@ -90,7 +91,7 @@ def test_a_batch_kept_from_a_loop_left_early_stays(make_store: MakeStore, access
     assert torch.equal(kept.x, before)
 
 
-@pytest.mark.parametrize("access", ["map", "pread"])
+@pytest.mark.parametrize("access", ["map", "pread", "direct"])
 def test_two_loops_at_a_time_do_not_share_memory(make_store: MakeStore, access) -> None:
     store = make_store(40, access=access)
     for one, other in zip(
@@ -163,7 +164,7 @@ def test_rows_that_are_not_there_are_refused(make_store: MakeStore, rows) -> Non
         make_store(20).select(np.array(rows))
 
 
-@pytest.mark.parametrize("access", ["map", "pread"])
+@pytest.mark.parametrize("access", ["map", "pread", "direct"])
 def test_concat_reads_from_all_its_stores(make_store: MakeStore, access) -> None:
     real = make_store(20, name="real", access=access)
     fitted = replace(PROVENANCE, synthetic=True, fitted_on=("p-1", "p-0"), encoder="unet-1")
@@ -214,14 +215,20 @@ def test_weights_want_one_per_row(make_store: MakeStore) -> None:
         make_store(20).batches(ALONE, 4, seed=0, epoch=0, weights=np.ones(3))
 
 
-def test_a_store_is_mapped_if_it_fits_into_free_ram(
+def test_free_ram_decides_how_a_store_is_read(
     make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = make_store(20).path
     n_bytes = Store.open(path).manifest["bytes"]
-    for free, mapped in ((2 * n_bytes, True), (2 * n_bytes - 1, False)):
+    for free, mapped, direct in (
+        (2 * n_bytes, True, False),
+        (2 * n_bytes - 1, False, False),
+        (n_bytes, False, False),
+        (n_bytes - 1, False, True),
+    ):
         monkeypatch.setattr(reader, "free_ram_bytes", lambda free=free: free)
-        assert {shard.mapped for shard in Store.open(path)._shards} == {mapped}
+        shards = Store.open(path)._shards
+        assert {(shard.mapped, shard.direct) for shard in shards} == {(mapped, direct)}
 
 
 def test_free_ram_is_that_of_the_control_group(
@@ -265,8 +272,9 @@ def test_free_ram_is_at_most_what_the_machine_has() -> None:
     assert 0 < memory.free_ram_bytes() <= total
 
 
-def test_a_shard_cut_off_while_it_is_open_raises(make_store: MakeStore) -> None:
-    store = make_store(20, BIG_ROWS, access="pread")
+@pytest.mark.parametrize("access", ["pread", "direct"])
+def test_a_shard_cut_off_while_it_is_open_raises(make_store: MakeStore, access) -> None:
+    store = make_store(20, BIG_ROWS, access=access)
     shard = store.path / "part-000-shard-00000.arrow"
     os.truncate(shard, shard.stat().st_size // 2)
     store.read(slice(0, 5))

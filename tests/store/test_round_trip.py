@@ -27,7 +27,7 @@ def test_every_dtype_comes_back(make_store: Callable[..., Store], dtype, mask_sh
     n = 9
     written = rows_of(schema, n)
     store = make_store(n, schema, shard_bytes=4 * schema.row_bytes)
-    for access in ("map", "pread"):
+    for access in ("map", "pread", "direct"):
         read = Store.open(store.path, access=access).read()
         assert read.x.dtype == getattr(torch, dtype)
         torch.testing.assert_close(read.x, torch.from_numpy(written["x"]).to(read.x.dtype))

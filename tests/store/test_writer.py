@@ -28,6 +28,12 @@ MOMENTS = {"open", "os.rename", "os.link", "os.remove", "os.chmod", ROWS_GIVEN}
 SHARD_0, SHARD_1, SHARD_2 = (f"part-000-shard-0000{i}.arrow" for i in range(3))
 
 
+@pytest.fixture(autouse=True)
+def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that these shards, too, go to the disk in several steps, past the page cache."""
+    monkeypatch.setattr("medaug.store.hashed_file.STEP_BYTES", 64 << 10)
+
+
 @pytest.fixture
 def whole(tmp_path: Path) -> dict[str, bytes]:
     """The store as an undisturbed writer leaves it."""
