@@ -68,7 +68,7 @@ def test_a_damaged_shard_is_never_read(
         file = dice.choice(files)
         fault.inject()
         with damaged(file, how, dice), pytest.raises(IntegrityError, match=file.stem):
-            read(dice.choice(["map", "pread"]))
+            read(dice.choice(["map", "pread", "direct"]))
         fault.survive()
     read("auto")
 
