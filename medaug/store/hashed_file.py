@@ -21,10 +21,11 @@ STEPS = 4
 
 
 class HashedFile:
-    """A new file; one thread hashes each step, and two write it, while the next is filled.
+    """A new file; one thread hashes each step, and one writes it, while the next is filled.
 
     Whole steps go to the disk directly, where the file system can: the copy into the page cache
-    would take half as long as the hash. What is left at the end goes through the page cache.
+    would take half as long as the hash. What is left at the end goes through the page cache. More
+    threads, smaller steps or a length set beforehand write no faster.
     """
 
     def __init__(self, path: Path) -> None:
@@ -32,7 +33,7 @@ class HashedFile:
         self._direct = open_direct(path, os.O_WRONLY)
         self._sha256 = hashlib.sha256()
         self._hasher = ThreadPoolExecutor(1, "shard-sha256")
-        self._writers = ThreadPoolExecutor(2, "shard-write")
+        self._writer = ThreadPoolExecutor(1, "shard-write")
         self._under_way: deque[tuple[Future[None], Future[None]]] = deque()
         self._memory = [memoryview(step) for step in aligned_bytes(STEPS, STEP_BYTES)]
         self._steps = self._filled = 0
@@ -73,7 +74,7 @@ class HashedFile:
     def close(self) -> None:
         """Give up what is not written yet."""
         self._hasher.shutdown(cancel_futures=True)
-        self._writers.shutdown(cancel_futures=True)
+        self._writer.shutdown(cancel_futures=True)
         for descriptor in (self._descriptor, self._direct):
             if descriptor >= 0:
                 os.close(descriptor)
@@ -81,7 +82,7 @@ class HashedFile:
 
     def _send(self, step: memoryview) -> None:
         hashing = self._hasher.submit(self._sha256.update, step)
-        writing = self._writers.submit(self._write, step, self._steps * STEP_BYTES)
+        writing = self._writer.submit(self._write, step, self._steps * STEP_BYTES)
         self._under_way.append((hashing, writing))
 
     def _wait(self, most: int) -> None:
