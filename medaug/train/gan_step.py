@@ -196,9 +196,10 @@ class GanStep:
                 of_class = adc_discriminator(cls[:, 0], label[:, 0], cls[:, 1], label[:, 1])
             else:
                 class_loss = AUXILIARY[self.spec.aux_loss]
-                of_class = class_loss(cls[:, 0], label[:, 0])
                 if self.spec.aux_on_fake:
-                    of_class = of_class + class_loss(cls[:, 1], label[:, 1])
+                    of_class = class_loss(cls, label).sum(1)
+                else:
+                    of_class = class_loss(cls[:, 0], label[:, 0])
             loss = loss.add(of_class, alpha=self.spec.aux_weight)
             class_logits: Callable[..., Tensor] = self.discriminators[0].class_logits  # type: ignore[assignment]
             right = class_logits(out).argmax(1).view(k, 2, n) == label
