@@ -148,6 +148,29 @@ def test_what_a_recording_cannot_do_ends_it_and_training_goes_on(
         list(train_gan(task("stable", 0), replace(ALONE, step_graphs="always")))
 
 
+@pytest.mark.parametrize("part", ["discriminator_loss", "generator_loss"])
+def test_a_recording_that_fails_half_way_leaves_nothing_behind(
+    part: str, tapes: list[TapeRecorder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Discriminators that are frozen meanwhile, and spectral norms that wait for the other parts of
+    a batch."""
+    whole, calls = getattr(GanStep, part), []
+
+    def asks(self: GanStep, out: Any, given: Any) -> Any:
+        loss, values = whole(self, out, given)
+        if tapes and tapes[0].writing is not None:
+            calls.append(len(calls))
+            if len(calls) == 2:  # in the second of three parts
+                float(loss.detach().sum())
+        return loss, values
+
+    monkeypatch.setattr(GanStep, part, asks)
+    eager = list(train_gan(task("parts", 0), EAGER))
+    assert_same(list(train_gan(task("parts", 0), ALONE)), eager)
+    assert len(calls) == 2
+    assert tapes[0].eager == 20
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
