@@ -115,8 +115,8 @@ def channels_innermost(network: Network) -> Network:
 
 def one_hot(label_N: Tensor, n_classes: int, dtype: torch.dtype) -> Tensor:
     """(N, n_classes) one-hot rows; unlike ``F.one_hot`` it never reads a value on the host."""
-    classes = torch.arange(n_classes, device=label_N.device)
-    return (label_N[:, None] == classes).to(dtype)
+    zeros = torch.zeros(len(label_N), n_classes, dtype=dtype, device=label_N.device)
+    return zeros.scatter_(1, label_N[:, None], 1.0)
 
 
 def conditioned(z_Nnz: Tensor, label_N: Tensor, n_classes: int) -> Tensor:

@@ -80,7 +80,7 @@ def bce_generator(fake: Tensor) -> Tensor:
 
 def hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
     """Hinge loss (Lim and Ye 2017; Miyato et al. 2018): rows beyond the margin do not count."""
-    return F.relu(1 - real.float()).mean(-1) + F.relu(1 + fake.float()).mean(-1)
+    return F.relu(torch.stack((1 - real.float(), 1 + fake.float()))).mean(-1).sum(0)
 
 
 def critic_discriminator(real: Tensor, fake: Tensor) -> Tensor:

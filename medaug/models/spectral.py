@@ -8,9 +8,9 @@ of all layers lie in one padded tensor, so that what is done to them is done onc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +19,9 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from medaug.models.foreach import addcmul_, copy_, div
 
-EPS = 1e-12
-"""Below this a vector is not normalised, as in torch."""
+SMALLEST = 1e-24
+"""A vector that is shorter is not normalised. Torch's is 1e-12, for vectors as long as the singular
+value; here one of them is as long as its square."""
 
 
 class SpectralNorm(nn.Module):
@@ -36,6 +37,8 @@ class SpectralNorm(nn.Module):
         self.register_buffer("_v", v)
         self.ready: Tensor | None = None
         """The normalised weight, where it has been made for a pass with those of other layers."""
+        self.turns: dict[Hashable, _Turns] = {}
+        """Of layers that are taken at once, of which this is the first, by how they lie."""
 
     def forward(self, weight: Tensor) -> Tensor:
         if self.ready is not None:
@@ -63,7 +66,11 @@ def normalised(
         weights: (o, …) each, layer by layer, and of a layer network by network.
         dtypes: of each layer's result, if not the weights' own, in which all is computed.
     """
-    return list(_Normalised.apply(norms, dtypes, *weights))
+    k = len(norms[0])
+    layouts = [_layout(weight.shape, weight.stride()) for weight in weights[::k]]
+    in_order = all(layout.in_order for layout in layouts)
+    turns = None if in_order else _turns(norms[0][0], weights[::k])
+    return list(_Normalised.apply(norms, layouts, turns, dtypes, *weights))
 
 
 class _Layout:
@@ -86,19 +93,39 @@ class _Layout:
         """The view (K, o, *rest) of a matrix (K, o, n)."""
         return matrix.view(*matrix.shape[:2], *self.inner).permute(0, 1, *self.back)
 
-    def by_axes(self, v: Tensor) -> Tensor:
-        """The view (K, *inner) of right singular vectors (K, n), which are kept in the order of
-        the axes: as they go with :meth:`by_memory`."""
-        return v.view(len(v), *self.rest).permute(0, *self.order)
-
-    def by_memory(self, v: Tensor) -> Tensor:
-        """The view (K, *inner) of (K, n) in the order of memory."""
-        return v.view(len(v), *self.inner)
+    def by_memory(self, row: Tensor) -> Tensor:
+        """A row (n,) in the order of the axes, in that of memory."""
+        return row.view(self.rest).permute([axis - 1 for axis in self.order]).flatten()
 
 
 @cache
 def _layout(shape: torch.Size, stride: tuple[int, ...]) -> _Layout:
     return _Layout(shape, stride)
+
+
+class _Turns(NamedTuple):
+    """Right singular vectors are kept in the order of the axes, and used in that of memory: numbers
+    (L, 1, most) by which those of L layers are gathered."""
+
+    to_memory: Tensor
+    to_axes: Tensor
+
+
+def _turns(first: SpectralNorm, weights: Sequence[Tensor]) -> _Turns:
+    """Made once, and kept with the first layer: made in every pass they would save nothing."""
+    device = weights[0].device
+    key = device, *((weight.shape, weight.stride()) for weight in weights)
+    if key not in first.turns:
+        layouts = [_layout(weight.shape, weight.stride()) for weight in weights]
+        lengths = [weight.numel() // len(weight) for weight in weights]
+        most = max(*lengths, *map(len, weights))
+        as_they_are = torch.arange(most, device=device).repeat(len(weights), 1, 1)
+        to_memory = as_they_are.clone()
+        for row, layout, n in zip(to_memory.unbind(), layouts, lengths, strict=True):
+            row[0, :n] = layout.by_memory(row[0, :n])
+        to_axes = torch.empty_like(to_memory).scatter_(-1, to_memory, as_they_are)
+        first.turns[key] = _Turns(to_memory, to_axes)
+    return first.turns[key]
 
 
 class _Normalised(torch.autograd.Function):
@@ -108,13 +135,13 @@ class _Normalised(torch.autograd.Function):
     def forward(
         ctx: Any,
         norms: Sequence[Sequence[SpectralNorm]],
+        layouts: Sequence[_Layout],
+        turns: _Turns | None,
         dtypes: Sequence[torch.dtype | None],
         *weights: Tensor,
     ) -> tuple[Tensor, ...]:
-        k = len(norms[0])
-        layouts = [_layout(weight.shape, weight.stride()) for weight in weights[::k]]
-        matrices = _matrices(layouts, weights, k)
-        u, v, sigma = _singular(norms, layouts, matrices)
+        matrices = _matrices(layouts, weights, len(norms[0]))
+        u, v, sigma = _singular(norms, turns, matrices)
         outs = []
         for matrix, dtype, s in zip(matrices, dtypes, sigma[..., None, None].unbind(), strict=True):
             outs.append(torch.div(matrix, s, out=torch.empty_like(matrix, dtype=dtype)))
@@ -136,7 +163,7 @@ class _Normalised(torch.autograd.Function):
         us, vs = _rows(u * (inner / sigma)[..., None], v, matrices)
         addcmul_(scaled, [u.unsqueeze(2) for u in us], [v.unsqueeze(1) for v in vs], value=-1)
         each = zip(ctx.layouts, scaled, strict=True)
-        return None, None, *(w for layout, g in each for w in layout.weight(g).unbind())
+        return None, None, None, None, *(w for layout, g in each for w in layout.weight(g).unbind())
 
 
 def _matrices(layouts: Sequence[_Layout], weights: Sequence[Tensor], k: int) -> list[Tensor]:
@@ -157,42 +184,43 @@ def _rows(u: Tensor, v: Tensor, matrices: Sequence[Tensor]) -> tuple[list[Tensor
 
 
 def _singular(
-    norms: Sequence[Sequence[SpectralNorm]], layouts: Sequence[_Layout], matrices: Sequence[Tensor]
+    norms: Sequence[Sequence[SpectralNorm]], turns: _Turns | None, matrices: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Singular vectors (L, K, most) padded with zeros, and values (L, K), of L layers.
 
     In training mode u and v of the last pass are improved by one power iteration, and kept.
     """
-    most_u, most_v = (max(m.shape[axis] for m in matrices) for axis in (1, 2))
-    padded = matrices[0].new_zeros(len(norms), len(norms[0]), most_u + most_v)
-    u, v = padded.split([most_u, most_v], -1)
+    most = max(length for matrix in matrices for length in matrix.shape[1:])
+    both = matrices[0].new_zeros(2, len(norms), len(norms[0]), most)
+    u, v = both[0], both[1]
     us, vs = _rows(u, v, matrices)
-    # Right vectors are kept in the order of the axes: they are copied as they are, all at once, and
-    # turned layer by layer.
-    kept_as = [x if e.in_order else torch.empty_like(x) for e, x in zip(layouts, vs, strict=True)]
-    turned = [each for each in zip(layouts, vs, kept_as, strict=True) if each[1] is not each[2]]
-    made_u, made_v = ([row for rows in x for row in rows.unbind()] for x in (us, kept_as))
     kept_u, kept_v = ([getattr(n, x) for each in norms for n in each] for x in ("_u", "_v"))
     training = norms[0][0].training
     assert all(n.training is training for each in norms for n in each), "norms in both modes"
-    copy_(made_v, kept_v)
-    for layout, by_memory, by_axes in turned:
-        layout.by_memory(by_memory).copy_(layout.by_axes(by_axes))
+    copy_(_each(vs), kept_v)
+    last_v = v if turns is None else v.gather(-1, turns.to_memory.expand_as(v))
+    last_vs = _rows(u, last_v, matrices)[1]
     if not training:
-        copy_(made_u, kept_u)
+        copy_(_each(us), kept_u)
         product = torch.zeros_like(u)
-        _times(matrices, vs, _rows(product, v, matrices)[0])
-        return u, v, (u * product).sum(-1)
-    _times(matrices, vs, us)
-    u /= u.norm(dim=-1, keepdim=True).clamp_min(EPS)
+        _times(matrices, last_vs, _rows(product, v, matrices)[0])
+        return u, last_v, (u * product).sum(-1)
+    # Lengths are taken when both are there: W v, and of that W^T, sigma times as long.
+    _times(matrices, last_vs, us)
     for matrix, one, other in zip(matrices, us, vs, strict=True):
         torch.bmm(one.unsqueeze(1), matrix, out=other.unsqueeze(1))
-    sigma = v.norm(dim=-1)  # u^T W v, as v is going to be W^T u over its length
-    v /= sigma.clamp_min(EPS)[..., None]
-    for layout, by_memory, by_axes in turned:
-        layout.by_axes(by_axes).copy_(layout.by_memory(by_memory))
-    copy_(kept_u + kept_v, made_u + made_v)
+    lengths = both.norm(dim=-1)
+    divisors = lengths.clamp_min(SMALLEST)
+    sigma = lengths[1] / divisors[0]  # u^T W v, as v is going to be W^T u over its length
+    both /= divisors[..., None]
+    by_axes = v if turns is None else v.gather(-1, turns.to_axes.expand_as(v))
+    copy_(kept_u + kept_v, _each(us) + _each(_rows(u, by_axes, matrices)[1]))
     return u, v, sigma
+
+
+def _each(rows: Sequence[Tensor]) -> list[Tensor]:
+    """Of each layer (K, …), network by network."""
+    return [row for of_layer in rows for row in of_layer.unbind()]
 
 
 def _times(matrices: Sequence[Tensor], vs: Sequence[Tensor], outs: Sequence[Tensor]) -> None:

@@ -22,9 +22,10 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 class StopRequests:
     """Owns the stop signals of the process while a sweep runs in it.
 
-    Ray and Tune bring handlers of their own, which end the driver by SIGABRT (134) or drop the
-    last epoch: call :meth:`own` again after starting them. In another thread than the main one
-    Python allows no handlers, and nothing is changed.
+    Ray and Tune bring handlers of their own, which end the driver by SIGABRT (134), drop the last
+    epoch or raise within somebody's lock. They are started in threads, where Python allows none;
+    one that Ray sets below Python only prints a page: call :meth:`own` again after starting it. In
+    another thread than the main one nothing is changed.
     """
 
     def __init__(self) -> None:

@@ -7,7 +7,6 @@ its ledger; nothing of Tune's own state is ever read.
 from __future__ import annotations
 
 import logging
-import signal
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -223,12 +222,9 @@ class Sweep:
     def _bring_up(self) -> None:
         if self._cluster.embedded:
             check_open_files(self.resources, self._cpus)
-        try:
-            self._cluster.start()
-        except SystemExit:  # what Ray's own handler of SIGTERM does while it starts
-            self._signals.note(signal.SIGTERM)
-            self._signals.check()
+        self._cluster.start()
         self._signals.own()
+        self._signals.check()
         if not self.gpus:
             self.resources, self.gpus = self._cluster.settle(self.resources)
             log.info("%s", self.gpus)

@@ -34,6 +34,7 @@ from medaug.models import foreach
 from medaug.train.draws import HeldDraws
 from medaug.train.gan_batch import StepDraw
 from medaug.train.gan_step import GanStep
+from medaug.train.graph_pool import end_recording
 from medaug.train.world import World
 
 log = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ class CudaGraphs:
     behind for the next lies outside."""
 
     def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._stream = torch.cuda.Stream(device)
         self._pool = torch.cuda.graph_pool_handle()
 
@@ -82,8 +84,14 @@ class CudaGraphs:
             graph.register_generator_state(generator)
         # Only this thread records: what others ask the driver for (NCCL's watchdog) is no error.
         mode = "thread_local"
-        with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode=mode):
-            step()
+        recording = torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode=mode)
+        try:
+            # Torch's own does not come back to the stream before if its end fails: this one does.
+            with torch.cuda.stream(self._stream), recording:
+                step()
+        except RuntimeError:
+            end_recording(self._device, self._pool)
+            raise
         return graph
 
 
@@ -226,12 +234,19 @@ class CapturedStep:
             if self._world.step_graphs == "always":
                 raise
             self._gave_up = True
-            log.warning("steps are not recorded as graphs: %s", lines_of(error)[0])
+            log.warning("steps are not recorded as graphs: %s", lines_of(_first(error))[0])
         else:
             self._recordings[kind], self._recorded_with = recording, where
         finally:
             for held in self._held:
                 held.sealed = False
+
+
+def _first(error: BaseException) -> BaseException:
+    """What failed first: the end of a recording says only that something did."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
 
 
 def _whereabouts(step: GanStep) -> list[Any]:

@@ -11,7 +11,7 @@ but for fused replicates.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -144,34 +144,32 @@ class GanStep:
         """The discriminators learn to tell real rows from generated ones."""
         self._zero_gradients("discriminator")
         seen, judged = [], []
-        for part in self._parts(rows):
-            with autocast(self.world, self.spec.precision):
-                x, label = discriminator_inputs(self.spec, part, self._kept)
-                out = self.judge_both(x, label, 2)
-                loss, values = self.discriminator_loss(out, part)
-            loss.backward(self._share(part, loss, "discriminator"))
-            seen.append((values, part.rows))
-            judged.append(out.adv.detach().view(len(part.draws), 2, -1))
+        with contextlib.closing(self._parts(rows)) as parts:
+            for part in parts:
+                with autocast(self.world, self.spec.precision):
+                    x, label = discriminator_inputs(self.spec, part, self._kept)
+                    out = self.judge_both(x, label, 2)
+                    loss, values = self.discriminator_loss(out, part)
+                loss.backward(self._share(part, loss, "discriminator"))
+                seen.append((values, part.rows))
+                judged.append(out.adv.detach().view(len(part.draws), 2, -1))
         self._move("discriminator", seen)
         self._adapt(judged)
 
     def generator_step(self, rows: StepInput) -> None:
         """The generators learn to be believed, by discriminators that stay as they are."""
         self._zero_gradients("generator")
-        for network in self.discriminators:
-            network.requires_grad_(False)
         seen = []
-        for part in self._parts(rows):
-            with autocast(self.world, self.spec.precision):
-                x = seen_rows(self.spec, part.fake, part.draws, "fake", self._kept)
-                out = self.discriminate(x, part.fake_label)
-                loss, values = self.generator_loss(out, part)
-            loss.backward(self._share(part, loss, "generator"))
-            seen.append((values, part.rows))
+        with frozen(self.discriminators), contextlib.closing(self._parts(rows)) as parts:
+            for part in parts:
+                with autocast(self.world, self.spec.precision):
+                    x = seen_rows(self.spec, part.fake, part.draws, "fake", self._kept)
+                    out = self.discriminate(x, part.fake_label)
+                    loss, values = self.generator_loss(out, part)
+                loss.backward(self._share(part, loss, "generator"))
+                seen.append((values, part.rows))
         self.made.backward(rows.fake.grad)
         self._move("generator", seen)
-        for network in self.discriminators:
-            network.requires_grad_(True)
         averages = [each.training.modules.get("average") for each in self.replicates]
         follow([a for a in averages if a is not None], self.generators, self.spec.ema)
 
@@ -196,9 +194,10 @@ class GanStep:
                 of_class = adc_discriminator(cls[:, 0], label[:, 0], cls[:, 1], label[:, 1])
             else:
                 class_loss = AUXILIARY[self.spec.aux_loss]
-                of_class = class_loss(cls[:, 0], label[:, 0])
                 if self.spec.aux_on_fake:
-                    of_class = of_class + class_loss(cls[:, 1], label[:, 1])
+                    of_class = class_loss(cls, label).sum(1)
+                else:
+                    of_class = class_loss(cls[:, 0], label[:, 0])
             loss = loss.add(of_class, alpha=self.spec.aux_weight)
             class_logits: Callable[..., Tensor] = self.discriminators[0].class_logits  # type: ignore[assignment]
             right = class_logits(out).argmax(1).view(k, 2, n) == label
@@ -321,23 +320,41 @@ class GanStep:
         trainings = [each.training for each in self.replicates]
         return [t.scalers[player] for t in trainings if t.scalers]
 
-    def _parts(self, rows: StepInput) -> Iterator[StepInput]:
-        """The parts of a batch; DDP waits for the last, spectral norm estimates at the first."""
+    def _parts(self, rows: StepInput) -> Generator[StepInput]:
+        """The parts of a batch; DDP waits for the last, spectral norm estimates at the first.
+
+        To be closed, also where a step ends by an error: one whose recording fails is then taken
+        eagerly.
+        """
         parts = rows.split(self.spec.accumulate)
         held: list[nn.Module] = []
         if len(parts) > 1:
             modules = (m for network in self.discriminators for m in network.modules())
             held = [m for m in modules if isinstance(m, ParametrizationList)]
-        for i, part in enumerate(parts):
-            in_silence: contextlib.AbstractContextManager = contextlib.nullcontext()
-            if i + 1 < len(parts) and isinstance(self.judge_both, DistributedDataParallel):
-                in_silence = self.judge_both.no_sync()
-            with in_silence:
-                yield part
+        try:
+            for i, part in enumerate(parts):
+                in_silence: contextlib.AbstractContextManager = contextlib.nullcontext()
+                if i + 1 < len(parts) and isinstance(self.judge_both, DistributedDataParallel):
+                    in_silence = self.judge_both.no_sync()
+                with in_silence:
+                    yield part
+                for parametrizations in held:
+                    parametrizations.eval()  # all parts of a batch see the same weights
+        finally:
             for parametrizations in held:
-                parametrizations.eval()  # all parts of a batch see the same weights
-        for parametrizations in held:
-            parametrizations.train()
+                parametrizations.train()
+
+
+@contextlib.contextmanager
+def frozen(networks: Sequence[nn.Module]) -> Iterator[None]:
+    """Within it the weights of ``networks`` want no gradient."""
+    for network in networks:
+        network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for network in networks:
+            network.requires_grad_(True)
 
 
 def discriminator_inputs(spec: GanSpec, rows: StepInput, kept: Kept) -> tuple[Tensor, Tensor]:

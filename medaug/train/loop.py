@@ -137,16 +137,17 @@ def guarded_steps(
     for (_, optimizer), scaler in zip(pairs, scalers, strict=bool(scalers)):
         scaler.unscale_(optimizer)
     gradients = [_gradients(optimizer) for _, optimizer in pairs]
-    norms = foreach.norms([g for mine in gradients for g in mine])
-    total = torch.stack(norms).view(len(pairs), -1).sum(1)
-    skipped = (total - total).ne(0)  # NaN where a norm is not finite
-    each = skipped.float().unbind()
-    noted: Sequence[torch.Tensor] = each
+    norms = torch.stack(foreach.norms([g for mine in gradients for g in mine]))
+    norms = norms.view(len(pairs), -1)
+    skipped = (norms - norms).any(1)  # NaN, which is true, where a norm is not finite
+    noted: Sequence[torch.Tensor] = skipped.unbind()
     if scalers:
-        noted = [_at_fault(bad, scaler) for bad, scaler in zip(each, scalers, strict=True)]
-    foreach.add_([guard.skipped for guard, _ in pairs], noted)
+        noted = [_at_fault(bad, scaler) for bad, scaler in zip(noted, scalers, strict=True)]
     # In place, like all that outlives a step: a captured one writes to where it wrote first.
-    foreach.copy_([guard.last_bad for guard, _ in pairs], noted)
+    last_bad = [guard.last_bad for guard, _ in pairs]
+    foreach.copy_(last_bad, noted)
+    foreach.add_([guard.skipped for guard, _ in pairs], last_bad)
+    each = skipped.float().unbind() if scalers else last_bad  # without a scale they are the same
     for (_, optimizer), mine in zip(pairs, each, strict=True):
         if getattr(optimizer, "_step_supports_amp_scaling", False):
             # Fused optimisers skip on the device, as under a GradScaler: no wait for it.
@@ -161,9 +162,9 @@ def guarded_steps(
 
 
 def _at_fault(bad: torch.Tensor, scaler: GradScaler) -> torch.Tensor:
-    """1 where a step is bad (1) although its loss was not made larger; no wait for the device."""
+    """Whether a step is bad although its loss was not made larger; no wait for the device."""
     scale = scaler.scale(bad)  # 0 where it is not
-    return ((scale > 0) & (scale <= 1)).float()
+    return (scale > 0) & (scale <= 1)
 
 
 def _step_unless(bad: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:

@@ -67,7 +67,7 @@ class ClassSpread:
 
     def __init__(self, n_classes: int, replicates: int, world: World) -> None:
         self._k, self._world = replicates, world
-        self._classes = torch.arange(n_classes, device=world.device)[:, None]
+        self._one_hot = torch.eye(n_classes, dtype=torch.double, device=world.device)
         self._one = torch.ones(1, dtype=torch.double, device=world.device)
         self._sums: Tensor | None = None
 
@@ -84,10 +84,10 @@ class ClassSpread:
         y = summary(x).double().view(self._k, 2, len(x) // (2 * self._k), -1)
         each = torch.cat([self._one.expand(*y.shape[:-1], 1), y, y.square()], dim=-1)
         each = each.masked_fill(skipped[:, None, None, None], 0.0)
-        of_class = (label.view(self._k, 2, 1, -1) == self._classes).double()
+        of_class = self._one_hot.index_select(0, label).view(2 * self._k, -1, len(self._one_hot))
         if self._sums is None:
-            self._sums = each.new_zeros(self._k, 2, len(self._classes), each.shape[-1])
-        self._sums.flatten(0, 1).baddbmm_(of_class.flatten(0, 1), each.flatten(0, 1))
+            self._sums = each.new_zeros(self._k, 2, len(self._one_hot), each.shape[-1])
+        self._sums.flatten(0, 1).baddbmm_(of_class.mT, each.flatten(0, 1))
 
     @staticmethod
     def deviations(parts: Sequence[tuple[ClassSpread, int]], world: World) -> tuple[float, float]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -51,14 +53,21 @@ def imported(root: Path):
     return tree, found, cohort
 
 
-@pytest.fixture(params=READ)
-def case(request, tmp_path) -> tuple[Path, Is]:
-    root = tmp_path / "scans"
+RECOGNISED: dict[str, str] = {}
+"""Folder -> the importer that read it."""
+
+
+@pytest.fixture(scope="module", params=READ)
+def case(request, tmp_path_factory) -> Iterator[tuple[Path, Is]]:
+    """A folder, built once for all tests of it; they leave it as it is."""
+    place = tmp_path_factory.mktemp("case")
+    root = place / "scans"
     root.mkdir()
-    return root, FOLDERS[request.param](root)
+    yield root, FOLDERS[request.param](root)
+    shutil.rmtree(place)
 
 
-def test_each_folder_is_what_it_is(case):
+def test_each_folder_is_what_it_is(case, request):
     root, wanted = case
     if wanted.refused:
         with pytest.raises(UserError) as refused:
@@ -66,6 +75,7 @@ def test_each_folder_is_what_it_is(case):
         assert re.search(wanted.refused, str(refused.value)), str(refused.value)
         return
     tree, found, cohort = imported(root)
+    RECOGNISED[request.node.callspec.params["case"]] = recognise(tree)[0].name
     assert (len(cohort.scans), len({s.patient for s in cohort.scans})) == (
         wanted.scans,
         wanted.patients,
@@ -143,13 +153,11 @@ def _groups(cohort):
 
 
 def test_every_importer_has_a_folder(tmp_path):
-    known = set()
-    for number, build in enumerate(FOLDERS.values()):
+    for number, (name, build) in enumerate(FOLDERS.items()):
         root = tmp_path / str(number)
-        root.mkdir()
-        if not build(root).refused:
-            known.add(recognise(Tree.of(root))[0].name)
-    assert known | {"head_ct", "ct_ich"} == set(IMPORTERS)
+        if name not in RECOGNISED and not root.mkdir() and not build(root).refused:
+            RECOGNISED[name] = recognise(Tree.of(root))[0].name
+    assert {*RECOGNISED.values(), "head_ct", "ct_ich"} == set(IMPORTERS)
 
 
 # ------------------------------------------------------------- what init says, and what run reads

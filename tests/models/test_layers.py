@@ -1,12 +1,13 @@
-"""Dropout by coins."""
+"""Dropout by coins, and the class in the latent."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from medaug.models.layers import Dropout
+from medaug.models.layers import Dropout, conditioned, one_hot
 
 SHAPES = [(64, 33, 15, 15), (100, 999), (7,)]
 
@@ -63,3 +64,12 @@ def test_other_rates_are_torchs() -> None:
     y = Dropout(0.3)(x)
     torch.manual_seed(1)
     torch.testing.assert_close(y, nn.Dropout(0.3)(x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_label_overwrites_the_beginning_of_the_latent(dtype: torch.dtype) -> None:
+    z, label = torch.randn(5, 7).to(dtype), torch.tensor([2, 0, 1, 1, 2])
+    rows = one_hot(label, 3, dtype)
+    assert rows.dtype == dtype
+    assert torch.equal(rows, F.one_hot(label, 3).to(dtype))
+    assert torch.equal(conditioned(z, label, 3), torch.cat((rows, z[:, 3:]), dim=1))

@@ -91,6 +91,24 @@ def test_values_gradients_and_iterations_are_torchs(
             torch.testing.assert_close(ours.state_dict()[name], tensor, **EXACT, msg=name)
 
 
+@pytest.mark.parametrize("size", [0.0, 1e-10, 1e10])
+def test_weights_of_any_size(size: float) -> None:
+    """Where nothing is left to divide by, torch's are NaN as well, and its vectors 0."""
+    ours, torchs = _networks()
+    given = _inputs()
+    with torch.no_grad():
+        for network in (ours, torchs):
+            for name, parameter in network.named_parameters():
+                if "original" in name:
+                    parameter.mul_(size)
+    for network, forward in ((ours, AtOnce(ours)), (torchs, torchs)):
+        out = forward(*given)
+        assert out.isfinite().all() == (size > 0), network
+    torch.testing.assert_close(ours.state_dict(), torchs.state_dict(), **EXACT)
+    got, expected = AtOnce(ours.eval())(*given), torchs.eval()(*given)
+    torch.testing.assert_close(got, expected, **EXACT, equal_nan=True)
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_norms_of_several_networks_are_those_of_each(training: bool) -> None:
     pairs = [_networks(seed) for seed in range(3)]

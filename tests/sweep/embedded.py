@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 
 from medaug.sweep.cluster.start import Cluster
@@ -20,6 +21,8 @@ if __name__ == "__main__":
     import ray
 
     pid = ray.get(ray.remote(who).remote())  # a worker listens, too
-    print(json.dumps({"address": ray.get_runtime_context().gcs_address, "worker": pid}), flush=True)
+    up = {"address": ray.get_runtime_context().gcs_address, "worker": pid}
+    up["sigterm"] = str(signal.getsignal(signal.SIGTERM))
+    print(json.dumps(up), flush=True)
     sys.stdin.read()
     cluster.stop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -24,6 +25,8 @@ from medaug.storage.temporary import IN_USE
 pytestmark = pytest.mark.ray
 
 HERE = Path(__file__).parent
+UP = ("address", "worker", "sigterm")
+"""What ``embedded.py`` says of itself."""
 NOBODY = 65534
 JOIN = """\
 import sys
@@ -35,7 +38,8 @@ try:
 except MedaugError as error:
     sys.exit(f"{error.exit_code} {error}")
 import ray
-print("nodes:", len(ray.nodes()))
+import signal
+print("nodes:", len(ray.nodes()), signal.getsignal(signal.SIGTERM))
 cluster.stop()
 """
 
@@ -47,6 +51,8 @@ class Embedded:
     token: str
     address: str
     worker: int
+    sigterm: str
+    """What handles it."""
 
     def join(self, token: str) -> subprocess.CompletedProcess[str]:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
@@ -85,7 +91,7 @@ def embedded() -> Iterator[Embedded]:
         assert process.stdout is not None
         try:
             up = json.loads(process.stdout.readline())
-            yield Embedded(process, Path(temporary), token, up["address"], up["worker"])
+            yield Embedded(process, Path(temporary), token, *map(up.get, UP))
         finally:
             process.stdin.close()
             process.wait(100)
@@ -129,7 +135,8 @@ def test_only_who_has_the_token_joins(embedded: Embedded) -> None:
     assert last.startswith(f"3 cluster {embedded.address}: "), other.stderr
     assert "RAY_AUTH_TOKEN_PATH" in last
     assert "nodes:" not in other.stdout
-    assert embedded.join(embedded.token).stdout == "nodes: 1\n"
+    assert embedded.join(embedded.token).stdout == f"nodes: 1 {signal.SIG_DFL}\n"
+    assert embedded.sigterm == str(signal.SIG_DFL), "Ray's own would raise anywhere"
 
 
 def test_rays_folder_is_closed_to_other_accounts(embedded: Embedded) -> None:

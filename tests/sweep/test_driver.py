@@ -101,8 +101,15 @@ def containers_are_possible() -> bool:
         return False
 
 
-@pytest.mark.parametrize("lost", ["gcs_server", "raylet"])
-@pytest.mark.parametrize("contained", [False, True])
+@pytest.mark.parametrize(
+    ("lost", "contained"),
+    [
+        ("gcs_server", False),
+        ("raylet", True),
+        pytest.param("gcs_server", True, marks=pytest.mark.slow),
+        pytest.param("raylet", False, marks=pytest.mark.slow),
+    ],
+)
 def test_a_lost_cluster_ends_the_driver(
     tmp_path: Path, temporary: Path, lost: str, contained: bool
 ) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 import torch
 
 from medaug.models import fused
-from medaug.train import captured, gan_step, resident
+from medaug.train import captured, gan_step, graph_pool, resident
 from medaug.train.captured import NCCL_HANDLING, WARM_UP, why_not
 from medaug.train.checkpoint import Progress
 from medaug.train.gan import GanTask, train_gan, train_gans
@@ -148,6 +150,29 @@ def test_what_a_recording_cannot_do_ends_it_and_training_goes_on(
         list(train_gan(task("stable", 0), replace(ALONE, step_graphs="always")))
 
 
+@pytest.mark.parametrize("part", ["discriminator_loss", "generator_loss"])
+def test_a_recording_that_fails_half_way_leaves_nothing_behind(
+    part: str, tapes: list[TapeRecorder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Discriminators that are frozen meanwhile, and spectral norms that wait for the other parts of
+    a batch."""
+    whole, calls = getattr(GanStep, part), []
+
+    def asks(self: GanStep, out: Any, given: Any) -> Any:
+        loss, values = whole(self, out, given)
+        if tapes and tapes[0].writing is not None:
+            calls.append(len(calls))
+            if len(calls) == 2:  # in the second of three parts
+                float(loss.detach().sum())
+        return loss, values
+
+    monkeypatch.setattr(GanStep, part, asks)
+    eager = list(train_gan(task("parts", 0), EAGER))
+    assert_same(list(train_gan(task("parts", 0), ALONE)), eager)
+    assert len(calls) == 2
+    assert tapes[0].eager == 20
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -159,6 +184,68 @@ def test_what_a_recording_cannot_do_ends_it_and_training_goes_on(
 def test_the_tape_refuses_what_a_gpu_does(make: Any, message: str) -> None:
     with pytest.raises(RuntimeError, match=message):
         TapeRecorder(torch.device("cpu")).record(make, [])
+
+
+class Driver:
+    """Of a GPU that is not there: what torch asks it in a recording, after its CUDAGraph.cpp."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.stream, self.recording, self.used, self.broken = "default", False, 0, False
+        driver = self
+
+        class Graph:
+            def capture_begin(self, *pool: Any, **how: Any) -> None:
+                driver.recording, driver.used = True, driver.used + 1
+
+            def capture_end(self) -> None:
+                if driver.broken:
+                    raise RuntimeError("operation failed due to a previous error during capture")
+                driver.recording = False
+
+        def end(device: int, pool: Any) -> None:
+            if not driver.recording:
+                raise RuntimeError("not currently recording to mempool_id")
+            driver.recording = False
+
+        def release(device: int, pool: Any) -> None:
+            driver.used -= 1
+
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+        monkeypatch.setattr(torch.cuda, "Stream", lambda device: "its own")
+        monkeypatch.setattr(torch.cuda, "stream", self._on)
+        monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
+        monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+        monkeypatch.setattr(torch._C, "_host_emptyCache", lambda: None, raising=False)
+        monkeypatch.setattr(graph_pool, "_END", end)
+        monkeypatch.setattr(graph_pool, "_RELEASE", release)
+
+    @contextlib.contextmanager
+    def _on(self, stream: str) -> Iterator[None]:
+        before, self.stream = self.stream, stream
+        try:
+            yield
+        finally:
+            self.stream = before
+
+
+@pytest.mark.parametrize("broken", [True, False])
+def test_a_recording_that_fails_gives_back_its_stream_and_memory(
+    broken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else all that this process does later goes on that stream, and frees no memory."""
+    driver = Driver(monkeypatch)
+    recorder = captured.CudaGraphs(torch.device("cuda", 0))
+
+    def fails() -> None:
+        assert (driver.stream, driver.recording) == ("its own", True)
+        driver.broken = broken
+        raise RuntimeError("no kernel for that")
+
+    with pytest.raises(RuntimeError) as caught:
+        recorder.record(fails, [])
+    assert (driver.stream, driver.recording) == ("default", False)
+    assert driver.used == (0 if broken else 1)  # a graph that was ended gives its own back
+    assert str(captured._first(caught.value)) == "no kernel for that"
 
 
 def step(world: World, **keys: Any) -> GanStep:

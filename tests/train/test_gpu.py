@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from medaug.train.classify import train_classifier
 from medaug.train.device import compute
 from medaug.train.extract import encoder
 from medaug.train.gan import train_gan, train_gans
+from medaug.train.gan_step import GanStep
 from medaug.train.segment import train_segmenter
 from medaug.train.world import World
 from tests.train.cohorts import features, slices
@@ -94,6 +96,26 @@ def test_replayed_steps_are_the_eager_ones(option: str, k: int) -> None:
         compute(deterministic=False)
     for got, expected in zip(replayed, eager, strict=True):
         assert_same(got, expected)
+
+
+def test_a_recording_that_fails_leaves_a_process_for_the_next_trial(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World.single("cuda")
+    stream, whole = torch.cuda.current_stream(), GanStep.generator_loss
+
+    def asks(self: GanStep, out: Any, given: Any) -> Any:
+        loss, values = whole(self, out, given)
+        float(loss.detach().sum())
+        return loss, values
+
+    with monkeypatch.context() as patched:
+        patched.setattr(GanStep, "generator_loss", asks)
+        list(train_gan(captured_task("as published", 0), world))
+    assert caplog.text.count("steps are not recorded as graphs: ") == 1
+    assert torch.cuda.current_stream() == stream
+    torch.cuda.empty_cache()
+    test_replayed_steps_are_the_eager_ones("as published", 1)
 
 
 def test_a_compiled_step_is_replayed() -> None:

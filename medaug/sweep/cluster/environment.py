@@ -18,6 +18,7 @@ _ENVIRONMENT = {
     "RAY_ENABLE_AUTO_CONNECT": "0",  # no second cluster when this one is gone
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_worker_niceness": "0",  # of 15, ranks starve beside anything else that runs
+    "RAY_prestart_worker_first_driver": "0",  # a process for each core, and our trials use none
     "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints a table whatever its verbosity
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",

@@ -9,8 +9,10 @@ import secrets
 import socket
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -84,7 +86,7 @@ class Cluster:
 
             if not ray.is_initialized():
                 if self._address:
-                    self._join(self._address)
+                    self._join(self._address, around)
                 else:
                     self._embed(around)
                 self._ours = True
@@ -172,7 +174,7 @@ class Cluster:
                 # Ray opens its own folder to everybody (0777): the one around it is closed.
                 private = attempt.enter_context(temporary_folder("medaug-", _short_folder()))
                 try:
-                    self._init(str(private / "r"))
+                    self._start_here(str(private / "r"), attempt)
                 except Exception as error:  # a bare one of Ray's own
                     left = set(psutil.Process().children()) - before
                     _kill([*left, *_descendants(left)])
@@ -187,36 +189,62 @@ class Cluster:
             self._others = [child for child in started if child not in self._family]
             return
 
-    def _init(self, folder: str) -> None:
-        import ray
-
+    def _start_here(self, folder: str, around: contextlib.ExitStack) -> None:
         # What this process can import, the workers of its own cluster can: they inherit PYTHONPATH.
         ours = [path for path in sys.path if path and not path.startswith(sys.base_prefix)]
+        here = _started(
+            address="local",  # not the one that RAY_ADDRESS may name
+            num_cpus=self._cpus,
+            _node_ip_address=LOOPBACK,  # stays when a laptop changes networks
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            _temp_dir=folder,
+        )
         with environment({"PYTHONPATH": os.pathsep.join(ours)}):
-            ray.init(
-                address="local",  # not the one that RAY_ADDRESS may name
-                num_cpus=self._cpus,
-                _node_ip_address=LOOPBACK,  # stays when a laptop changes networks
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                _temp_dir=folder,
-                log_to_driver=False,
-                configure_logging=False,
-            )
+            around.enter_context(here)
 
-    def _join(self, address: str) -> None:
+    def _join(self, address: str, around: contextlib.ExitStack) -> None:
         import ray
 
         if not _listening(address):
             raise EnvironmentFault(f"cluster {address}: nothing listens there; is its head up?")
         try:
-            ray.init(address=address, log_to_driver=False, configure_logging=False)
+            around.enter_context(_started(address=address))
         except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
             raise EnvironmentFault(
                 f"cluster {address}: {lines_of(error)[0]}; does RAY_AUTH_TOKEN_PATH name its "
                 f"token, with RAY_AUTH_MODE=token, and has it Ray {ray.__version__}?"
             ) from None
         _check_workers(address)
+
+
+@contextlib.contextmanager
+def _started(**keys: Any) -> Iterator[None]:
+    """``ray.init(**keys)`` in a thread, without which that Ray is of no use: it ends with this.
+
+    In the main thread Ray would set a handler of SIGTERM that raises wherever the process is:
+    within a lock that is then never released, or where nobody hears it.
+    """
+    import ray
+
+    up: Future[None] = Future()
+    over = threading.Event()
+
+    def start() -> None:
+        try:
+            ray.init(log_to_driver=False, configure_logging=False, **keys)
+        except BaseException as error:
+            up.set_exception(error)
+        else:
+            up.set_result(None)
+            over.wait()
+
+    threading.Thread(target=start, name="medaug-ray", daemon=True).start()
+    try:
+        up.result()
+        yield
+    finally:
+        over.set()
 
 
 def check_address(address: str) -> None:
