@@ -143,6 +143,11 @@ class _Bringer:
     def real(self) -> Store:
         return self.artifacts.open_store(self.slices)
 
+    @property
+    def _channels(self) -> int:
+        """Of the study's images."""
+        return self.real.schema.shape[0]
+
     def store(self, path: Path, labels: Path | None, side: int | None = None) -> str:
         """The name of the store of what lies at ``path``, images at ``side`` pixels (None: as the
         study's); made when missing."""
@@ -292,8 +297,8 @@ class _Bringer:
             drawn = self.known_images.get(path)
             if drawn is None:
                 device = "cuda" if torch.cuda.is_available() else "cpu"
-                how: Any = {"steps": steps, "output": spec.output, "device": device}
-                x, label = zip(*draw(bundle, n, numbers, own, **how), strict=True)
+                how: Any = {"steps": steps, "output": spec.output, "channels": self._channels}
+                x, label = zip(*draw(bundle, n, numbers, own, device=device, **how), strict=True)
                 drawn = self.known_images[path] = np.concatenate(x), np.concatenate(label)
         except UserError as error:
             raise self._fault("path", str(error)) from None
@@ -302,7 +307,7 @@ class _Bringer:
     def _write(self, config: str, x: np.ndarray, label: np.ndarray, side: int) -> str:
         """The store of rows x (n, …) float32 with their labels (n,)."""
         name = f"given-{config}"
-        pictures = looks_like_images(x.shape[1:])
+        pictures = looks_like_images(x.shape[1:], self._channels)
         x = as_images(x, side) if pictures else x
         if not pictures:
             self._check_shape(x.shape[1:])
@@ -323,7 +328,7 @@ class _Bringer:
         study, size = self.study, self.study.data.image_size
         if study.image_encoder is not None:
             return
-        want: tuple[int, ...] = (1, size, size)
+        want: tuple[int, ...] = (self._channels, size, size)
         if study.features is not None and study.segmenter is not None:
             want = tap_shape(study.features.tap, study.segmenter.base, size)
         if math.prod(shape) != math.prod(want):

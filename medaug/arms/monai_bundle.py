@@ -92,11 +92,12 @@ def read_bundle(path: Path) -> Bundle:
     return Bundle(network, scheduler, schedule, found[0], steps, side, key)
 
 
-def build(bundle: Bundle, numbers: Sequence[int]) -> torch.nn.Module:
+def build(bundle: Bundle, numbers: Sequence[int], channels: int = 1) -> torch.nn.Module:
     """The network with its weights; ``numbers``: classes that it must know.
 
     Raises:
-        UserError: it makes no grey images by class, or the weights are another network's.
+        UserError: it makes no images of so many channels by class, or the weights are another
+            network's.
     """
     from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet
 
@@ -105,10 +106,12 @@ def build(bundle: Bundle, numbers: Sequence[int]) -> torch.nn.Module:
         raise UserError("its network takes no class (num_class_embeds); bring one that does")
     if max(numbers) >= known:
         raise UserError(f"its network knows the classes 0 to {known - 1}; correct 'numbers'")
-    wanted = {"spatial_dims": 2, "in_channels": 1, "out_channels": 1, "with_conditioning": False}
+    wanted = {"spatial_dims": 2, "in_channels": channels, "out_channels": channels}
+    wanted["with_conditioning"] = False
+    image = f"an image of {channels} channels" if channels > 1 else "a grey image"
     for key, value in wanted.items():
         if (got := bundle.network.get(key, value)) != value:
-            raise UserError(f"its network has {key} {got!r}, and a grey image wants {value!r}")
+            raise UserError(f"its network has {key} {got!r}, and {image} wants {value!r}")
     try:
         network = DiffusionModelUNet(**bundle.network)
         network.load_state_dict(_state(bundle.weights))
@@ -127,20 +130,21 @@ def draw(
     *,
     steps: int,
     output: tuple[float, float],
+    channels: int = 1,
     device: torch.device | str = "cpu",
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """n images of each class in blocks: x (m, 1, S, S) float32 in [0, 1], label (m,) int64.
+    """n images of each class in blocks: x (m, C, S, S) float32 in [0, 1], label (m,) int64.
 
     Image j of a class depends on the class and j alone.
 
     Raises:
         UserError: as :func:`build`, or the network takes no images of ``side`` pixels.
     """
-    network = build(bundle, numbers).to(device)
+    network = build(bundle, numbers, channels).to(device)
     for label, number in enumerate(numbers):
         for first in range(0, n, BLOCK):
             dice = generator("monai_bundle", number, first)
-            noise = torch.randn((BLOCK, 1, side, side), generator=dice)
+            noise = torch.randn((BLOCK, channels, side, side), generator=dice)
             try:
                 x = _sampled(network, bundle, steps, noise.to(device), number, dice)
             except (RuntimeError, ValueError, AssertionError) as error:
@@ -161,7 +165,7 @@ def _sampled(
     number: int,
     dice: torch.Generator,
 ) -> torch.Tensor:
-    """Noise (N, 1, S, S) to images."""
+    """Noise (N, C, S, S) to images."""
     from monai.networks import schedulers
 
     scheduler: Any = getattr(schedulers, bundle.scheduler)(**bundle.schedule)

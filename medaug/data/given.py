@@ -236,12 +236,14 @@ def _column(table: Any, names: Sequence[str]) -> Any:
 
 
 def as_images(x: NDArray[np.float32], size: int) -> NDArray[np.float32]:
-    """(n, H, W) or (n, 1, H, W) -> (n, 1, size, size), as image files are brought to one size."""
-    flat = x[:, 0] if x.ndim == 4 else x
-    fitted = [fit_images(flat[i : i + 64], size) for i in range(0, len(flat), 64)]
-    return np.concatenate(fitted)[:, None]
+    """(n, H, W) or (n, C, H, W) -> (n, C, size, size), as image files are brought to one size."""
+    flat = x.reshape(-1, *x.shape[-2:])
+    fitted = np.concatenate([fit_images(flat[i : i + 64], size) for i in range(0, len(flat), 64)])
+    return fitted.reshape(len(x), -1, size, size)
 
 
-def looks_like_images(shape: Sequence[int]) -> bool:
-    """Whether rows of ``shape`` are grey pictures."""
-    return len(shape) == 2 or (len(shape) == 3 and shape[0] == 1 and min(shape[1:]) > 1)
+def looks_like_images(shape: Sequence[int], channels: int) -> bool:
+    """Whether rows of ``shape``, (H, W) or (C, H, W), are pictures of so many channels."""
+    if len(shape) == 2:
+        return channels == 1
+    return len(shape) == 3 and shape[0] == channels and min(shape[1:]) > 1

@@ -42,21 +42,26 @@ CONFIG = {
 SHIFT = 0.25
 
 
-def network() -> torch.nn.Module:
+def network(channels: int = 1) -> torch.nn.Module:
     from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet
 
     torch.manual_seed(0)
-    arguments = {k: v for k, v in NETWORK.items() if k != "_target_"} | {"in_channels": 1}
-    return DiffusionModelUNet(**arguments)
+    arguments = {k: v for k, v in NETWORK.items() if k != "_target_"}
+    return DiffusionModelUNet(
+        **arguments | dict.fromkeys(("in_channels", "out_channels"), channels)
+    )
 
 
-def write_bundle(path: Path, *, constant: bool = False, **changes: Any) -> Path:
+def write_bundle(path: Path, *, constant: bool = False, channels: int = 1, **changes: Any) -> Path:
     """A bundle whose network was never trained; with ``constant`` its output is :data:`SHIFT`."""
     (path / "configs").mkdir(parents=True, exist_ok=True)
     (path / "models").mkdir(exist_ok=True)
+    if channels > 1:
+        of_colour = {"channels_in": channels, "network_def": NETWORK | {"out_channels": channels}}
+        changes = of_colour | changes
     (path / "configs" / "inference.json").write_text(json.dumps(CONFIG | changes))
     (path / "configs" / "metadata.json").write_text(json.dumps({"version": "0.1.0"}))
-    model = network()
+    model = network(channels)
     for name, weight in model.named_parameters():
         with torch.no_grad():
             if name.startswith("out.") and constant:
@@ -201,6 +206,32 @@ def test_its_rows_are_judged_like_those_of_a_folder(tmp_path: Path) -> None:
     assert brought(spec) == given
     write_bundle(bundle, constant=True, image_size=SIZE)
     assert brought(spec) != given
+
+
+@pytest.mark.parametrize("as_array", [False, True])
+def test_images_have_the_channels_of_the_study(tmp_path: Path, as_array: bool) -> None:
+    write_real(tmp_path, images=True, channels=3)
+    public: dict[str, Any] = {"made_from": {"public": "open scans"}, "intensity": None}
+    bundle = write_bundle(tmp_path / "bundle", channels=3, image_size=SIZE)
+    if as_array:
+        x = np.random.default_rng(0).random((32, 3, 2 * SIZE, 2 * SIZE), np.float32)
+        np.save(tmp_path / "rows.npy", x)
+        np.save(tmp_path / "rows_labels.npy", np.arange(32) % 2)
+        spec = of_folder(tmp_path, tmp_path / "rows.npy", **public)
+    else:
+        spec = of_folder(tmp_path, bundle, kind="monai_bundle", **public)
+    (name,) = set(brought(spec).values())
+    store = Artifacts(tmp_path).open_store(name)
+    assert store.schema.shape == (3, SIZE, SIZE)
+    assert store.manifest["extra"]["pictures"]
+    if as_array:
+        wanted = x.reshape(32, 3, SIZE, 2, SIZE, 2).mean((3, 5))
+        np.testing.assert_allclose(store.read().x.numpy(), wanted, atol=1e-3)
+    else:
+        grey = write_bundle(tmp_path / "grey", image_size=SIZE)
+        other = of_folder(tmp_path, grey, kind="monai_bundle", **public)
+        with pytest.raises(UserError, match="in_channels 1, and an image of 3 channels wants 3"):
+            brought(other)
 
 
 def test_one_bundle_serves_no_fold_of_the_study_itself(tmp_path: Path) -> None:

@@ -45,8 +45,8 @@ def pictures(n: int, seed: int = 7, side: int = SIZE) -> np.ndarray:
     return (150 + 40 * x).clip(0, 300).astype(np.float32)
 
 
-def write_real(storage: Path, side: int = SIZE, images: bool = False) -> Store:
-    """24 patients of two slices each, none like another's."""
+def write_real(storage: Path, side: int = SIZE, images: bool = False, channels: int = 1) -> Store:
+    """24 patients of two slices each, none like another's, with equal channels."""
     spec = study(storage)
     patients = [f"p-{number:012x}" for number in range(24)]
     labels = np.arange(24) % 2
@@ -59,14 +59,14 @@ def write_real(storage: Path, side: int = SIZE, images: bool = False) -> Store:
     owner = np.repeat(patients, 2)
     with StoreWriter(
         Artifacts(storage).store_path(SLICES),
-        StoreSchema((1, side, side), "float32"),
+        StoreSchema((channels, side, side), "float32"),
         provenance=Provenance("slices", "0" * 12, (), (), synthetic=False),
         classes=CLASSES,
         splits=splits,
         extra={"moments": moments, "parts": {}, "images": images},
     ) as writer:
         index = np.tile([0, 1], 24)
-        flat, label = x.reshape(-1, 1, side, side), labels.repeat(2)
+        flat, label = x.reshape(-1, 1, side, side).repeat(channels, 1), labels.repeat(2)
         writer.write(flat, label=label, patient=owner, volume=owner, slice_index=index)
     return Artifacts(storage).open_store(SLICES)
 
