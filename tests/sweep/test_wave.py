@@ -46,7 +46,7 @@ def decide(stopping: Stopping, reports: list[tuple[str, int]], alive: set[str]) 
     decisions = []
     for key, epoch in reports:
         if key in alive:
-            result = {"epoch": epoch, "metrics/val/fd": DISTANCE[key] / epoch}
+            result = {"epoch": epoch, "metrics": (("val/fd", DISTANCE[key] / epoch),)}
             decisions.append(stopping.on_trial_result(None, tune_trial(key), result))
             if decisions[-1] == "STOP":
                 alive.remove(key)
@@ -96,7 +96,9 @@ def test_the_median_rule_ends_what_is_worse_than_half_of_the_others() -> None:
     decide(stopping, [(key, 2) for key in "abcd"], alive)
     # c's best, 1.5, is worse than .75, the median of .5 and 1; d's, 2, than that of all three.
     assert alive == {"a", "b"}
-    nan = stopping.on_trial_result(None, tune_trial("b"), {"epoch": 3, "metrics/val/fd": math.nan})
+    nan = stopping.on_trial_result(
+        None, tune_trial("b"), {"epoch": 3, "metrics": (("val/fd", math.nan),)}
+    )
     assert nan == "CONTINUE"
 
 
@@ -112,7 +114,7 @@ def test_brackets_give_some_trials_a_longer_grace() -> None:
         first: list[int] = []
         for epoch in range(1, 9):  # better ones report first: the others are stopped at a rung
             for place, key in enumerate(ours):
-                result = {"epoch": epoch, "metrics/val/fd": float(place)}
+                result = {"epoch": epoch, "metrics": (("val/fd", float(place)),)}
                 if stopping.on_trial_result(None, tune_trial(key), result) == "STOP":
                     first.append(epoch)
         assert min(first) == 2**bracket
@@ -145,9 +147,9 @@ def test_rays_hyperband_pauses_trials() -> None:
 
 def test_a_metric_that_nobody_reports_is_noticed() -> None:
     stopping = Stopping(ASHA, {})
-    stopping.on_trial_result(None, tune_trial("a"), {"epoch": 1, "metrics/loss": 1.0})
+    stopping.on_trial_result(None, tune_trial("a"), {"epoch": 1, "metrics": (("loss", 1.0),)})
     assert not stopping.seen
-    stopping.on_trial_result(None, tune_trial("a"), {"epoch": 2, "metrics/val/fd": 1.0})
+    stopping.on_trial_result(None, tune_trial("a"), {"epoch": 2, "metrics": (("val/fd", 1.0),)})
     assert stopping.seen
 
 

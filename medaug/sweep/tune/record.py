@@ -115,14 +115,14 @@ class _Trial:
             self.folder.refresh()
             self._tell_missed()
         if epoch == self._told + 1:
-            self._tell_epoch(epoch, result["metrics"])
+            self._tell_epoch(epoch, dict(result["metrics"]))
 
     def complete(self, last: Mapping[str, Any]) -> None:
         """Tune has no more of it; if it has no end of its own, successive halving stopped it."""
         self.folder.refresh()
         if "failure" not in last and self.folder.result() is None:
             with suppress(OSError):  # it will run on after a resume
-                self.folder.stop(last["epoch"], last["metrics"])
+                self.folder.stop(last["epoch"], dict(last["metrics"]))
 
     def end(self, error: str | None) -> dict[str, Outcome]:
         self.folder.refresh()

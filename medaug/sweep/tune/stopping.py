@@ -135,12 +135,11 @@ class Stopping(FIFOScheduler):
         self.seen = False
         """Whether any trial has reported the metric."""
         for key, row in _by_time(earlier):
-            metrics = {f"metrics/{name}": value for name, value in row["metrics"].items()}
-            self._note(key, {"epoch": row["epoch"], **metrics})
+            self._note(key, _flat(row))
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """What becomes of the trial: CONTINUE or STOP."""
-        key = key_of(trial.config)
+        key, result = key_of(trial.config), _flat(result)
         if self._peers.get(key, Peers()).spared:
             self._note(key, result)
         elif self._tells(result):
@@ -151,7 +150,7 @@ class Stopping(FIFOScheduler):
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """The trial has come to its own end; others are compared with that too."""
-        self._note(key_of(trial.config), result)
+        self._note(key_of(trial.config), _flat(result))
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles it for a restoration that never comes."""
@@ -176,6 +175,12 @@ class Stopping(FIFOScheduler):
             rule.add(runner)
             self._runners[key] = rule, runner
         return self._runners[key]
+
+
+def _flat(row: Row) -> dict[str, Any]:
+    """The epoch of a line of ``epochs.jsonl`` or of a trial's report, and each of its metrics."""
+    metrics = {f"metrics/{name}": value for name, value in dict(row.get("metrics", ())).items()}
+    return {"epoch": row.get("epoch"), **metrics}
 
 
 def bracket_of(key: str, spec: StopSpec) -> int:
