@@ -1,13 +1,14 @@
 """A sweep: waves of trials on a Ray cluster, resumable after anything.
 
-A wave is one fresh Tune run. What was finished before is not started, what was begun goes on from
-its ledger; nothing of Tune's own state is ever read.
+A wave is a fresh Tune run, a long one several. What was finished before is not started, what was
+begun goes on from its ledger; nothing of Tune's own state is ever read.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +37,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+Unit = TrialConfig | Bundle
+"""What one Tune trial is about."""
+
 LOST_AFTER_S = 20.0
 """How long the cluster's head may be silent."""
+MOST_UNITS = 4000
+"""Of one Tune run, which keeps some 40 KiB of each until its end. A longer wave is several runs,
+and at the end of each the slots wait for its last trial."""
 
 
 class Sweep:
@@ -178,8 +185,8 @@ class Sweep:
         n = len(todo) + len(outcomes)
         self._listeners.tell("on_wave_start", configs[0].stage, n, len(outcomes))
         try:
-            if units:
-                outcomes |= self._run(units, work, bundle_work, stopping, ended=outcomes)
+            for some in _in_turn(units, MOST_UNITS if stopping is None else len(units)):
+                outcomes |= self._run(some, work, bundle_work, stopping, ended=outcomes)
         finally:
             self._listeners.tell("on_wave_end")
             self.seals.flush()
@@ -201,9 +208,7 @@ class Sweep:
         """What the workers of each node may use; the cluster has to be there: after a run."""
         return self._cluster.memory_bytes()
 
-    def _start(
-        self, configs: Collection[TrialConfig], bundle_by: BundleBy
-    ) -> dict[str, TrialConfig | Bundle]:
+    def _start(self, configs: Collection[TrialConfig], bundle_by: BundleBy) -> dict[str, Unit]:
         """Have a cluster that can hold the trials, and claim their folders."""
         self._bring_up()
         ranks = max(config.ranks for config in configs)
@@ -232,7 +237,7 @@ class Sweep:
 
     def _run(
         self,
-        units: dict[str, TrialConfig | Bundle],
+        units: dict[str, Unit],
         work: Work,
         bundle_work: BundleWork,
         stopping: StopSpec | None,
@@ -277,6 +282,13 @@ class Sweep:
             f"resources.budget_hours: {self.budget.text}; to go on, `medaug resume "
             f"{self._experiment.name} --set resources.budget_hours=…` with more"
         )
+
+
+def _in_turn(units: dict[str, Unit], most: int) -> Iterator[dict[str, Unit]]:
+    """Parts of at most so many; the next one begins when one has ended."""
+    each = iter(units.items())
+    while some := dict(islice(each, most)):
+        yield some
 
 
 def _name_of(function: Any) -> str:

@@ -16,7 +16,7 @@ from medaug.errors import EnvironmentFault
 from medaug.spec import AshaSpec, ResourceSpec, TrialConfig
 from medaug.storage.results import GenerateResult
 from medaug.storage.trial_folder import TrialFolder
-from medaug.sweep import Outcome, Sweep
+from medaug.sweep import Outcome, Sweep, runner
 from medaug.sweep.cluster.start import Cluster
 from medaug.train.checkpoint import Ledger
 
@@ -73,6 +73,19 @@ def await_free_cpus(total: float) -> None:
     while ray.available_resources().get("CPU", 0.0) < total:
         assert time.monotonic() < deadline, ray.available_resources()
         time.sleep(0.05)
+
+
+def test_a_long_wave_is_several_runs_and_told_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "MOST_UNITS", 2)
+    trials = [config(name, epochs=1) for name in "abc"]
+    diary = Diary()
+    with sweep(tmp_path, diary, max_concurrent=1) as running:
+        assert statuses(running.run(trials, work=count)) == ["done"] * 3
+    assert diary.waves == [("generate", 3, 0), ("end",)]
+    assert diary.started == [trial.key for trial in trials]
+    assert all(logged(tmp_path, trial) == [1] for trial in trials)
 
 
 def test_two_waves_of_mixed_trials_reuse_ranks_and_results(tmp_path: Path) -> None:
