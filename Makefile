@@ -9,9 +9,9 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 demo: $(VENV)/.installed
 	$(BIN)/medaug run jobs/demo.yaml
 
-# Three processes, also on two cores: most of the time of tests that start Ray is waiting. A file of
-# tests stays in one of them, and tests/conftest.py keeps those together that share a cluster or a
-# finished study.
+# Four processes, also on two cores: a test that starts Ray waits now and then, and others fill the
+# cores meanwhile (99 % busy). A file of tests stays in one of them, and tests/conftest.py keeps
+# those together that share a cluster or a finished study.
 test: $(VENV)/.installed-dev lint
 	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
