@@ -35,7 +35,7 @@ from medaug.data.given import (
     read_given,
 )
 from medaug.data.sandbox import Sandbox
-from medaug.data.slices import ingest, ingest_signature
+from medaug.data.slices import ingest, ingest_signature, prepared
 from medaug.errors import UserError
 from medaug.intake import larger_slices
 from medaug.models.unet import tap_shape
@@ -235,6 +235,7 @@ class _Bringer:
                 "in their units, like [0, 1000]",
             )
         digests = self._digests()
+        cohort = prepared(cohort, data, split, digests)
         config = ingest_signature(cohort, data, split, digests)
         digests.save()
         name = f"given-{config}"

@@ -13,7 +13,7 @@ from medaug.data.digests import FILE as DIGESTS
 from medaug.data.digests import Digests
 from medaug.data.layouts import PHANTOM, read_cohort, read_other
 from medaug.data.privacy import pseudonym
-from medaug.data.slices import ingest, ingest_signature, usable
+from medaug.data.slices import ingest, ingest_signature, prepared, usable
 from medaug.data.table import EXTERNAL, POOL, STUDY, lines_of
 from medaug.errors import UserError
 from medaug.plan.variants import pool_arms
@@ -194,6 +194,7 @@ def _ingest(
     with display.progress(title) as progress:
         if cohort is None:
             cohort = read_cohort(data, progress, part=part, digests=digests)
+        cohort = prepared(cohort, data, split, digests)
         config = ingest_signature(cohort, data, split, digests)
         digests.save()
         name = f"slices-{config}"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
-from medaug.data.address import is_two_dimensional
+from medaug.data.address import is_two_dimensional, split_address
 from medaug.data.cohort import Cohort
+from medaug.data.digests import Digests
 from medaug.data.nifti import Limits
 from medaug.data.reader import in_colour
 from medaug.data.sandbox import Sandbox
@@ -15,12 +18,14 @@ from medaug.spec.data import DataSpec
 GREY, COLOUR = 1, 3
 
 
-def surveyed(cohort: Cohort, spec: DataSpec, workers: int) -> Cohort:
+def surveyed(
+    cohort: Cohort, spec: DataSpec, workers: int, digests: Digests | None = None
+) -> Cohort:
     """The cohort with its number of channels: the files of a scan where there are several, else
     three if a single picture is in colour and ``spec.colour`` keeps it, else one.
 
     Most grey images say so in their header; of the others pixels are read until the first one is
-    found that has colour.
+    found that has colour; ``digests`` remember what was found.
 
     Raises:
         UserError: scans have different numbers of files.
@@ -33,13 +38,21 @@ def surveyed(cohort: Cohort, spec: DataSpec, workers: int) -> Cohort:
             f"data: some scans have {counts[0]} sequences, others {counts[-1]}; bring the same "
             "ones of each, or name those that all have (data.channel)"
         )
-    return replace(cohort, channels=counts[0] if counts[0] > 1 else _of_one(cohort, spec, workers))
-
-
-def _of_one(cohort: Cohort, spec: DataSpec, workers: int) -> int:
+    if counts[0] > 1:
+        return replace(cohort, channels=counts[0])
     images = [scan.path for scan in cohort.scans if is_two_dimensional(scan.path)]
     if spec.colour == "grey" or not images:
-        return GREY
+        return replace(cohort, channels=GREY)
+    places = [split_address(path) for path in images]
+    found = (digests or Digests()).recalled(
+        f"channels of {[part for _, part in places]} with {spec.accept}",
+        dict.fromkeys(place for place, _ in places),
+        lambda: str(_of_pictures(images, spec, workers)),
+    )
+    return replace(cohort, channels=int(found))
+
+
+def _of_pictures(images: Sequence[Path], spec: DataSpec, workers: int) -> int:
     # From all over the cohort, since colour may be rare and in one class only.
     step = max(1, int(len(images) ** 0.5))
     order = [path for start in range(step) for path in images[start::step]]

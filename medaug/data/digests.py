@@ -1,10 +1,10 @@
-"""SHA-256 of input files, each read once as long as it stays what it is."""
+"""SHA-256 of input files, each read once as long as it stays what it is, and what they say."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,7 +19,8 @@ class Digests:
     """Digests by path, size, time of change and inode; kept in ``file`` where one is given.
 
     The file names nobody: a path is in it as its own digest. Two writers lose at most each other's
-    new lines, which are then computed again.
+    new lines, which are then computed again. So is a line of another form than
+    ``<digest of the question> <answer>``.
     """
 
     def __init__(self, file: Path | None = None) -> None:
@@ -51,6 +52,16 @@ class Digests:
         with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
             return list(pool.map(self._or_reason, paths))
 
+    def recalled(self, question: object, paths: Iterable[Path], answer: Callable[[], str]) -> str:
+        """What ``answer()`` gave, a word, when ``question`` was asked of files with this content;
+        asked now if it never was."""
+        asked = f"{question}\0{chr(0).join(self.all_of(paths))}"
+        key = _blake(asked)
+        if key not in self._known:
+            self._known[key] = answer()
+            self._new += 1
+        return self._known[key]
+
     def save(self) -> None:
         """Write what is new, beside what another process has written meanwhile."""
         if self._file is None or not self._new:
@@ -68,5 +79,8 @@ class Digests:
 
 
 def _key(path: Path, about: os.stat_result) -> str:
-    text = f"{path.absolute()}\0{about.st_size}\0{about.st_mtime_ns}\0{about.st_ino}"
+    return _blake(f"{path.absolute()}\0{about.st_size}\0{about.st_mtime_ns}\0{about.st_ino}")
+
+
+def _blake(text: str) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()

@@ -87,7 +87,7 @@ def ingest(
         return _report_of(Store.open(out))
     refuse_key_inside(out.parent)
     cohort = read_cohort(spec, progress) if cohort is None else cohort
-    cohort = surveyed(usable(cohort, spec, split), spec, workers or reader_processes())
+    cohort = prepared(cohort, spec, split, workers=workers)
     tally = Tally(spec, cohort, site_pseudonymiser(), split.unit)
     try:
         for reject in cohort.rejects:
@@ -106,12 +106,29 @@ def ingest(
     return _report_of(Store.open(out))
 
 
+def prepared(
+    cohort: Cohort,
+    spec: DataSpec,
+    split: SplitSpec,
+    digests: Digests | None = None,
+    *,
+    workers: int | None = None,
+) -> Cohort:
+    """The scans to read and their number of channels; of a prepared cohort, itself.
+
+    Raises:
+        UserError: scans have different numbers of files.
+    """
+    return surveyed(usable(cohort, spec, split), spec, workers or reader_processes(), digests)
+
+
 def ingest_signature(
     cohort: Cohort, spec: DataSpec, split: SplitSpec, digests: Digests | None = None
 ) -> str:
     """Twelve hex digits that name the slice store of ``cohort``: the hash of every input file, its
     patient's pseudonym and label, and all of ``spec`` and ``split`` that decides rows or split."""
-    cohort = surveyed(usable(cohort, spec, split), spec, reader_processes())
+    digests = digests or Digests()
+    cohort = prepared(cohort, spec, split, digests)
     pseudonym = site_pseudonymiser().pseudonym
     decisive = {"image_size", "slice_policy", "slice_step", "on_bad"}
     told = spec.model_dump(mode="json", include=decisive)
@@ -124,7 +141,6 @@ def ingest_signature(
         told["planes"] = 1  # version 0.1 cut all volumes axially, whatever their pixels
     if spec.covariates:  # the manifest has them: other cells are another store
         told["covariates"] = [[pseudonym(scan.patient), scan.covariates] for scan in cohort.scans]
-    digests = digests or Digests()
     files = [_files(scan) for scan in cohort.scans]
     found = iter(digests.all_of(file for each in files for file in each))
     hashes = [

@@ -13,14 +13,16 @@ from PIL import Image
 
 from medaug.audit.scan import copies_between, scan
 from medaug.cli import main
+from medaug.data import colour
 from medaug.data.colour import surveyed
+from medaug.data.digests import Digests
 from medaug.data.files import BadFile
 from medaug.data.layouts import read_cohort
 from medaug.data.look import Sight
 from medaug.data.nifti import Limits
 from medaug.data.normalisation import normalisation
 from medaug.data.reader import Cut, read_rows
-from medaug.data.slices import ingest, ingest_signature
+from medaug.data.slices import ingest, ingest_signature, prepared
 from medaug.preview import contact_sheet
 from medaug.results.report.pictures import Overlay, montage, overlays
 from medaug.spec import DataSpec, SplitSpec
@@ -87,6 +89,29 @@ def test_one_picture_in_colour_makes_all_of_them_three_channels(tmp_path: Path) 
     assert any(note.endswith("its grey is all three channels (15 files)") for note in notes)
     now = [ingest_signature(read_cohort(d), d, SPLIT) for d in (data, grey)]
     assert len({before, *now}) == 3
+
+
+def test_pictures_are_looked_at_once_however_often_they_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    colour_folders(tmp_path / "in", 4)
+    data, kept = spec(tmp_path / "in", image_size=16), tmp_path / "digests"
+    digests = Digests(kept)
+    first = prepared(read_cohort(data), data, SPLIT, digests)
+    digests.save()
+
+    def looked(*args: object, **keys: object) -> None:
+        raise AssertionError("they were looked at again")
+
+    monkeypatch.setattr(colour, "Sandbox", looked)
+    assert prepared(first, data, SPLIT) == first, "of a prepared cohort it is itself"
+    larger = data.model_copy(update={"image_size": 32})
+    again = prepared(read_cohort(larger), larger, SPLIT, Digests(kept))
+    assert again.channels == 3
+    grey = np.full((16, 16), 9, np.uint8)
+    Image.fromarray(grey).save(sorted((tmp_path / "in/benign").iterdir())[0])
+    with pytest.raises(AssertionError, match="looked at again"):
+        prepared(read_cohort(data), data, SPLIT, Digests(kept))
 
 
 def test_four_sequences_are_four_channels_normalised_one_by_one(tmp_path: Path) -> None:

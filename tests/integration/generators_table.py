@@ -34,10 +34,10 @@ from medaug.train.world import World
 
 SIDE, EACH = 32, 150
 """Pixels, and generated rows of a class."""
-WITHIN, ATTEMPTS = 0.1, 6
+WITHIN, ATTEMPTS = 0.15, 6
 """How far from the budget a fit may end, and how many fits look for the number of epochs."""
-SHORT_FITS = (2, 8)
-"""Epochs."""
+FIRST, SECOND = 2, 0.1
+"""Epochs of the first short fit, and the share of the budget that the second takes."""
 SHORT = {"steps_per_epoch": 10}
 """An epoch of thousands of images would take longer than the budget."""
 NARROW = {"networks": "dcgan32", "width": 32}
@@ -93,13 +93,14 @@ def make(keys: Mapping[str, Any], context: ArmContext, seconds: float) -> Made:
 
     A GAN can be read at the end of its training only, so it is trained again with more or fewer
     epochs until what a whole fit took is :data:`WITHIN` the budget. Two short fits tell what an
-    epoch takes, and what the rest.
+    epoch takes, and what the rest.  The second is long enough to tell it well: of a fit of ten
+    minutes there should be one.
     """
     n = EACH * len(context.train.classes)
     if not hasattr(build_arm("a", keys, ARM_CONFIGS), "epochs"):
         arm, spent = _fitted(keys, context)
         return Made(0, spent, *_drawn(arm, context, n))
-    wanted, epochs, spent = SHORT_FITS[0], 0, 0.0
+    wanted, epochs, spent = FIRST, 0, 0.0
     for attempt in range(ATTEMPTS):
         before = epochs, spent
         epochs = wanted
@@ -107,8 +108,8 @@ def make(keys: Mapping[str, Any], context: ArmContext, seconds: float) -> Made:
         if abs(spent / seconds - 1) <= WITHIN or (epochs == 1 and spent > seconds):
             break
         each = max(spent - before[1], 1e-3) / max(epochs - before[0], 1)
-        wanted = max(1, round(epochs + (seconds - spent) / each))
-        wanted = wanted if attempt else min(wanted, SHORT_FITS[1])
+        aim = seconds if attempt else SECOND * seconds
+        wanted = max(1, round(epochs + (aim - spent) / each))
     return Made(epochs, spent, *_drawn(arm, context, n))
 
 

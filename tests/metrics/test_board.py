@@ -8,13 +8,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.special import polygamma
 from scipy.stats import norm
 from scipy.stats import t as student
 
 from medaug.metrics.board import Board
 from medaug.metrics.bounds import Family, simultaneous_bounds
 from medaug.metrics.hits import Hits, hits_of
-from medaug.metrics.replicates import moderated
+from medaug.metrics.replicates import inverse_trigamma, moderated
 from medaug.metrics.variance import components_of
 from tests.metrics.latent import Latent
 
@@ -81,6 +82,11 @@ def test_moderation_is_complete_for_equal_variances_and_absent_for_unlike_ones()
     df = moderated(equal * np.exp(rng.normal(0, 3, 200)), 2)[1]
     assert df < 3
     assert moderated(equal[:3], 2)[1] == 2  # too few to tell
+
+
+@pytest.mark.parametrize("value", [1e-9, 1e-3, 0.3, np.pi**2 / 6, 40.0, 1e9])
+def test_trigamma_is_inverted(value):
+    assert polygamma(1, inverse_trigamma(value)) == pytest.approx(value, rel=1e-12)
 
 
 def test_moderated_variances_recover_their_prior():
