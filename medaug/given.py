@@ -1,25 +1,23 @@
-"""Rows that another tool has made come into a study: checked, and stored beside its slices.
+"""Rows that another tool has made, or its generator makes here, come into a study: checked, and
+stored beside its slices.
 
 They are read by the readers of the study's own scans, once for each folder, and named by their
-content, so a study whose folder has changed makes its rows again. Copies of patients who are scored
-end the study before anything is trained.
+content, so a study whose folder has changed makes its rows again. What a bundle makes is drawn by a
+wave of trials before. Copies of patients who are scored end the study before anything is trained.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from medaug.arms.monai_bundle import draw, read_bundle
+from medaug.arms.monai_bundle import Bundle
 from medaug.audit.given import copied_images, held_out_rows, of_pictures
 from medaug.audit.scan import of_images
 from medaug.data.digests import FILE as DIGESTS
@@ -37,18 +35,26 @@ from medaug.data.given import (
 from medaug.data.sandbox import Sandbox
 from medaug.data.slices import ingest, ingest_signature, prepared
 from medaug.errors import UserError
+from medaug.experiment import output_name
+from medaug.experiment.draw import publish_bundle
 from medaug.intake import larger_slices
 from medaug.models.unet import tap_shape
-from medaug.plan.sizes import Given, Size, sizes_of
-from medaug.plan.variants import ArmVariant, expand_arms
-from medaug.spec import StudySpec, signature
+from medaug.plan.disk import bytes_to_write
+from medaug.plan.draws import draw_trial, places_of, reading_arms
+from medaug.plan.sizes import Given, Size
+from medaug.plan.trials import rows_to_make
+from medaug.plan.variants import ArmVariant
+from medaug.spec import DrawTrial, StudySpec, signature
 from medaug.spec.folder import FolderSpec, MonaiBundleSpec
-from medaug.spec.per_class import UNIFORM, PerClass, most_to_draw, per_class_title
+from medaug.spec.per_class import UNIFORM, most_to_draw, per_class_title
 from medaug.storage.artifacts import Artifacts
 from medaug.storage.json_files import read_json
+from medaug.storage.probe import check_storage
 from medaug.storage.trial_folder import write_json
 from medaug.store import Provenance, Store, StoreSchema, StoreWriter
 from medaug.sweep.display import Display
+from medaug.sweep.events import Outcome
+from medaug.sweep.runner import Sweep
 
 RECIPE = 1
 """Raise when the same array gives another store."""
@@ -56,63 +62,60 @@ AUDIT = "given.json"
 """By store: how many of its images were compared with how many held-out ones."""
 _Found = tuple[Path, Path | None]
 """Where rows lie, and their labels if these have a file of their own."""
+_Blocks = Iterable[tuple[np.ndarray, np.ndarray]]
+"""Rows with their labels, some at a time."""
+BLOCK = 64
+"""Rows that are brought to their size at a time."""
 
 
-def bring_given(study: StudySpec, slices: str, folder: Path, display: Display) -> Given:
-    """Store what the study's arms ``folder`` read: name of the store by arm, fold, seed and size.
+def bring_given(
+    study: StudySpec, slices: str, folder: Path, display: Display, sweep: Sweep
+) -> tuple[Given, list[Outcome]]:
+    """Store what the study's arms ``folder`` read: name of the store by arm, fold, seed and size;
+    and how the trials of ``sweep`` ended that had to draw it. Of one that failed there is no store.
 
     Raises:
         UserError: something is missing, unreadable or too little; a tool that was trained on the
             study has no set of its own for each fold; or copies of held-out patients are in it.
+        EnvironmentFault: the cluster or the storage cannot take the trials.
+        Interrupted: a signal came while they drew.
     """
+    bringers = [_Bringer(study, slices, folder, display, v) for v in reading_arms(study)]
+    outcomes = _draw(bringers, study, sweep)
     given: dict[tuple[str, int, int, Size], str] = {}
-    for variant in _reading(study):
-        spec = variant.spec
-        assert isinstance(spec, FolderSpec)
-        _check_lineage(variant.name, spec, study)
-        bringer = _Bringer(study, slices, folder, display, variant.name, spec)
-        folds_of: dict[_Found, set[int]] = {}
-        for (fold, seed, size), place in _places(spec, study):
-            found = place_of(spec, variant.name, place)
-            folds_of.setdefault(found, set()).add(fold)
-            given[spec.signature(), fold, seed, size] = bringer.store(*found)
-        for found, folds in folds_of.items():
-            bringer.check_enough(found)
-            bringer.audit(found, sorted(folds))
-    return given
+    for bringer in bringers:
+        for found, places in bringer.found.items():
+            name = bringer.store(*found)
+            given |= {(bringer.spec.signature(), *place): name for place in places}
+        for found, places in bringer.found.items():
+            if bringer.artifacts.has_store(bringer.store(*found)):  # else its draw has failed
+                bringer.check_enough(found)
+                bringer.audit(found, sorted({fold for fold, _, _ in places}))
+    return given, outcomes
 
 
-def _reading(study: StudySpec) -> list[ArmVariant]:
-    for axis in study.sweep.space:
-        arm, _, key = axis.partition(".")
-        if isinstance(study.arms.get(arm), FolderSpec) and key != "real_rows":
-            raise UserError(f"sweep.space: {axis} names rows on disk; list them in sweep.grid")
-    return [variant for variant in expand_arms(study) if variant.arm.reads_given]
-
-
-def _places(
-    spec: FolderSpec, study: StudySpec
-) -> Iterator[tuple[tuple[int, int, Size], dict[str, Any]]]:
-    """Every (fold, seed, size), and what its placeholders stand for."""
-    folds = range(study.split.folds)
-    for fold, seed, size in itertools.product(folds, study.sweep.seeds, sizes_of(study)):
-        rows = "all" if size[0] is None else size[0]
-        yield (
-            (fold, seed, size),
-            {
-                "fold": fold,
-                "seed": seed,
-                "train_rows": rows,
-                "draw": size[1],
-            },
-        )
+def _draw(bringers: Sequence[_Bringer], study: StudySpec, sweep: Sweep) -> list[Outcome]:
+    """Have the bundles drawn from, all of them checked before."""
+    artifacts = Artifacts(study.storage)
+    drawings = [drawing for bringer in bringers for drawing in bringer.drawings()]
+    todo = dict[str, DrawTrial]()
+    lost = set[str]()
+    for trial, bundle in drawings:
+        todo.setdefault(trial.key, trial)
+        if not artifacts.has_store(output_name(trial)):
+            lost.add(trial.key)
+            publish_bundle(trial, bundle, artifacts)
+    if not todo:
+        return []
+    check_storage(study.storage, bytes_to_write(study, todo.values(), 0))
+    return sweep.run([*todo.values()], again=lost)
 
 
 def _check_lineage(arm: str, spec: FolderSpec, study: StudySpec) -> None:
     """What saw the training patients of all folds has seen everybody who is scored."""
     if spec.made_from != "study_train" or study.split.folds == 1:
         return
-    _, place = next(_places(spec, study))
+    _, place = next(places_of(spec, study))
     if not one_set_a_fold(spec, place):
         raise UserError(
             f"arms.{arm}.made_from: study_train wants rows of each fold's own generator, in "
@@ -129,11 +132,26 @@ class _Bringer:
     slices: str
     folder: Path
     display: Display
-    arm: str
-    spec: FolderSpec
+    variant: ArmVariant
     known: dict[tuple[Path, int], str] = field(default_factory=dict)
-    known_images: dict[Path, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
-    """What was drawn of a bundle, as it came."""
+
+    @property
+    def arm(self) -> str:
+        return self.variant.name
+
+    @property
+    def spec(self) -> FolderSpec:
+        assert isinstance(self.variant.spec, FolderSpec)
+        return self.variant.spec
+
+    @cached_property
+    def found(self) -> dict[_Found, list[tuple[int, int, Size]]]:
+        """Where rows lie, and for which fold, seed and size."""
+        _check_lineage(self.arm, self.spec, self.study)
+        found: dict[_Found, list[tuple[int, int, Size]]] = {}
+        for place, named in places_of(self.spec, self.study):
+            found.setdefault(place_of(self.spec, self.arm, named), []).append(place)
+        return found
 
     @cached_property
     def artifacts(self) -> Artifacts:
@@ -159,7 +177,7 @@ class _Bringer:
 
     def _store(self, path: Path, labels: Path | None, side: int, progress: Any) -> str:
         if isinstance(self.spec, MonaiBundleSpec):
-            return self._store_bundle(self.spec, path, side)
+            return self._store_drawn(path, side)
         if is_array(path):
             return self._store_array(path, labels, side)
         return self._store_images(path, side, progress)
@@ -167,7 +185,9 @@ class _Bringer:
     def check_enough(self, found: _Found) -> None:
         """Raises UserError where a class has fewer rows than the longest ratio takes."""
         rows, classes = self.artifacts.open_store(self.store(*found)), self.study.data.classes
-        n, (drawn, way) = max(self.study.sweep.n_synthetic), self._most
+        n, drawn = max(self.study.sweep.n_synthetic), rows_to_make(self.study, self.variant)
+        ways = self.variant.ways(self.study)
+        way = max(ways, key=lambda way: most_to_draw(way, n, classes))
         for label, name in enumerate(classes):
             have, wanted = int((rows.labels == label).sum()), len(range(label, drawn, len(classes)))
             if have < wanted:
@@ -177,14 +197,6 @@ class _Bringer:
                     f"{have} rows of class {name}, and sweep.n_synthetic = {n}{how} takes {wanted}"
                     "; make more, or shorten that axis",
                 )
-
-    @cached_property
-    def _most(self) -> tuple[int, PerClass]:
-        """How many rows the longest ratio takes, and the way of sharing out that takes them."""
-        n, sweep = max(self.study.sweep.n_synthetic), self.study.sweep
-        ways = sweep.per_class if self.spec.real_rows else (UNIFORM,)
-        classes = self.study.data.classes
-        return max(((most_to_draw(way, n, classes), way) for way in ways), key=itemgetter(0))
 
     def audit(self, found: _Found, folds: list[int]) -> None:
         """Compare images with those of all who choose or are scored in ``folds``, unless that was
@@ -227,13 +239,7 @@ class _Bringer:
         update = {"image_size": side, "slice_policy": "all", "slice_step": 1, "max_patients": None}
         data, split = self.study.data.model_copy(update=update), self.study.split
         cohort = read_given(path, self.arm, data)
-        flat = cohort.scans[0].index is not None
-        if self.spec.intensity is None and flat and not of_images(self.real):
-            raise self._fault(
-                "intensity",
-                "the study's scans are volumes, so say what black and white of an image stand for "
-                "in their units, like [0, 1000]",
-            )
+        self._check_intensity(flat=cohort.scans[0].index is not None)
         digests = self._digests()
         cohort = prepared(cohort, data, split, digests)
         config = ingest_signature(cohort, data, split, digests)
@@ -269,60 +275,77 @@ class _Bringer:
         if outcome.reason is not None:
             raise self._fault("path", f"{path.name}: {outcome.reason}")
         x, label = outcome.arrays[0], np.array(outcome.facts["labels"])
-        return self._write(config, x, label, side)
+        parts = ((x[part], label[part]) for part in _parts(len(x)))
+        self._write(name, x.shape[1:], parts, side)
+        return name
 
-    def _store_bundle(self, spec: MonaiBundleSpec, path: Path, side: int) -> str:
-        """As many images as the longest ratio takes, drawn where their store is missing."""
-        classes = self.study.data.classes
-        numbers = spec.numbers or tuple(range(len(classes)))
-        if len(numbers) != len(classes):
-            raise self._fault(
-                "numbers", f"names {len(numbers)} classes, and the study has {len(classes)}"
-            )
-        if spec.intensity is None and not of_images(self.real):
+    @cached_property
+    def _drawings(self) -> dict[Path, tuple[DrawTrial, Bundle]]:
+        if not isinstance(self.spec, MonaiBundleSpec):
+            return {}
+        self._check_intensity(flat=True)
+        paths = dict.fromkeys(path for path, _ in self.found)
+        return {path: draw_trial(self.study, self.variant, path, self._channels) for path in paths}
+
+    def drawings(self) -> Iterator[tuple[DrawTrial, Bundle]]:
+        """What has to be drawn, or has been. In a run made before a trial drew it, it may be here
+        already, and nobody asks for it.
+
+        Raises:
+            UserError: a bundle is none, or does not suit the study.
+        """
+        seen: dict[str, Any] = read_json(self.folder / AUDIT) or {}
+        for path, (trial, bundle) in self._drawings.items():
+            name = self._drawn_name(path, self.study.data.image_size)
+            there = self.artifacts.has_store(name) and name in seen
+            if not there or self.artifacts.has_store(output_name(trial)):
+                yield trial, bundle
+
+    def _drawn_name(self, path: Path, side: int) -> str:
+        trial, bundle = self._drawings[path]
+        about = {"recipe": RECIPE, "bundle": bundle.key, "classes": trial.classes, "n": trial.n}
+        about |= {"numbers": trial.numbers, "steps": trial.steps, "own": trial.side}
+        return f"given-{signature({**about, 'output': trial.output, 'side': side})}"
+
+    def _store_drawn(self, path: Path, side: int) -> str:
+        """What has been drawn, at ``side`` pixels; only its name where that has failed."""
+        name, drawn = self._drawn_name(path, side), output_name(self._drawings[path][0])
+        if not self.artifacts.fetch_store(name) and self.artifacts.fetch_store(drawn):
+            rows = self.artifacts.open_store(drawn)
+            blocks = (rows.read(part) for part in _parts(len(rows)))
+            pairs = ((block.x.numpy(), block.label.numpy()) for block in blocks)
+            self._write(name, rows.schema.shape, pairs, side)
+        return name
+
+    def _write(self, name: str, shape: tuple[int, ...], blocks: _Blocks, side: int) -> None:
+        """The store of rows x (m, *shape) float32 with their labels (m,)."""
+        pictures = looks_like_images(shape, self._channels)
+        if not pictures:
+            self._check_shape(shape)
+        with StoreWriter(
+            self.artifacts.store_path(name),
+            StoreSchema((self._channels, side, side) if pictures else shape, "float32"),
+            provenance=Provenance("given", name.removeprefix("given-"), (), (), synthetic=True),
+            classes=self.study.data.classes,
+            extra={"pictures": pictures},
+        ) as writer:
+            done, begin = writer.rows_done, 0
+            for x, label in blocks:
+                rest = np.arange(max(0, done - begin), len(x))
+                if len(rest):
+                    x = as_images(x, side) if pictures else x
+                    index, own = begin + rest, label[rest]
+                    writer.write(x[rest], label=own, patient="", volume="", slice_index=index)
+                begin += len(x)
+        self.artifacts.share_store(name)
+
+    def _check_intensity(self, *, flat: bool) -> None:
+        if self.spec.intensity is None and flat and not of_images(self.real):
             raise self._fault(
                 "intensity",
                 "the study's scans are volumes, so say what black and white of an image stand for "
                 "in their units, like [0, 1000]",
             )
-        try:
-            bundle = read_bundle(path)
-            n = len(range(0, self._most[0], len(classes)))
-            own = spec.side or bundle.side or self.study.data.image_size
-            steps = spec.steps or bundle.steps
-            about = {"recipe": RECIPE, "bundle": bundle.key, "classes": list(classes), "n": n}
-            about |= {"numbers": numbers, "steps": steps, "own": own, "output": spec.output}
-            config = signature({**about, "side": side})
-            if self.artifacts.fetch_store(f"given-{config}"):
-                return f"given-{config}"
-            drawn = self.known_images.get(path)
-            if drawn is None:
-                device = "cuda" if torch.cuda.is_available() else "cpu"
-                how: Any = {"steps": steps, "output": spec.output, "channels": self._channels}
-                x, label = zip(*draw(bundle, n, numbers, own, device=device, **how), strict=True)
-                drawn = self.known_images[path] = np.concatenate(x), np.concatenate(label)
-        except UserError as error:
-            raise self._fault("path", str(error)) from None
-        return self._write(config, *drawn, side)
-
-    def _write(self, config: str, x: np.ndarray, label: np.ndarray, side: int) -> str:
-        """The store of rows x (n, …) float32 with their labels (n,)."""
-        name = f"given-{config}"
-        pictures = looks_like_images(x.shape[1:], self._channels)
-        x = as_images(x, side) if pictures else x
-        if not pictures:
-            self._check_shape(x.shape[1:])
-        with StoreWriter(
-            self.artifacts.store_path(name),
-            StoreSchema(x.shape[1:], "float32"),
-            provenance=Provenance("given", config, (), (), synthetic=True),
-            classes=self.study.data.classes,
-            extra={"pictures": pictures},
-        ) as writer:
-            rest = np.arange(writer.rows_done, len(x))
-            writer.write(x[rest], label=label[rest], patient="", volume="", slice_index=rest)
-        self.artifacts.share_store(name)
-        return name
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:
         """As far as it is known before anything is trained."""
@@ -344,3 +367,8 @@ class _Bringer:
 
     def _fault(self, key: str, what: str) -> UserError:
         return UserError(f"arms.{self.arm}.{key}: {what}")
+
+
+def _parts(n: int) -> Iterator[slice]:
+    """All of ``n`` rows, :data:`BLOCK` at a time."""
+    return (slice(first, first + BLOCK) for first in range(0, n, BLOCK))

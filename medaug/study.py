@@ -108,7 +108,7 @@ def run_study(
         look_for_leaks(study, slices, folder, display)
         study = look_at_external(study, slices, folder, display)
         pool = bring_pool(study, slices, folder, display)
-        given = bring_given(study, slices, folder, display)
+        given, drawn = bring_given(study, slices, folder, display, sweep)
         sweep.seals.flush()
         arms = choose_arms(study, slices, pretrain_slices, sweep, display, given, pool)
         for line in rows_left_out(study, spare):
@@ -116,7 +116,7 @@ def run_study(
         plan = plan_study(study, slices, pretrain_slices, arms, spare, given, pool)
         rows = len(Artifacts(study.storage).open_store(slices))
         check_storage(study.storage, bytes_to_write(study, plan.trials(), rows))
-        outcomes = run_waves(plan, study, sweep, display)
+        outcomes = [*drawn, *run_waves(plan, study, sweep, display)]
         board = leaderboard_of(folder)
         report = write_report(folder)
         share_run(folder)

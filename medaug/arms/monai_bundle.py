@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,8 +48,8 @@ class MonaiBundleArm(FolderArm):
 
 
 @dataclass(frozen=True)
-class Bundle:
-    """What a bundle says of its network and sampler, in plain values."""
+class Recipe:
+    """A network and a sampler, in plain values."""
 
     network: Mapping[str, Any]
     """Arguments of MONAI's ``DiffusionModelUNet``."""
@@ -57,6 +57,22 @@ class Bundle:
     """One of :data:`SCHEDULERS`."""
     schedule: Mapping[str, Any]
     """Its arguments."""
+
+
+def recipe_of(about: Mapping[str, Any], name: str) -> Recipe:
+    """The recipe that was written down as ``about`` in the model ``name``; raises IntegrityError
+    where it is none."""
+    parts = [about.get("network"), about.get("schedule")]
+    if about.get("scheduler") not in SCHEDULERS or not all(isinstance(p, dict) for p in parts):
+        raise IntegrityError(f"models/{name}/config.json: is none of a bundle; delete the folder")
+    return Recipe(parts[0], str(about["scheduler"]), parts[1])  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What a bundle says of its network and sampler."""
+
+    recipe: Recipe
     weights: Path
     steps: int
     side: int | None
@@ -89,19 +105,19 @@ def read_bundle(path: Path) -> Bundle:
         raise UserError(f"models/{found[0].name}: cannot be read; copy it again") from None
     about = {"network": [kind, network], "scheduler": [scheduler, schedule], "weights": weights}
     key = signature({**about, "steps": steps, "side": side, "metadata": metadata})
-    return Bundle(network, scheduler, schedule, found[0], steps, side, key)
+    return Bundle(Recipe(network, scheduler, schedule), found[0], steps, side, key)
 
 
-def build(bundle: Bundle, numbers: Sequence[int], channels: int = 1) -> torch.nn.Module:
-    """The network with its weights; ``numbers``: classes that it must know.
+def check_recipe(
+    recipe: Recipe, numbers: Sequence[int], channels: int, side: int, steps: int
+) -> None:
+    """That the network makes images (``channels``, ``side``, ``side``) of the classes ``numbers``
+    in so many ``steps``. No weight is read and nothing is computed.
 
     Raises:
-        UserError: it makes no images of so many channels by class, or the weights are another
-            network's.
+        UserError: it does not, or there is no such network or sampler.
     """
-    from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet
-
-    known = bundle.network.get("num_class_embeds")
+    known = recipe.network.get("num_class_embeds")
     if not isinstance(known, int):
         raise UserError("its network takes no class (num_class_embeds); bring one that does")
     if max(numbers) >= known:
@@ -110,75 +126,118 @@ def build(bundle: Bundle, numbers: Sequence[int], channels: int = 1) -> torch.nn
     wanted["with_conditioning"] = False
     image = f"an image of {channels} channels" if channels > 1 else "a grey image"
     for key, value in wanted.items():
-        if (got := bundle.network.get(key, value)) != value:
+        if (got := recipe.network.get(key, value)) != value:
             raise UserError(f"its network has {key} {got!r}, and {image} wants {value!r}")
     try:
-        network = DiffusionModelUNet(**bundle.network)
-        network.load_state_dict(_state(bundle.weights))
-    except (TypeError, ValueError, RuntimeError, KeyError) as error:
+        _sampler(recipe, steps, channels * side**2)
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
         line = lines_of(error)[0]
-        raise UserError(f"its network cannot be built: {line}") from None
+        raise UserError(f"its sampler does not make {steps} steps: {line}") from None
+    with torch.device("meta"), torch.inference_mode():
+        network = _network(recipe)
+        x, one = torch.zeros(1, channels, side, side), torch.zeros(1)
+        try:
+            network(x, timesteps=one, class_labels=one.long())
+        except (RuntimeError, ValueError, AssertionError) as error:
+            line = lines_of(error)[0]
+            raise UserError(f"its network makes no images of {side} pixels: {line}") from None
+
+
+def tensors_of(bundle: Bundle) -> dict[str, torch.Tensor]:
+    """The network's weights, by the names and in the types that it has them.
+
+    Raises:
+        UserError: the file is no checkpoint, or of another network.
+    """
+    return build(bundle.recipe, _state(bundle.weights)).state_dict()
+
+
+def build(recipe: Recipe, tensors: Mapping[str, torch.Tensor]) -> torch.nn.Module:
+    """The network with its weights.
+
+    Raises:
+        UserError: there is no such network, or the weights are another one's.
+    """
+    network = _network(recipe)
+    try:
+        network.load_state_dict(tensors)
+    except (TypeError, ValueError, RuntimeError, KeyError) as error:
+        raise UserError(f"its network cannot be built: {lines_of(error)[0]}") from None
     return network.eval()
 
 
 @torch.inference_mode()
-def draw(
-    bundle: Bundle,
-    n: int,
-    numbers: Sequence[int],
-    side: int,
+def draw_block(
+    network: torch.nn.Module,
+    recipe: Recipe,
+    number: int,
+    first: int,
     *,
+    channels: int,
+    side: int,
     steps: int,
     output: tuple[float, float],
-    channels: int = 1,
-    device: torch.device | str = "cpu",
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """n images of each class in blocks: x (m, C, S, S) float32 in [0, 1], label (m,) int64.
+) -> np.ndarray:
+    """Images ``first`` to ``first + BLOCK`` of the class ``number``: (BLOCK, C, S, S) float32 in
+    [0, 1], made where the network is.
 
-    Image j of a class depends on the class and j alone.
+    They are a function of the class and of ``first``, a multiple of :data:`BLOCK`, alone. cuDNN's
+    algorithms are not timed here: another process could choose others, and with them other bits.
 
     Raises:
-        UserError: as :func:`build`, or the network takes no images of ``side`` pixels.
+        UserError: values are no finite numbers.
     """
-    network = build(bundle, numbers, channels).to(device)
-    for label, number in enumerate(numbers):
-        for first in range(0, n, BLOCK):
-            dice = generator("monai_bundle", number, first)
-            noise = torch.randn((BLOCK, channels, side, side), generator=dice)
-            try:
-                x = _sampled(network, bundle, steps, noise.to(device), number, dice)
-            except (RuntimeError, ValueError, AssertionError) as error:
-                line = lines_of(error)[0]
-                raise UserError(f"its network makes no images of {side} pixels: {line}") from None
-            black, white = output
-            x = ((x - black) / (white - black)).clamp(0, 1)[: n - first]
-            if not torch.isfinite(x).all():
-                raise UserError("its network makes values that are no finite numbers")
-            yield x.float().cpu().numpy(), np.full(len(x), label)
+    dice = generator("monai_bundle", number, first)
+    noise = torch.randn((BLOCK, channels, side, side), generator=dice)
+    device = next(network.parameters()).device
+    with torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True,
+        allow_tf32=torch.backends.cudnn.allow_tf32,
+    ):  # fmt: skip
+        x = _sampled(network, recipe, steps, noise.to(device), number, dice)
+    black, white = output
+    x = ((x - black) / (white - black)).clamp(0, 1)
+    if not torch.isfinite(x).all():
+        raise UserError("its network makes values that are no finite numbers")
+    return x.float().cpu().numpy()
+
+
+def _network(recipe: Recipe) -> torch.nn.Module:
+    from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet
+
+    try:
+        return DiffusionModelUNet(**recipe.network)
+    except (TypeError, ValueError, RuntimeError, KeyError) as error:
+        raise UserError(f"its network cannot be built: {lines_of(error)[0]}") from None
+
+
+def _sampler(recipe: Recipe, steps: int, values: int) -> Any:
+    """The scheduler, set to ``steps`` of images of so many ``values`` each."""
+    from monai.networks import schedulers
+
+    scheduler: Any = getattr(schedulers, recipe.scheduler)(**recipe.schedule)
+    size = {"input_img_size_numel": values} if recipe.scheduler == "RFlowScheduler" else {}
+    scheduler.set_timesteps(num_inference_steps=steps, **size)
+    return scheduler
 
 
 def _sampled(
     network: torch.nn.Module,
-    bundle: Bundle,
+    recipe: Recipe,
     steps: int,
     x: torch.Tensor,
     number: int,
     dice: torch.Generator,
 ) -> torch.Tensor:
     """Noise (N, C, S, S) to images."""
-    from monai.networks import schedulers
-
-    scheduler: Any = getattr(schedulers, bundle.scheduler)(**bundle.schedule)
-    flows = bundle.scheduler == "RFlowScheduler"
-    size = {"input_img_size_numel": x[0].numel()} if flows else {}
-    scheduler.set_timesteps(num_inference_steps=steps, **size)
+    scheduler = _sampler(recipe, steps, x[0].numel())
     times = [float(t) for t in scheduler.timesteps]
     numbers = torch.full((len(x),), number, device=x.device)
     for t, following in zip(times, [*times[1:], 0.0], strict=True):
         made = network(x, timesteps=torch.full((len(x),), t, device=x.device), class_labels=numbers)
-        if flows:
+        if recipe.scheduler == "RFlowScheduler":
             x, _ = scheduler.step(made, t, x, following)
-        elif bundle.scheduler == "DDPMScheduler":
+        elif recipe.scheduler == "DDPMScheduler":
             x, _ = scheduler.step(made.cpu(), int(t), x.cpu(), generator=dice)
             x = x.to(made.device)
         else:

@@ -14,6 +14,7 @@ from typing import Any, TypeGuard
 from medaug.arms import ARMS
 from medaug.errors import UserError
 from medaug.experiment.classify import classify
+from medaug.experiment.draw import draw
 from medaug.experiment.extract import extract
 from medaug.experiment.generate import generate, generate_together
 from medaug.experiment.names import generator_name, output_name
@@ -41,6 +42,7 @@ StageFunction = Callable[[Any, World, Artifacts, Checkpoint | None], Iterator[Pr
 """Of the stage's own type of trial."""
 
 STAGES: Mapping[Stage, StageFunction] = {
+    "draw": draw,
     "segment": segment,
     "extract": extract,
     "generate": generate,

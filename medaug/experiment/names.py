@@ -6,7 +6,12 @@ from collections.abc import Mapping
 
 from medaug.spec import GenerateTrial, Stage, TrialConfig
 
-OUTPUT_KINDS: Mapping[Stage, str] = {"segment": "unet", "extract": "features", "generate": "rows"}
+OUTPUT_KINDS: Mapping[Stage, str] = {
+    "draw": "drawn",
+    "segment": "unet",
+    "extract": "features",
+    "generate": "rows",
+}
 
 
 def output_name(config: TrialConfig) -> str:

@@ -10,7 +10,7 @@ import torch
 
 from medaug.experiment import output_name
 from medaug.models.unet import UNet, tap_shape
-from medaug.spec import ExtractTrial, GenerateTrial, StudySpec, TrialConfig
+from medaug.spec import DrawTrial, ExtractTrial, GenerateTrial, StudySpec, TrialConfig
 from medaug.spec.encoder import EfficientNetLite0Spec, ImageEncoderSpec, PixelsPcaSpec
 from medaug.storage.artifacts import Artifacts
 
@@ -49,6 +49,8 @@ def row_bytes(study: StudySpec) -> int:
 
 def row_bytes_of(trial: TrialConfig, study: StudySpec) -> int:
     """Of one row that a trial makes."""
+    if isinstance(trial, DrawTrial):
+        return 4 * trial.channels * trial.side**2
     if isinstance(trial, ExtractTrial) and trial.encoder is not None:
         return 4 * _numbers(trial.encoder)
     return row_bytes(study)
@@ -65,6 +67,8 @@ def _numbers(encoder: ImageEncoderSpec) -> int:
 
 
 def _rows_made(trial: TrialConfig, rows: int) -> int:
+    if isinstance(trial, DrawTrial):
+        return trial.rows
     if isinstance(trial, GenerateTrial):
         return trial.n
     return rows if trial.stage == "extract" else 0

@@ -37,6 +37,7 @@ from medaug.plan.variants import (
 from medaug.spec import (
     AugmentSpec,
     ClassifyTrial,
+    DrawTrial,
     ExtractTrial,
     GenerateTrial,
     SegmentTrial,
@@ -58,10 +59,13 @@ class Plan:
     extract: tuple[ExtractTrial, ...]
     generate: tuple[GenerateTrial, ...]
     classify: tuple[ClassifyTrial, ...]
+    draw: tuple[DrawTrial, ...] = ()
+    """Where they are still to be run: a run has drawn, and looked at what was drawn, before the
+    rest is planned."""
 
     def waves(self) -> Iterator[tuple[str, tuple[TrialConfig, ...]]]:
         """(title, trials) of each wave that has any, in the order they run."""
-        for title in ("pretrain", "segment", "extract", "generate", "classify"):
+        for title in ("draw", "pretrain", "segment", "extract", "generate", "classify"):
             if trials := getattr(self, title):
                 yield title, trials
 
@@ -93,6 +97,7 @@ class Plan:
             tuple(t for t in self.extract if output_name(t) in read),  # not the linear rows'
             generate,
             classify,
+            self.draw,
         )
 
     @classmethod
@@ -114,6 +119,7 @@ def plan_study(
     held_back: HeldBack | None = None,
     given: Given | None = None,
     pool: str | None = None,
+    draws: Iterable[DrawTrial] = (),
 ) -> Plan:
     """All trials of ``study`` on the slice store named ``slices``.
 
@@ -125,6 +131,7 @@ def plan_study(
         given: what :func:`medaug.given.bring_given` gave; without it the arms that read rows of
             the user's are planned with stores that there are not.
         pool: the store of unlabelled slices; without it, so are the arms that read them.
+        draws: what :func:`medaug.plan.draws.draws_of` gave, where it has not been drawn.
 
     Raises:
         UserError: the plan holds no trial or more than ``sweep.max_trials``, an arm cannot make
@@ -169,6 +176,7 @@ def plan_study(
         _distinct(itertools.chain(extract, unlabelled, *beside.values(), *views.values())),
         _distinct(generate.values()),
         _told_linear(classify),
+        _distinct(draws),
     )
     _check_count(study, len(plan))
     return plan
@@ -279,7 +287,7 @@ def _generate(
             arm=variant.name,
             maker=WrittenArm.of(variant.spec, *size),
             point=variant.point,
-            n=_drawn(study, variant),
+            n=rows_to_make(study, variant),
             features=features[fold],
             given=given.get((signed, fold, seed, size), "given-") if arm.reads_given else None,
             train_rows=size[0],
@@ -349,7 +357,7 @@ def _counts(study: StudySpec, variant: ArmVariant) -> tuple[int, ...]:
     return study.sweep.n_synthetic if variant.arm.adds_rows else (0,)
 
 
-def _drawn(study: StudySpec, variant: ArmVariant) -> int:
+def rows_to_make(study: StudySpec, variant: ArmVariant) -> int:
     """How many rows a generator draws, so that there are enough of each class."""
     n = max(study.sweep.n_synthetic)
     return max(most_to_draw(way, n, study.data.classes) for way in variant.ways(study))

@@ -29,6 +29,7 @@ from medaug.spec.study import (
 from medaug.spec.sweep import AshaSpec, HyperbandSpec, MedianSpec, StopSpec, SweepSpec
 from medaug.spec.trial import (
     ClassifyTrial,
+    DrawTrial,
     ExtractTrial,
     GenerateTrial,
     SegmentTrial,
@@ -43,6 +44,7 @@ __all__ = [
     "ClassifierSpec",
     "ClassifyTrial",
     "DataSpec",
+    "DrawTrial",
     "ExtractTrial",
     "FeatureSpec",
     "GenerateTrial",

@@ -94,7 +94,7 @@ class FolderSpec(ArmSpec):
 class MonaiBundleSpec(FolderSpec):
     """A generator that another tool has trained, as a MONAI bundle: a folder with
     ``configs/inference.json`` (or ``.yaml``), ``configs/metadata.json`` and ``models/model.pt`` (or
-    ``.safetensors``). Its rows are drawn once, before anything is trained."""
+    ``.safetensors``). Its rows are drawn once, by a trial before anything is trained."""
 
     kind: Literal["monai_bundle"] = "monai_bundle"  # type: ignore[assignment]
     numbers: tuple[Annotated[int, Field(ge=0)], ...] | None = None

@@ -19,7 +19,7 @@ from medaug.spec.study import (
     WrittenArm,
 )
 
-Stage = Literal["segment", "extract", "generate", "classify"]
+Stage = Literal["draw", "segment", "extract", "generate", "classify"]
 T = TypeVar("T", bound="TrialConfig")
 
 
@@ -33,7 +33,7 @@ def _classifier(value: Any) -> Any:
 class TrialConfig(Spec):
     """A unit of work for one group of DDP ranks; its :attr:`key` names it for ever.
 
-    The base of the four stages' trials. What is for people only (leaderboard columns, MLflow tags)
+    The base of the stages' trials. What is for people only (leaderboard columns, MLflow tags)
     does not enter the key. Nor does ``ranks``: global batches are the same for any number of
     ranks, so a trial may go on with another number of them (equal to float tolerance, not bit for
     bit).
@@ -83,6 +83,49 @@ class TrialConfig(Spec):
         """For people who see many: ``classify acgan ngf=64 +300 of 120 fold 0 seed 1``."""
         named = [self.stage] if self.title == self.stage else [self.stage, self.title]
         return " ".join([*named, f"fold {self.fold}", f"seed {self.seed}"])
+
+
+class DrawTrial(TrialConfig):
+    """A generator that another tool has trained to images of each class. They serve all folds and
+    seeds (both are 0 here), and studies of any size of image."""
+
+    FOR_PEOPLE = frozenset({"arm"})
+
+    stage: Literal["draw"] = "draw"
+    arm: str
+    """What the study calls the (first) arm that takes them."""
+    bundle: str
+    """The model with the network's weights and its sampler, by the hash of all of it."""
+    classes: tuple[str, ...]
+    numbers: tuple[int, ...]
+    """What the network calls them."""
+    n: int
+    """Images of each class."""
+    channels: int
+    side: int
+    """Pixels a side that the network makes."""
+    steps: int
+    """Of the sampler."""
+    output: tuple[float, float]
+    """What the network calls black and white."""
+    fold: int = 0
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.bundle,)
+
+    @property
+    def rows(self) -> int:
+        """Images in all."""
+        return self.n * len(self.numbers)
+
+    @property
+    def title(self) -> str:
+        return self.arm
+
+    @property
+    def full_title(self) -> str:
+        return f"{self.stage} {self.title}"
 
 
 class SegmentTrial(TrialConfig):
@@ -267,7 +310,8 @@ class ClassifyTrial(TrialConfig):
 
 
 AnyTrial = Annotated[
-    SegmentTrial | ExtractTrial | GenerateTrial | ClassifyTrial, Field(discriminator="stage")
+    DrawTrial | SegmentTrial | ExtractTrial | GenerateTrial | ClassifyTrial,
+    Field(discriminator="stage"),
 ]
 _TRIALS: TypeAdapter[Any] = TypeAdapter(AnyTrial)
 

@@ -40,6 +40,19 @@ class DivergedResult(TrialResult):
     why: str
 
 
+class DrawResult(TrialResult):
+    """A store of ``rows`` images of ``shape`` each, all of a class next to each other."""
+
+    stage: Literal["draw"] = "draw"
+    output: str
+    rows: int
+    shape: tuple[int, ...]
+
+    @property
+    def made(self) -> tuple[str, ...]:
+        return (self.output,)
+
+
 class SegmentResult(TrialResult):
     """A U-Net, at its best epoch (from 1); ``history`` has the metrics of each."""
 
@@ -186,6 +199,7 @@ class ClassifyResult(TrialResult):
 
 
 RESULTS: Mapping[str, type[TrialResult]] = {
+    "draw": DrawResult,
     "segment": SegmentResult,
     "extract": ExtractResult,
     "generate": GenerateResult,

@@ -61,7 +61,7 @@ class TrialFolder:
             write_json(self.path / "config.json", value, durable=False)  # rewritten by every run
 
     def config(self) -> TrialConfig:
-        """The trial, of one of the four stages.
+        """The trial, of one of the stages.
 
         Raises:
             IntegrityError: its file is gone or is none of a trial.

@@ -17,7 +17,7 @@ from typing import Any
 
 from medaug.results.goodput import BUCKETS, Spent, spent_by
 from medaug.results.records import TrialRecord, read_trial
-from medaug.spec import ClassifyTrial, GenerateTrial, StudySpec
+from medaug.spec import ClassifyTrial, DrawTrial, GenerateTrial, StudySpec
 from medaug.storage.files import write_whole
 from medaug.tracking import uri as place
 from medaug.tracking.configurations import Configurations, send_configurations
@@ -172,7 +172,7 @@ class Mirror:
             run_id=run_id,
         )
         tags = {"key": config.key, "stage": config.stage, "fold": config.fold, "seed": config.seed}
-        if isinstance(config, GenerateTrial | ClassifyTrial):
+        if isinstance(config, DrawTrial | GenerateTrial | ClassifyTrial):
             tags["arm"] = config.arm
         self.runs.log(run, params=trial_params(config, self.study), tags=tags)
         return run

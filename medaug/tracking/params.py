@@ -55,7 +55,8 @@ def trial_params(config: TrialConfig, study: StudySpec) -> dict[str, str]:
 
 
 _UNTOLD = {"stage", "ranks", "recorded_key", "features", "rows", "slices", "unet", "initial"} | {
-    "together_with"
+    "together_with",
+    "bundle",
 }
 """Names of stores and models, and how a trial is run."""
 

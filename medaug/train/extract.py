@@ -15,15 +15,12 @@ from medaug.data.normalisation import Normalisation
 from medaug.models.layers import channels_innermost
 from medaug.models.unet import UNet, tap_shape
 from medaug.spec.study import FeatureSpec
-from medaug.storage import storage_at
-from medaug.store import Provenance, Store, StoreSchema, StoreWriter, publish
+from medaug.store import Provenance, Store, StoreSchema, StoreWriter
 from medaug.train.checkpoint import Progress
+from medaug.train.parts import write_in_parts
 from medaug.train.precision import autocast
 from medaug.train.segment import normalise
 from medaug.train.world import World
-
-REPORTS = 20
-"""How many times an extraction reports; every rank reports equally often."""
 
 SHARD_BYTES = 192 << 20
 
@@ -95,56 +92,41 @@ def write_features(
     shard_bytes: int = SHARD_BYTES,
     change: Callable[[torch.Tensor, np.ndarray], torch.Tensor] | None = None,
 ) -> Iterator[Progress]:
-    """Write the feature store ``out``, row for row of ``slices``; :data:`REPORTS` times a Progress.
+    """Write the feature store ``out``, row for row of ``slices``.
 
     ``encode`` takes raw images (N, C, S, S) of at most ``batch_size`` rows to (N, *schema.shape);
     ``change`` is given them first, with the numbers of their rows (N,).
-    Each rank streams its contiguous part of the rows, so memory does not grow with the cohort.
-    Killed anywhere, the next call with as many ranks goes on after each rank's last whole shard,
-    and the store is the same to the byte. Labels, patients, volumes, slice numbers, tumour sizes,
-    classes and splits are those of ``slices``; ``provenance`` says whose data ``encode`` has seen.
-    The result of the last Progress is ``out``. Metrics: ``rows``, done on all ranks.
+    Each rank streams its contiguous part of the rows, so memory does not grow with the cohort; what
+    is yielded, and how it goes on when killed: :func:`medaug.train.parts.write_in_parts`.
+    Labels, patients, volumes, slice numbers, tumour sizes, classes and splits are those of
+    ``slices``; ``provenance`` says whose data ``encode`` has seen.
 
     Raises:
         UserError: a feature does not fit the schema's dtype.
         EnvironmentFault: storage cannot take it.
     """
-    part = f"part-{world.rank:03d}*"
-    about: dict[str, Any] = {
-        "provenance": provenance,
-        "classes": slices.classes,
-        "splits": slices.manifest["splits"],
-        "extra": extra,
-        "shard_bytes": shard_bytes,
-        "parts": world.size,
-    }
     mine = np.arange(len(slices))[world.share(len(slices))]
-    # Batches begin at fixed rows, whatever is done already: a row's value could depend, in its
-    # last bit, on its place in a batch.
-    n_batches = -(-len(mine) // batch_size)
-    storage = storage_at(out)
-    storage.fetch_new(out, part)  # what another node has done of it
-    with StoreWriter(out, schema, part=world.rank, **about) as writer:
-        done = writer.rows_done
-        for report in range(REPORTS):
-            if report:
-                storage.publish_new(out, part, content_named=True)
-                yield Progress(report, {"rows": float(len(slices) * report // REPORTS)})
-            for i in range(n_batches * report // REPORTS, n_batches * (report + 1) // REPORTS):
-                start = i * batch_size
-                rows = mine[start : start + batch_size]
-                if start + len(rows) > done:
-                    x = slices.read(rows).x
-                    features = encode(x if change is None else change(x.float(), rows))
-                    skip = max(0, done - start)
-                    _write(features[skip:], slices, rows[skip:], writer)
-    storage.publish_new(out, part, content_named=True)
-    world.barrier()
-    if world.size > 1 and world.is_main:  # a single part completes its store itself
-        storage.fetch_new(out, "part-*")
-        publish(out, schema, **about)
-    world.barrier()
-    yield Progress(REPORTS, {"rows": float(len(slices))}, result=out)
+    batches = [mine[start : start + batch_size] for start in range(0, len(mine), batch_size)]
+
+    def append(writer: StoreWriter, i: int, skip: int) -> None:
+        rows = batches[i]
+        x = slices.read(rows).x
+        features = encode(x if change is None else change(x.float(), rows))
+        _write(features[skip:], slices, rows[skip:], writer)
+
+    return write_in_parts(
+        [*map(len, batches)],
+        append,
+        schema,
+        out,
+        world,
+        rows=len(slices),
+        provenance=provenance,
+        classes=slices.classes,
+        splits=slices.manifest["splits"],
+        extra=extra,
+        shard_bytes=shard_bytes,
+    )
 
 
 def _write(features: torch.Tensor, slices: Store, rows: np.ndarray, writer: StoreWriter) -> None:

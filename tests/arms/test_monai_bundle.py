@@ -13,7 +13,14 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from medaug.arms.monai_bundle import draw, read_bundle
+from medaug.arms.monai_bundle import (
+    BLOCK,
+    build,
+    check_recipe,
+    draw_block,
+    read_bundle,
+    tensors_of,
+)
 from medaug.errors import UserError
 from medaug.seeding import generator
 from medaug.spec import build_study
@@ -52,8 +59,10 @@ def network(channels: int = 1) -> torch.nn.Module:
     )
 
 
-def write_bundle(path: Path, *, constant: bool = False, channels: int = 1, **changes: Any) -> Path:
-    """A bundle whose network was never trained; with ``constant`` its output is :data:`SHIFT`."""
+def write_bundle(
+    path: Path, *, constant: float | None = None, channels: int = 1, **changes: Any
+) -> Path:
+    """A bundle whose network was never trained; its output is ``constant`` where that is given."""
     (path / "configs").mkdir(parents=True, exist_ok=True)
     (path / "models").mkdir(exist_ok=True)
     if channels > 1:
@@ -64,8 +73,8 @@ def write_bundle(path: Path, *, constant: bool = False, channels: int = 1, **cha
     model = network(channels)
     for name, weight in model.named_parameters():
         with torch.no_grad():
-            if name.startswith("out.") and constant:
-                weight.fill_(SHIFT if name.endswith("conv.bias") else 0.0)
+            if name.startswith("out.") and constant is not None:
+                weight.fill_(constant if name.endswith("conv.bias") else 0.0)
             elif not weight.any():
                 weight.normal_(0, 0.3)  # MONAI starts the last layer of every block at zero
     torch.save({"network": model.state_dict(), "epoch": 3}, path / "models" / "model.pt")
@@ -74,15 +83,21 @@ def write_bundle(path: Path, *, constant: bool = False, channels: int = 1, **cha
 
 def rows(path: Path, n: int = 4, numbers: tuple[int, ...] = (0, 1)) -> np.ndarray:
     bundle = read_bundle(path)
-    parts = draw(bundle, n, numbers, 16, steps=bundle.steps, output=(-1.0, 1.0))
-    x, label = zip(*parts, strict=True)
-    assert np.concatenate(label).tolist() == np.repeat([0, 1], n).tolist()
-    return np.concatenate(x)
+    check_recipe(bundle.recipe, numbers, 1, 16, bundle.steps)
+    network = build(bundle.recipe, tensors_of(bundle))
+    how: dict[str, Any] = {"channels": 1, "side": 16, "steps": bundle.steps, "output": (-1.0, 1.0)}
+    return np.concatenate(
+        [
+            draw_block(network, bundle.recipe, number, first, **how)[: n - first]
+            for number in numbers
+            for first in range(0, n, BLOCK)
+        ]
+    )
 
 
 def test_a_constant_velocity_moves_noise_by_itself(tmp_path: Path) -> None:
     """Along a rectified flow from t = 1 to 0 a velocity v moves x to x + v."""
-    x = rows(write_bundle(tmp_path, constant=True), n=20)
+    x = rows(write_bundle(tmp_path, constant=SHIFT), n=20)
     for label in (0, 1):
         for first, count in ((0, 16), (16, 4)):
             noise = torch.randn((16, 1, 16, 16), generator=generator("monai_bundle", label, first))
@@ -103,11 +118,14 @@ def test_more_rows_begin_with_the_same_ones(tmp_path: Path, scheduler: str) -> N
 
 def test_the_class_reaches_the_network(tmp_path: Path) -> None:
     bundle = read_bundle(write_bundle(tmp_path))
-    from medaug.arms.monai_bundle import _sampled, build
+    from medaug.arms.monai_bundle import _sampled
 
-    model, x = build(bundle, (0, 1)), torch.randn((2, 1, 16, 16), generator=generator("x"))
+    model = build(bundle.recipe, tensors_of(bundle))
+    x = torch.randn((2, 1, 16, 16), generator=generator("x"))
     with torch.inference_mode():
-        made = [_sampled(model, bundle, 2, x, number, torch.Generator()) for number in (0, 1)]
+        made = [
+            _sampled(model, bundle.recipe, 2, x, number, torch.Generator()) for number in (0, 1)
+        ]
     assert (made[0] - made[1]).abs().max() > 1e-3
 
 
@@ -118,7 +136,7 @@ def test_its_key_is_of_all_that_decides(tmp_path: Path) -> None:
     (same / "configs" / "inference.json").unlink()
     assert read_bundle(same).key == one.key
     keys = {one.key, read_bundle(write_bundle(tmp_path / "c", num_inference_steps=3)).key}
-    keys.add(read_bundle(write_bundle(tmp_path / "d", constant=True)).key)
+    keys.add(read_bundle(write_bundle(tmp_path / "d", constant=SHIFT)).key)
     assert len(keys) == 3
     save_file(network().state_dict(), same / "models" / "model.safetensors")
     (same / "models" / "model.pt").unlink()
@@ -204,7 +222,7 @@ def test_its_rows_are_judged_like_those_of_a_folder(tmp_path: Path) -> None:
     assert audit[name]["images"] == n
     assert audit[name]["compared_with"] > 0
     assert brought(spec) == given
-    write_bundle(bundle, constant=True, image_size=SIZE)
+    write_bundle(bundle, constant=SHIFT, image_size=SIZE)
     assert brought(spec) != given
 
 

@@ -25,6 +25,7 @@ from medaug.store import Provenance, Store, StoreSchema, StoreWriter
 from medaug.sweep.display import Silent
 from medaug.train.world import World
 from tests.audit.small_runs import SIZE, SLICES, of_features, study, write_slices
+from tests.experiment.in_process import InProcess
 
 N = 24
 CLASSES = ("LGG", "HGG")
@@ -91,7 +92,9 @@ def of_folder(storage: Path, path: Path, **keys: Any) -> StudySpec:
 def brought(spec: StudySpec) -> dict[Any, str]:
     folder = spec.storage / spec.name
     folder.mkdir(parents=True, exist_ok=True)
-    return dict(bring_given(spec, SLICES, folder, Silent()))
+    sweep = InProcess(spec.storage)
+    given, _ = bring_given(spec, SLICES, folder, Silent(), sweep)  # type: ignore[arg-type]
+    return dict(given)
 
 
 def run_given(spec: StudySpec) -> Path:

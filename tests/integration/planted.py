@@ -29,6 +29,7 @@ from medaug.storage.artifacts import Artifacts
 from medaug.storage.results import ClassifyResult, HeldOut, TrialResult
 from medaug.sweep.display import Silent
 from medaug.train.world import World
+from tests.experiment.in_process import InProcess
 from tests.store.cohorts import SLICES
 
 SIDE = 16
@@ -95,7 +96,8 @@ def plan_here(study: StudySpec) -> Plan:
     """
     folder = study.storage / study.name
     folder.mkdir(parents=True, exist_ok=True)
-    given = bring_given(study, SLICES, folder, Silent())
+    sweep = InProcess(study.storage)
+    given, _ = bring_given(study, SLICES, folder, Silent(), sweep)  # type: ignore[arg-type]
     left = held_back(study, Artifacts(study.storage).open_store(SLICES))
     plan = plan_study(study, SLICES, held_back=left, given=given)
     classify = tuple(trial for trial in plan.classify if not trial.linear)

@@ -1,5 +1,5 @@
-"""A folder of somebody else's images, made without any of our code, from ``medaug run`` to its
-leaderboard."""
+"""A folder of somebody else's images, made without any of our code, and their generators, from
+``medaug run`` to the leaderboard."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ import pytest
 from click.testing import CliRunner
 
 from medaug.cli import main
+from medaug.errors import TrialsFailed
+from medaug.results.records import read_trials
+from tests.arms.test_monai_bundle import write_bundle
 from tests.integration.small_study import medaug
 
+pytest.importorskip("monai")
 pytestmark = pytest.mark.ray
 
 STUDY = """\
@@ -24,6 +28,8 @@ classifier: {kind: probe}
 arms:
   theirs: {kind: folder, path: theirs, made_from: {public: nothing but noise}}
   hearsay: {kind: folder, path: "fold/{fold}"}
+  bundle: {kind: monai_bundle, path: bundle, made_from: {public: nothing at all}}
+  broken: {kind: monai_bundle, path: broken}
 sweep: {n_synthetic: [16], seeds: [0, 1, 2]}
 resources: {max_concurrent: 1}
 """
@@ -51,24 +57,35 @@ write("fold/1", 20, 3)
 """
 
 
-def test_a_folder_of_others_is_judged_from_end_to_end(
+def test_rows_of_others_are_judged_from_end_to_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     subprocess.run([sys.executable, "-c", MAKER], check=True)
+    write_bundle(tmp_path / "bundle", image_size=32)
+    write_bundle(tmp_path / "broken", image_size=32, constant=float("nan"))
     (tmp_path / "study.yaml").write_text(STUDY)
     run = medaug("run", "study.yaml", "--storage", "runs", timeout_s=500)
-    assert run.returncode == 0, run.stderr
+    assert run.returncode == TrialsFailed.exit_code, run.stderr
+    reason = "arms.broken.path: its network makes values that are no finite numbers"
+    assert f"1 trials failed, first: configuration: {reason}" in run.stderr.replace("\n", " ")
+    assert "draw: 2 trials" in run.stderr
     said = CliRunner().invoke(main, ["leaderboard", "theirs", "--storage", "runs", "--json"])
     board = json.loads(said.stdout)
     rows = {row["arm"]: row for row in board["rows"]}
-    for arm in ("theirs", "hearsay"):
+    drawn = [t for t in read_trials(tmp_path / "runs/theirs") if t.config.stage == "draw"]
+    assert {(t.config.title, t.status) for t in drawn} == {("bundle", "done"), ("broken", "failed")}
+    assert all(t.epochs for t in drawn if t.status == "done")
+    assert "broken" not in rows, "nothing of it could be scored"
+    for arm in ("theirs", "hearsay", "bundle"):
         assert rows[arm]["synthetic"]
         assert rows[arm]["rank"] is not None, rows[arm]["flags"]
         assert (rows[arm]["replicates"], rows[arm]["expected"]) == (6, 6)
     assert "lineage unknown" in rows["hearsay"]["flags"]
     assert "lineage unknown" not in rows["theirs"]["flags"]
-    assert len(json.loads((tmp_path / "runs/theirs/given.json").read_text())) == 3
+    assert len(json.loads((tmp_path / "runs/theirs/given.json").read_text())) == 4
+    report = (tmp_path / "runs/theirs/report.html").read_text()
+    assert reason in report
 
     copied = sorted((tmp_path / "scans/dim").iterdir())[3]
     (tmp_path / "theirs/dim/p000.png").write_bytes(copied.read_bytes())

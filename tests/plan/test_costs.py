@@ -215,6 +215,7 @@ def test_disk_is_counted_by_store() -> None:
     stores = stores_bytes(whole, plan, 100, True)
     assert stores == {
         "slices": 100 * 64 * 64 * 5,
+        "draw": 0,
         "extract": 4 * 100 * ROW,
         "generate": 4 * 3 * 3 * 300 * ROW,
     }

@@ -15,7 +15,9 @@ from medaug.cli import main
 from medaug.plan.forecast import forecast
 from medaug.plan.forecast.forecast import Forecast
 from medaug.sweep.cluster.start import Cluster
+from tests.arms.test_monai_bundle import write_bundle
 
+pytest.importorskip("monai")
 pytestmark = pytest.mark.ray
 
 
@@ -26,7 +28,7 @@ SPEC = """\
 name: tiny
 data: {image_size: 32, phantom: {patients: 12, slices: [4, 6]}}
 split: {folds: 2}
-arms: {none: {}, classical: {}}
+arms: {none: {}, classical: {}, theirs: {kind: monai_bundle, path: bundle, steps: 5}}
 controls: none
 classifier: {kind: linear, epochs: 30}
 sweep: {n_synthetic: [16, 32], seeds: [0, 1, 2]}
@@ -38,6 +40,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A working folder with the study in it, of a user with nothing set up."""
     folder = tmp_path_factory.mktemp("plan")
     (folder / "tiny.yaml").write_text(SPEC)
+    write_bundle(folder / "bundle")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
@@ -71,9 +74,10 @@ def test_a_study_is_rehearsed_and_told(rehearsed: tuple[Result, Forecast]) -> No
     _, found = rehearsed
     cost = found.cost
     assert [(stage.stage, stage.trials) for stage in cost.stages] == [
+        ("draw", 1),  # serves all folds and seeds
         ("extract", 2 + 1),  # pixels' components are each fold's, the network is every fold's
-        ("generate", 2 * 3),
-        ("classify", 2 * 3 * 3 + LINEAR),
+        ("generate", 2 * 2 * 3),
+        ("classify", 2 * 3 * 5 + LINEAR),
     ]
     assert (cost.slots, cost.ranks) == (2, 1)
     assert sum(n for _, n in found.found.slices_of) == cost.rows > 12
@@ -92,9 +96,10 @@ def test_the_command_prints_a_table_and_leaves_nothing(
     header = next(line.split() for line in lines if line.startswith("stage"))
     assert header == ["stage", "trials", "wall-clock", "rank", "time", "RAM/rank", "VRAM", "disk"]
     trials = {line.split()[0]: line.split()[1] for line in lines[3:] if line}
-    assert (trials["generate"], trials["classify"], trials["all"]) == ("6", "22", "31")
+    assert (trials["draw"], trials["generate"], trials["classify"]) == ("1", "12", "34")
+    assert trials["all"] == "50"
     assert any("CPU-rank hours" in line and "2 trials of 1 rank at once" in line for line in lines)
-    assert sorted(path.name for path in desk.iterdir()) == ["cache", "tiny.yaml"]
+    assert sorted(path.name for path in desk.iterdir()) == ["bundle", "cache", "tiny.yaml"]
 
 
 def test_the_command_tells_a_program(ray_cluster: Cluster, desk: Path) -> None:
@@ -103,7 +108,9 @@ def test_the_command_tells_a_program(ray_cluster: Cluster, desk: Path) -> None:
     told = json.loads(said.stdout)
     assert told["study"] == "tiny-quick"
     assert (
-        told["trials"] == sum(stage["trials"] for stage in told["stages"]) == 3 + 2 + 2 * 2 + LINEAR
+        told["trials"]
+        == sum(stage["trials"] for stage in told["stages"])
+        == 1 + 3 + 4 + 2 * 3 + LINEAR
     )
     assert told["wall_s"] > told["outside_s"] > 0
     assert told["device_hours"] > 0 < told["cpu_s"]

@@ -12,7 +12,8 @@ from medaug.errors import UserError
 from medaug.models.unet import UNet
 from medaug.spec.study import FeatureSpec
 from medaug.store import Provenance, Store
-from medaug.train.extract import REPORTS, crop_to_tumour, encoder, extract_features
+from medaug.train.extract import crop_to_tumour, encoder, extract_features
+from medaug.train.parts import REPORTS
 from medaug.train.world import World
 from tests.train.cohorts import slices
 

@@ -6,13 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from medaug.arms.monai_bundle import BLOCK
 from medaug.experiment import is_solved
 from medaug.plan.disk import row_bytes, row_bytes_of
 from medaug.plan.forecast.kinds import Kind, kind_of
 from medaug.plan.forecast.rehearsal import Miniature
 from medaug.plan.forecast.schedule import schedule
 from medaug.plan.trials import Plan
-from medaug.spec import ClassifyTrial, GenerateTrial, SegmentTrial, StudySpec, TrialConfig
+from medaug.spec import (
+    ClassifyTrial,
+    DrawTrial,
+    GenerateTrial,
+    SegmentTrial,
+    StudySpec,
+    TrialConfig,
+)
 from medaug.spec.saving import save_interval_s
 from medaug.train.resident import CPU_BYTES
 
@@ -145,8 +153,12 @@ def trial_seconds(
     """Wall seconds of one trial, without what Ray adds.
 
     An epoch is as long as its rows are many, where no key gives its steps; what is generated at
-    the end takes as long as it is much.
+    the end takes as long as it is much. A block of drawn images takes as long as the sampler has
+    steps.
     """
+    if isinstance(trial, DrawTrial):
+        blocks = len(trial.numbers) * -(-trial.n // BLOCK)
+        return kind.first_s + -(-blocks // trial.ranks) * trial.steps * kind.epoch_s + kind.last_s
     share = rows / small.rows
     kept = trial.train_rows if isinstance(trial, GenerateTrial | ClassifyTrial) else None
     if kept is not None:
@@ -181,6 +193,8 @@ def trial_bytes(
     trial: TrialConfig, kind: Kind, small: Miniature, study: StudySpec, rows: int
 ) -> int:
     """What a finished trial leaves in the storage."""
+    if isinstance(trial, DrawTrial):
+        return kind.folder_bytes + trial.rows * row_bytes_of(trial, study)
     made = float(kind.output_bytes)
     if trial.stage == "extract":
         made *= rows / small.rows
@@ -200,6 +214,7 @@ def stores_bytes(study: StudySpec, plan: Plan, rows: int, masks: bool) -> Mappin
     row = row_bytes(study)
     return {
         "slices": slices_bytes(study, rows, masks),
+        "draw": sum(trial.rows * row_bytes_of(trial, study) for trial in plan.draw),
         "extract": sum(rows * row_bytes_of(trial, study) for trial in plan.extract),
         "generate": sum(trial.n for trial in plan.generate) * row,
     }

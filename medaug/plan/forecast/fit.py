@@ -85,12 +85,16 @@ def _smaller(study: StudySpec, largest: str, need: int, have: int) -> str:
                     f"features.tap={tap} takes {1 - saved:.0%} of it; or shorten "
                     "sweep.n_synthetic, or choose another --storage"
                 )
+    if largest == "draw":
+        return "shorten sweep.n_synthetic, lower the arm's side, or choose another --storage"
     if largest != "generate":
         return fewer_rows
     return "shorten sweep.n_synthetic, sweep.seeds or sweep.grid, or choose another --storage"
 
 
 def _batch_of(stage: str) -> str:
+    if stage == "draw":
+        return "the arm's side"
     sections = {"pretrain": "segmenter", "segment": "segmenter", "extract": "features"}
     return f"{sections.get(stage, 'the arms' if stage == 'generate' else 'classifier')}.batch_size"
 

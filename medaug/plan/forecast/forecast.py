@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from medaug.data.slices import reader_processes
 from medaug.data.splits import draw_patients
 from medaug.data.survey import Survey, survey
 from medaug.errors import UserError
+from medaug.plan.draws import draws_of
 from medaug.plan.forecast.costs import Estimate, estimate, stores_bytes
 from medaug.plan.forecast.fit import check_fit, check_stores
 from medaug.plan.forecast.pilot import pilot_components
@@ -24,7 +26,7 @@ from medaug.plan.power import Power, power_of
 from medaug.plan.trials import Plan, plan_study
 from medaug.plan.variants import ArmVariant, expand_arms
 from medaug.results.report.row_figures import count_figured
-from medaug.spec import StudySpec
+from medaug.spec import DrawTrial, StudySpec
 from medaug.storage import storage_at
 from medaug.storage.temporary import temporary_folder
 from medaug.sweep.display import Display
@@ -88,7 +90,8 @@ def forecast(
     if not patients:
         raise UserError(f"data.root: no usable scan ({'; '.join(found.unreadable) or 'none'})")
     rows, masks = rows_of(patients), found.with_mask == found.scans
-    arms, plan = whole_plan(study)
+    draws = draws_of(study)
+    arms, plan = whole_plan(study, [trial for trial, _ in draws])
     pretrain_rows, pretrain_scans = _pretrain_rows(study)
     check_stores(study, stores_bytes(study, plan, rows, masks), study.storage)
     storage = study.storage
@@ -103,7 +106,7 @@ def forecast(
             )
         else:
             display.note(f"in {storage}/.plan-…, which is removed at the end")
-        small = rehearse(study, arms, patients, masks, storage, display, address=address)
+        small = rehearse(study, arms, draws, patients, masks, storage, display, address=address)
     study = study.model_copy(update={"resources": small.study.resources})  # GPUs as there are
     outside_s = loading_s + small.finish_s + small.figures_s * count_figured(plan.trials())
     outside_s += small.scan_s * rows / small.rows
@@ -179,16 +182,16 @@ def render(found: Forecast) -> str:
     return "\n".join([*lines, *(f"note: {note}" for note in found.notes)])
 
 
-def whole_plan(study: StudySpec) -> tuple[list[ArmVariant], Plan]:
-    """The arms to rehearse and all trials; where a search chooses arms, the random ones that it
-    might try stand for those it will."""
+def whole_plan(study: StudySpec, draws: Sequence[DrawTrial] = ()) -> tuple[list[ArmVariant], Plan]:
+    """The arms to rehearse and all trials, ``draws`` among them; where a search chooses arms, the
+    random ones that it might try stand for those it will."""
     axes = study.sweep
     if axes.search == "grid" or not axes.space:
         arms = expand_arms(study)
-        return arms, plan_study(study, SLICES, PRETRAIN, arms)
+        return arms, plan_study(study, SLICES, PRETRAIN, arms, draws=draws)
     points = draw(axes.space, axes.samples, study.split.seed)
     arms = expand_arms(study, points)
-    plan = plan_study(study, SLICES, PRETRAIN, arms)
+    plan = plan_study(study, SLICES, PRETRAIN, arms, draws=draws)
     if axes.search == "random":
         return arms, plan
     searched = {key.partition(".")[0] for key in axes.space}

@@ -11,6 +11,7 @@ from typing import Any
 from medaug.plan.forecast.measured import CPU_S, RAM, VRAM
 from medaug.spec import (
     ClassifyTrial,
+    DrawTrial,
     ExtractTrial,
     GenerateTrial,
     LinearSpec,
@@ -51,7 +52,9 @@ class Kind:
 
 
 def kind_of(trial: TrialConfig) -> tuple[str, str]:
-    """Trials of one kind differ in fold, seed and number of rows only."""
+    """Trials of one kind differ in fold, seed and number of rows (drawn ones in steps) only."""
+    if isinstance(trial, DrawTrial):
+        return trial.stage, trial.arm
     if isinstance(trial, GenerateTrial):
         return trial.stage, " ".join(map(str, (trial.arm, *trial.point.values())))
     if isinstance(trial, ClassifyTrial):
@@ -74,7 +77,10 @@ def measure(
     if trial.stage == "generate":  # its last line is the writing of rows
         output_s = seconds.pop()
     first = last = judge = 0.0
-    if trial.stage == "extract" or len(seconds) < 3:
+    if trial.stage == "draw":  # a block each; the first has read the weights, the last none
+        last, usual = seconds.pop(), seconds[-1]
+        first = max(0.0, seconds[0] - usual)
+    elif trial.stage == "extract" or len(seconds) < 3:
         usual = sum(seconds) / max(1, len(seconds))
     else:
         later = seconds[1:-1] if trial.stage == "classify" else seconds[1:]

@@ -10,8 +10,10 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+from medaug.arms.monai_bundle import BLOCK, Bundle
 from medaug.audit.scan import note_leakage, scan
 from medaug.errors import EnvironmentFault
+from medaug.experiment.draw import publish_bundle
 from medaug.plan.disk import row_bytes
 from medaug.plan.forecast.kinds import Kind, kind_of, mean_of, measure
 from medaug.plan.forecast.measured import START_CPU_S, VRAM_THERE, WARM, code_of, run_measured
@@ -22,7 +24,7 @@ from medaug.plan.variants import ArmVariant, pool_arms
 from medaug.results.leaderboard import leaderboard_of
 from medaug.results.report.document import write_report
 from medaug.results.report.row_figures import count_figured
-from medaug.spec import ClassifyTrial, StudySpec, TrackingSpec, TrialConfig
+from medaug.spec import ClassifyTrial, DrawTrial, StudySpec, TrackingSpec, TrialConfig
 from medaug.spec.arms import ClassicalSpec
 from medaug.spec.per_class import UNIFORM
 from medaug.storage.artifacts import Artifacts
@@ -88,6 +90,7 @@ class Miniature:
 def rehearse(
     study: StudySpec,
     arms: Sequence[ArmVariant],
+    draws: Sequence[tuple[DrawTrial, Bundle]],
     patients: Patients,
     masks: bool,
     storage: Path,
@@ -114,7 +117,10 @@ def rehearse(
             write_stand_in(small, shown, masks, artifacts.store_path(PRETRAIN))
         if pool_arms(small):
             write_stand_in(small, shown, masks, artifacts.store_path(POOL))
-        plan = plan_study(small, SLICES, PRETRAIN, shrunk(arms), pool=POOL)
+        for draw, bundle in draws:
+            publish_bundle(draw, bundle, artifacts)
+        few = [first_blocks(draw) for draw, _ in draws]
+        plan = plan_study(small, SLICES, PRETRAIN, shrunk(arms), pool=POOL, draws=few)
         folder = place / "rehearsal"
         waves: dict[str, Waves] = {}
         tracker = Tracker(small, folder)  # a study has one, and it computes beside the ranks
@@ -196,6 +202,13 @@ def shrunk(arms: Sequence[ArmVariant]) -> list[ArmVariant]:
             spec = ClassicalSpec(real_rows=spec.real_rows)
         small.append(ArmVariant(arm.name, spec, arm.point))
     return small
+
+
+def first_blocks(trial: DrawTrial) -> DrawTrial:
+    """Two blocks of images on every rank in one step of the sampler, whose steps are alike."""
+    n = 2 * BLOCK * trial.ranks
+    one = {"classes": trial.classes[:1], "numbers": trial.numbers[:1], "n": n, "steps": 1}
+    return trial.model_copy(update=one)
 
 
 def _rows(study: StudySpec) -> int:
@@ -325,7 +338,10 @@ def _cannot(study: StudySpec, trial: TrialConfig, error: str) -> EnvironmentFaul
     section = batch.get(trial.stage, f"arms.{getattr(trial, 'arm', '')}")
     advice = "run `medaug doctor`"
     if "memory" in error:
-        advice = f"lower {section}.batch_size or data.image_size, or give a rank a larger device"
+        sizes = f"{section}.batch_size or data.image_size"
+        if trial.stage == "draw":
+            sizes = f"{section}.side"
+        advice = f"lower {sizes}, or give a rank a larger device"
         if trial.stage in ("generate", "classify") and study.features is not None:
             advice += f", or choose a smaller block than features.tap = {study.features.tap}"
     return EnvironmentFault(f"plan: {trial.stage} ({trial.title}) cannot run: {error}; {advice}")

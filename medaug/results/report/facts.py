@@ -27,7 +27,7 @@ from medaug.units import duration
 
 PRIVATE_KEYS = frozenset({"root", "storage", "uri", "weights"})
 """Settings that are places on the user's disks or network: such names may tell who a patient is."""
-STAGES: tuple[Stage, ...] = ("segment", "extract", "generate", "classify")
+STAGES: tuple[Stage, ...] = ("draw", "segment", "extract", "generate", "classify")
 ROLES = {
     "train": "trains",
     "val": "chooses epoch and threshold",
@@ -236,7 +236,8 @@ def state(run: Evidence) -> Table | None:
     """Trials by stage and how they ended; None where all are done."""
     counts = {stage: Counter(t.status for t in run.of_stage(stage)) for stage in STAGES}
     statuses = sorted({status for counter in counts.values() for status in counter} - {"done"})
-    expected = [stage for stage in STAGES if stage in _stages_of(run.study)]
+    to_come = [*_stages_of(run.study), *(["draw"] if counts["draw"] else [])]
+    expected = [stage for stage in STAGES if stage in to_come]
     if not statuses and all(counts[stage] for stage in expected):
         return None
     rows = [
@@ -295,7 +296,8 @@ def without_paths(text: str) -> str:
 
 
 def _stages_of(study: StudySpec) -> Sequence[str]:
-    return STAGES if study.segmenter is not None else ("generate", "classify")
+    """What has to come; whether anything is drawn, only the trials tell."""
+    return STAGES[1:] if study.segmenter is not None else ("generate", "classify")
 
 
 def _time_row(name: str, spent: Spent, wall: float) -> tuple[str, ...]:
