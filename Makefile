@@ -4,6 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH := $(shell grep '^torch==' constraints.txt)
 
+# Tests start hundreds of processes, and each would compile all sources again where this is set.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test coverage slow chaos compat lint audit constraints lock bench clean
 
 demo: $(VENV)/.installed

@@ -24,11 +24,11 @@ class PseudoLabelsArm(GeneratedArm):
         labels = ctx.pool.labels
         n_classes = len(ctx.pool.classes)
         own = [np.flatnonzero(labels == label) for label in range(n_classes)]
+        self.remarks = {f"pool_rows/{c}": float(len(each)) for c, each in enumerate(own)}
         if not all(map(len, own)):
             return  # nothing is called this class
         rounds = np.arange(-(-n // n_classes))
         rows = np.stack([members[rounds % len(members)] for members in own], axis=1)
         rows = rows.reshape(-1)[:n]
-        self.remarks = {f"pool_rows/{c}": float(len(each)) for c, each in enumerate(own)}
         for index in chunks(len(rows), ctx.pool.schema.shape):
             yield read(ctx.pool, rows[index]).numpy(), labels[rows[index]]

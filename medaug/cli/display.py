@@ -108,10 +108,10 @@ class TerminalDisplay:
             self._ended[outcome.status] += 1
             self._seconds += outcome.seconds
             self._epochs = max(self._epochs, outcome.epoch)
-        name = self._place(row) if row and not outcome.bundle else outcome.key
-        if outcome.error:
+        name = self._name(row, outcome.key)
+        if outcome.why:
             style = _STYLES[outcome.status]
-            self._print(f"[{style}]{outcome.status}[/] {name}: {escape(outcome.error)}")
+            self._print(f"[{style}]{outcome.status}[/] {name}: {escape(outcome.why)}")
         elif outcome.bundle:
             if self._live is None and time.monotonic() - self._last_line > QUIET_S:
                 self._print(self._progress())
@@ -275,6 +275,12 @@ class TerminalDisplay:
 
     def _ended_so_far(self) -> int:
         return self._reused + sum(self._ended.values())
+
+    def _name(self, row: Row | None, key: str) -> str:
+        """What trial ``key`` is called, which runs in ``row`` by itself or in a bundle."""
+        if row is not None and isinstance(row.unit, Bundle):
+            row = next((Row(trial) for trial in row.unit.trials if trial.key == key), None)
+        return self._place(row) if row is not None else key
 
     def _place(self, row: Row) -> str:
         fold = f" fold {row.fold}" if row.fold else ""

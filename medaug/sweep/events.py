@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from medaug.spec import TrialConfig
-from medaug.storage.results import TrialResult
+from medaug.storage.results import DivergedResult, TrialResult
 
 if TYPE_CHECKING:
     from medaug.sweep.trial.bundle import Bundle
@@ -38,6 +38,11 @@ class Outcome:
     """Wall time of the trial in this run, its restarts included."""
     bundle: str = ""
     """Key of the bundle that it ran in, if it did."""
+
+    @property
+    def why(self) -> str:
+        """Why it came to nothing, in one line; empty where it did not."""
+        return self.result.why if isinstance(self.result, DivergedResult) else self.error or ""
 
     @property
     def storage_failed(self) -> bool:

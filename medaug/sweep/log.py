@@ -52,9 +52,9 @@ class LogListener:
         log.debug("%s epoch %d: %s", config.key, epoch, shown)
 
     def on_trial_end(self, outcome: Outcome) -> None:
-        usual = logging.DEBUG if outcome.bundle else logging.INFO
-        level = logging.WARNING if outcome.status in ("failed", "diverged") else usual
-        why = f": {outcome.error}" if outcome.error else ""
+        # No warning: warnings are shown on the terminal, whose own display says it.
+        level = logging.INFO if outcome.why or not outcome.bundle else logging.DEBUG
+        why = f": {outcome.why}" if outcome.why else ""
         log.log(level, "%s %s after epoch %d, %.1f s%s", outcome.key, outcome.status,
                 outcome.epoch, outcome.seconds, why)  # fmt: skip
 

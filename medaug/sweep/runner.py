@@ -186,6 +186,8 @@ class Sweep:
         self._listeners.tell("on_wave_start", configs[0].stage, n, len(outcomes))
         try:
             for some in _in_turn(units, MOST_UNITS if stopping is None else len(units)):
+                self._signals.check()
+                self._check_budget()
                 outcomes |= self._run(some, work, bundle_work, stopping, ended=outcomes)
         finally:
             self._listeners.tell("on_wave_end")

@@ -10,7 +10,9 @@ from rich.console import Console
 from medaug.cli.display import TerminalDisplay
 from medaug.cli.display_rows import Row
 from medaug.spec import ClassifyTrial, GenerateTrial, NetworkSpec, WrittenArm
+from medaug.storage.results import DivergedResult
 from medaug.sweep.events import Listeners, Outcome
+from medaug.sweep.trial.bundle import Bundle
 
 
 def trial(arm: str) -> GenerateTrial:
@@ -40,6 +42,24 @@ def run(display: TerminalDisplay) -> None:
     display.on_epoch(running, 1, {"val/fd": 2.0})
     display.on_trial_end(Outcome(done.key, "done", 4, None, None, 75.0))
     display.on_trial_end(Outcome(bad.key, "failed", 0, None, "hang: [rank 1]; look", 3.0))
+
+
+def test_a_trial_that_came_to_nothing_says_which_and_why() -> None:
+    text = io.StringIO()
+    display = TerminalDisplay(Console(file=text, width=200))
+    alone, packed = trial("acgan"), trial("smote")
+    bundle = Bundle((packed, trial("noise")))
+    display.on_wave_start("generate", 3, 0)
+    display.on_trial_start(alone)
+    display.on_bundle_start(bundle)
+    collapsed = DivergedResult(why="ended in epoch 2 by mode collapse")
+    display.on_trial_end(Outcome(alone.key, "diverged", 2, collapsed))
+    few = DivergedResult(why="300 rows wanted, but only 0 were made")
+    display.on_trial_end(Outcome(packed.key, "diverged", 1, few, bundle=bundle.key))
+    assert text.getvalue().splitlines()[1:] == [
+        "diverged acgan fold 1 seed 2: ended in epoch 2 by mode collapse",
+        "diverged smote fold 1 seed 2: 300 rows wanted, but only 0 were made",
+    ]
 
 
 def test_plain_lines_without_a_terminal() -> None:

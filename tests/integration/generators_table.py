@@ -34,7 +34,7 @@ from medaug.train.world import World
 
 SIDE, EACH = 32, 150
 """Pixels, and generated rows of a class."""
-WITHIN, ATTEMPTS = 0.15, 6
+WITHIN, ATTEMPTS = 0.25, 6
 """How far from the budget a fit may end, and how many fits look for the number of epochs."""
 FIRST, SECOND = 2, 0.1
 """Epochs of the first short fit, and the share of the budget that the second takes."""

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from medaug.cli import main
+from medaug.cli.options import load
 from medaug.plan.forecast import forecast
 from medaug.plan.forecast.forecast import Forecast
 from medaug.sweep.cluster.start import Cluster
@@ -55,7 +56,7 @@ def plan(*options: str) -> Result:
 
 @pytest.fixture(scope="module")
 def rehearsed(ray_cluster: Cluster, desk: Path) -> tuple[Result, Forecast]:
-    """What the command printed, and what it had found."""
+    """What the command told a program, and what it had found."""
     found: list[Forecast] = []
     made = forecast.forecast
 
@@ -65,7 +66,7 @@ def rehearsed(ray_cluster: Cluster, desk: Path) -> tuple[Result, Forecast]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(forecast, "forecast", kept)
-        said = plan()
+        said = plan("--json")
     assert said.exit_code == 0, said.output
     return said, found[0]
 
@@ -86,11 +87,11 @@ def test_a_study_is_rehearsed_and_told(rehearsed: tuple[Result, Forecast]) -> No
     assert cost.disk_bytes > cost.rows * 32 * 32 * 4
 
 
-def test_the_command_prints_a_table_and_leaves_nothing(
+def test_people_get_a_table_and_nothing_is_left(
     rehearsed: tuple[Result, Forecast], desk: Path
 ) -> None:
-    said, _ = rehearsed
-    lines = said.stdout.splitlines()
+    _, found = rehearsed
+    lines = forecast.render(found).splitlines()
     assert lines[0].startswith("tiny: ")
     assert "slices" in lines[0]
     header = next(line.split() for line in lines if line.startswith("stage"))
@@ -102,18 +103,21 @@ def test_the_command_prints_a_table_and_leaves_nothing(
     assert sorted(path.name for path in desk.iterdir()) == ["bundle", "cache", "tiny.yaml"]
 
 
-def test_the_command_tells_a_program(ray_cluster: Cluster, desk: Path) -> None:
-    said = plan("--json", "--quick")
-    assert said.exit_code == 0, said.output
+def test_programs_get_json(rehearsed: tuple[Result, Forecast]) -> None:
+    said, found = rehearsed
     told = json.loads(said.stdout)
-    assert told["study"] == "tiny-quick"
-    assert (
-        told["trials"]
-        == sum(stage["trials"] for stage in told["stages"])
-        == 1 + 3 + 4 + 2 * 3 + LINEAR
-    )
+    assert told["study"] == "tiny"
+    assert told["trials"] == sum(stage["trials"] for stage in told["stages"]) == 50
     assert told["wall_s"] > told["outside_s"] > 0
     assert told["device_hours"] > 0 < told["cpu_s"]
+    assert told["notes"] == list(found.notes)
+
+
+def test_a_quick_study_has_one_seed(desk: Path) -> None:
+    study = load(desk / "tiny.yaml", None, (), None, None, quick=True)
+    assert study.name == "tiny-quick"
+    _, planned = forecast.whole_plan(study)
+    assert len(list(planned.trials())) == 3 + 2 * 2 + 2 * 3 + LINEAR
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,12 +14,14 @@ import psutil
 import pytest
 from toy_trials import config, count, expected_total, settings_of
 
-from medaug.errors import EnvironmentFault
+from medaug.errors import EnvironmentFault, Interrupted
 from medaug.spec import AshaSpec, ResourceSpec, TrialConfig
 from medaug.storage.results import GenerateResult
 from medaug.storage.trial_folder import TrialFolder
 from medaug.sweep import Outcome, Sweep, runner
 from medaug.sweep.cluster.start import Cluster
+from medaug.sweep.events import Listener
+from medaug.sweep.tune.wave import TuneRun
 from medaug.train.checkpoint import Ledger
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
@@ -86,6 +90,25 @@ def test_a_long_wave_is_several_runs_and_told_as_one(
     assert diary.waves == [("generate", 3, 0), ("end",)]
     assert diary.started == [trial.key for trial in trials]
     assert all(logged(tmp_path, trial) == [1] for trial in trials)
+
+
+def test_after_a_stop_the_rest_of_a_long_wave_is_not_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class StopAtFirst(Listener):
+        def on_trial_end(self, *about: object) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    begun: list[TuneRun] = []
+    start = TuneRun.start
+    monkeypatch.setattr(TuneRun, "start", lambda run: (begun.append(run), start(run)))
+    monkeypatch.setattr(runner, "MOST_UNITS", 1)
+    with (
+        sweep(tmp_path, StopAtFirst()) as running,
+        pytest.raises(Interrupted, match="SIGTERM"),
+    ):
+        running.run([config(name, epochs=1) for name in "abc"], work=count)
+    assert len(begun) == 1
 
 
 def test_two_waves_of_mixed_trials_reuse_ranks_and_results(tmp_path: Path) -> None:
