@@ -9,7 +9,7 @@ wave of trials before. Copies of patients who are scored end the study before an
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -81,23 +81,22 @@ def bring_given(
         Interrupted: a signal came while they drew.
     """
     bringers = [_Bringer(study, slices, folder, display, v) for v in reading_arms(study)]
-    outcomes = _draw(bringers, study, sweep)
+    drawings = [drawing for bringer in bringers for drawing in bringer.drawings()]
     given: dict[tuple[str, int, int, Size], str] = {}
     for bringer in bringers:
-        for found, places in bringer.found.items():
-            name = bringer.store(*found)
-            given |= {(bringer.spec.signature(), *place): name for place in places}
-        for found, places in bringer.found.items():
-            if bringer.artifacts.has_store(bringer.store(*found)):  # else its draw has failed
-                bringer.check_enough(found)
-                bringer.audit(found, sorted({fold for fold, _, _ in places}))
+        if not bringer.draws:  # what is quickly refused comes before hours of drawing
+            given |= bringer.bring()
+    outcomes = _draw(drawings, study, sweep)
+    for bringer in bringers:
+        if bringer.draws:
+            given |= bringer.bring()
     return given, outcomes
 
 
-def _draw(bringers: Sequence[_Bringer], study: StudySpec, sweep: Sweep) -> list[Outcome]:
-    """Have the bundles drawn from, all of them checked before."""
+def _draw(
+    drawings: Iterable[tuple[DrawTrial, Bundle]], study: StudySpec, sweep: Sweep
+) -> list[Outcome]:
     artifacts = Artifacts(study.storage)
-    drawings = [drawing for bringer in bringers for drawing in bringer.drawings()]
     todo = dict[str, DrawTrial]()
     lost = set[str]()
     for trial, bundle in drawings:
@@ -153,6 +152,27 @@ class _Bringer:
             found.setdefault(place_of(self.spec, self.arm, named), []).append(place)
         return found
 
+    @property
+    def draws(self) -> bool:
+        """Whether the rows are still to be made."""
+        return isinstance(self.spec, MonaiBundleSpec)
+
+    def bring(self) -> dict[tuple[str, int, int, Size], str]:
+        """Store and check all of it; of a draw that has failed, its name alone is given.
+
+        Raises:
+            UserError: it is unreadable, too little, or has copies of held-out patients in it.
+        """
+        signed = self.spec.signature()
+        given: dict[tuple[str, int, int, Size], str] = {}
+        for found, places in self.found.items():
+            given |= {(signed, *place): self.store(*found) for place in places}
+        for found, places in self.found.items():
+            if self.artifacts.has_store(self.store(*found)):
+                self.check_enough(found)
+                self.audit(found, sorted({fold for fold, _, _ in places}))
+        return given
+
     @cached_property
     def artifacts(self) -> Artifacts:
         return Artifacts(self.study.storage)
@@ -176,7 +196,7 @@ class _Bringer:
         return self.known[path, side]
 
     def _store(self, path: Path, labels: Path | None, side: int, progress: Any) -> str:
-        if isinstance(self.spec, MonaiBundleSpec):
+        if self.draws:
             return self._store_drawn(path, side)
         if is_array(path):
             return self._store_array(path, labels, side)
@@ -281,10 +301,10 @@ class _Bringer:
 
     @cached_property
     def _drawings(self) -> dict[Path, tuple[DrawTrial, Bundle]]:
-        if not isinstance(self.spec, MonaiBundleSpec):
+        paths = dict.fromkeys(path for path, _ in self.found)
+        if not self.draws:
             return {}
         self._check_intensity(flat=True)
-        paths = dict.fromkeys(path for path, _ in self.found)
         return {path: draw_trial(self.study, self.variant, path, self._channels) for path in paths}
 
     def drawings(self) -> Iterator[tuple[DrawTrial, Bundle]]:

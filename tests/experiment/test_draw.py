@@ -35,7 +35,7 @@ from medaug.waves import has_inputs
 from tests.arms.test_monai_bundle import write_bundle
 from tests.audit.small_runs import SIZE, SLICES
 from tests.experiment.in_process import InProcess
-from tests.experiment.test_given import of_folder, write_real
+from tests.experiment.test_given import of_folder, pictures, write_folder, write_real
 from tests.plan.test_costs import KIND, small_of
 from tests.train.conftest import Ranks
 
@@ -232,6 +232,16 @@ def test_a_wrong_bundle_is_refused_before_anything_is_drawn(
     with pytest.raises(UserError, match=says) as refused:
         brought(of_bundle(tmp_path, bundle, **keys))
     assert "\n" not in str(refused.value)
+    assert not [*tmp_path.glob("stores/drawn-*")]
+
+
+def test_a_folder_that_is_refused_is_told_before_anything_is_drawn(tmp_path: Path) -> None:
+    write_real(tmp_path)
+    spec = of_bundle(tmp_path, write_bundle(tmp_path / "bundle", image_size=SIZE))
+    own = write_folder(tmp_path / "few", pictures(4))
+    few = of_folder(tmp_path, own).arms["theirs"]
+    with pytest.raises(UserError, match=r"arms\.few\.path: 2 rows of class LGG"):
+        brought(spec.model_copy(update={"arms": {**spec.arms, "few": few}}))
     assert not [*tmp_path.glob("stores/drawn-*")]
 
 
