@@ -14,6 +14,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +56,12 @@ def bundle_key(trials: Iterable[TrialConfig]) -> str:
 class BundleFolder(TrialFolder):
     """The folder of the bundle named ``key``. One rank writes."""
 
-    @property
+    @cached_property
     def path(self) -> Path:
         return self.experiment / "bundles" / self.key
 
     def refresh(self) -> None:
-        here = [self.path / name for name in (*FILES, TRIALS)]
+        here = (self.path / name for name in (*FILES, TRIALS))
         storage_at(self.path).mirror(self.path, _is_record, here)
 
     def claim_all(self, trials: Sequence[TrialConfig]) -> None:

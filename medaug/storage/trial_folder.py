@@ -13,6 +13,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +44,13 @@ class TrialFolder:
     experiment: Path
     key: str
 
-    @property
+    @cached_property
     def path(self) -> Path:
         return self.experiment / "trials" / self.key
 
     def refresh(self) -> None:
         """Bring this node's copy up to date, where the folder is one of a bucket's."""
-        here = [self.path / name for name in FILES]
+        here = (self.path / name for name in FILES)
         storage_at(self.path).mirror(self.path, FILES.__contains__, here)
 
     def claim(self, config: TrialConfig) -> None:

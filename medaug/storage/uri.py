@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import cache
 from pathlib import Path, PosixPath
 from urllib.parse import urlsplit
 
@@ -78,11 +79,17 @@ def address(path: Path) -> str | None:
 
 def _root() -> Path:
     """Above the copies of all buckets of one endpoint: names are unique there, not everywhere."""
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    copies = os.environ.get(COPIES_ENV) or f"{cache}/medaug/buckets"
+    caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    copies = os.environ.get(COPIES_ENV) or f"{caches}/medaug/buckets"
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    return _root_of(os.path.abspath(copies), endpoint or "")
+
+
+@cache
+def _root_of(copies: str, endpoint: str) -> Path:
+    """Asked for before every look into a folder."""
     try:
-        where = urlsplit(endpoint).netloc.rpartition("@")[2] if endpoint else ""
+        where = urlsplit(endpoint).netloc.rpartition("@")[2]
     except ValueError as why:
         raise UserError(f"AWS_ENDPOINT_URL: is no address ({why}); write https://HOST") from None
-    return Path(os.path.abspath(copies)) / (f"s3@{where}" if where else "s3")
+    return Path(copies) / (f"s3@{where}" if where else "s3")

@@ -36,8 +36,9 @@ SIDE, EACH = 32, 150
 """Pixels, and generated rows of a class."""
 WITHIN, ATTEMPTS = 0.25, 6
 """How far from the budget a fit may end, and how many fits look for the number of epochs."""
-FIRST, SECOND = 2, 0.1
-"""Epochs of the first short fit, and the share of the budget that the second takes."""
+FIRST, SECOND, SHARE = 2, 16, 0.1
+"""Epochs of the first short fit, which imports and compiles, and of the second at least; and the
+share of the budget that the second takes where that is more."""
 SHORT = {"steps_per_epoch": 10}
 """An epoch of thousands of images would take longer than the budget."""
 NARROW = {"networks": "dcgan32", "width": 32}
@@ -108,8 +109,8 @@ def make(keys: Mapping[str, Any], context: ArmContext, seconds: float) -> Made:
         if abs(spent / seconds - 1) <= WITHIN or (epochs == 1 and spent > seconds):
             break
         each = max(spent - before[1], 1e-3) / max(epochs - before[0], 1)
-        aim = seconds if attempt else SECOND * seconds
-        wanted = max(1, round(epochs + (aim - spent) / each))
+        aim = seconds if attempt else SHARE * seconds
+        wanted = max(1 if attempt else SECOND, round(epochs + (aim - spent) / each))
     return Made(epochs, spent, *_drawn(arm, context, n))
 
 
