@@ -21,7 +21,15 @@ from medaug.plan.forecast.costs import (
 from medaug.plan.forecast.fit import check_fit, check_stores
 from medaug.plan.forecast.forecast import Forecast, render, whole_plan
 from medaug.plan.forecast.kinds import Kind, kind_of, mean_of, measure
-from medaug.plan.forecast.rehearsal import PRETRAIN, SLICES, Miniature, _few, miniature, shrunk
+from medaug.plan.forecast.rehearsal import (
+    PRETRAIN,
+    SLICES,
+    Miniature,
+    _few,
+    _stood_in_for,
+    miniature,
+    shrunk,
+)
 from medaug.plan.forecast.schedule import schedule
 from medaug.plan.forecast.standin import fewer, rows_of, write_stand_in
 from medaug.plan.trials import Plan, plan_study
@@ -127,6 +135,20 @@ def test_generators_are_measured_now_and_then() -> None:
     usual = trial_seconds(trial, KIND, small, whole, 100)
     judged = trial_seconds(trial, replace(KIND, judge_s=7.0), small, whole, 100)
     assert judged == pytest.approx(usual + 3 * 7)
+
+
+def test_arms_for_which_the_same_stands_in_are_rehearsed_once() -> None:
+    """Rows that are brought are rehearsed as transformed ones, which may be an arm, too."""
+    brought = {"kind": "folder", "path": "x"}
+    whole = study(arms={"none": {}, "a": brought, "classical": {}, "b": {**brought, "path": "y"}})
+    arms = expand_arms(whole)
+    small = miniature(whole, [(0, 10)] * 8)
+    chosen = _few(plan_of(small, SLICES, PRETRAIN, shrunk(arms)).generate)
+    kinds = {kind_of(trial): KIND for trial in chosen}
+    assert [*kinds] == [("generate", "a")]
+    wanted = {kind_of(trial) for trial in plan_of(whole, SLICES, PRETRAIN).generate}
+    assert wanted == {("generate", arm) for arm in ("a", "b", "classical")}
+    assert _stood_in_for(arms, kinds).keys() == wanted
 
 
 def test_trials_are_rehearsed_until_one_comes_to_a_slot_that_is_warm() -> None:

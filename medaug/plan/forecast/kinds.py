@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -56,13 +56,18 @@ def kind_of(trial: TrialConfig) -> tuple[str, str]:
     if isinstance(trial, DrawTrial):
         return trial.stage, trial.arm
     if isinstance(trial, GenerateTrial):
-        return trial.stage, " ".join(map(str, (trial.arm, *trial.point.values())))
+        return kind_of_arm(trial.arm, trial.point)
     if isinstance(trial, ClassifyTrial):
         solved = isinstance(trial.classifier, LinearSpec)
         return trial.stage, "" if solved else trial.classifier.kind
     if isinstance(trial, ExtractTrial):
         return trial.stage, trial.encoder.kind if trial.encoder else ""
     return trial.stage, (trial.purpose or "") if isinstance(trial, SegmentTrial) else ""
+
+
+def kind_of_arm(arm: str, point: Mapping[str, Any]) -> tuple[str, str]:
+    """That of the trials which make the rows of an arm at a point of its grid."""
+    return "generate", " ".join(map(str, (arm, *point.values())))
 
 
 def measure(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -15,7 +15,7 @@ from medaug.audit.scan import note_leakage, scan
 from medaug.errors import EnvironmentFault
 from medaug.experiment.draw import publish_bundle
 from medaug.plan.disk import row_bytes
-from medaug.plan.forecast.kinds import Kind, kind_of, mean_of, measure
+from medaug.plan.forecast.kinds import Kind, kind_of, kind_of_arm, mean_of, measure
 from medaug.plan.forecast.measured import START_CPU_S, VRAM_THERE, WARM, code_of, run_measured
 from medaug.plan.forecast.schedule import schedule
 from medaug.plan.forecast.standin import Patients, fewer, rows_of, write_stand_in
@@ -24,7 +24,14 @@ from medaug.plan.variants import ArmVariant, pool_arms
 from medaug.results.leaderboard import leaderboard_of
 from medaug.results.report.document import write_report
 from medaug.results.report.row_figures import count_figured
-from medaug.spec import ClassifyTrial, DrawTrial, StudySpec, TrackingSpec, TrialConfig
+from medaug.spec import (
+    ClassifyTrial,
+    DrawTrial,
+    StudySpec,
+    TrackingSpec,
+    TrialConfig,
+    WrittenArm,
+)
 from medaug.spec.arms import ClassicalSpec
 from medaug.spec.per_class import UNIFORM
 from medaug.storage.artifacts import Artifacts
@@ -156,7 +163,8 @@ def rehearse(
             "gpus": sweep.gpus,
             **{"figures_s": figures_s / max(1, made), "finish_s": finish_s},
         }
-        return _measured(small, folder, artifacts, waves, about)
+        found = _measured(small, folder, artifacts, waves, about)
+        return replace(found, kinds=found.kinds | _stood_in_for(arms, found.kinds))
 
 
 def miniature(study: StudySpec, patients: Patients) -> StudySpec:
@@ -209,6 +217,23 @@ def first_blocks(trial: DrawTrial) -> DrawTrial:
     n = 2 * BLOCK * trial.ranks
     one = {"classes": trial.classes[:1], "numbers": trial.numbers[:1], "n": n, "steps": 1}
     return trial.model_copy(update=one)
+
+
+def _stood_in_for(
+    arms: Sequence[ArmVariant], kinds: Mapping[tuple[str, str], Kind]
+) -> dict[tuple[str, str], Kind]:
+    """What was measured of one arm, for all for which the same stands in: it is rehearsed once."""
+    of_maker: dict[str, list[tuple[str, str]]] = {}
+    for arm in shrunk(arms):
+        made_by = WrittenArm.of(arm.spec).signature()
+        of_maker.setdefault(made_by, []).append(kind_of_arm(arm.name, arm.point))
+    return {
+        kind: kinds[measured]
+        for alike in of_maker.values()
+        for measured in [next((kind for kind in alike if kind in kinds), None)]
+        if measured is not None
+        for kind in alike
+    }
 
 
 def _rows(study: StudySpec) -> int:
