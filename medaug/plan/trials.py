@@ -289,7 +289,9 @@ def _generate(
             point=variant.point,
             n=rows_to_make(study, variant),
             features=features[fold],
-            given=given.get((signed, fold, seed, size), "given-") if arm.reads_given else None,
+            given=given.get((signed, fold, seed, size), f"given-{signed}")
+            if arm.reads_given
+            else None,
             train_rows=size[0],
             draw=size[1],
             **(pool.inputs(fold, bool(with_images)) if pool and variant.spec.reads_pool else {}),

@@ -140,7 +140,8 @@ def test_generators_are_measured_now_and_then() -> None:
 def test_arms_for_which_the_same_stands_in_are_rehearsed_once() -> None:
     """Rows that are brought are rehearsed as transformed ones, which may be an arm, too."""
     brought = {"kind": "folder", "path": "x"}
-    whole = study(arms={"none": {}, "a": brought, "classical": {}, "b": {**brought, "path": "y"}})
+    own = {"none": {}, "a": brought, "classical": {}, "b": {**brought, "path": "y"}}
+    whole = study(arms=own, sweep={"n_synthetic": [100], "seeds": [0, 1, 2]})
     arms = expand_arms(whole)
     small = miniature(whole, [(0, 10)] * 8)
     chosen = _few(plan_of(small, SLICES, PRETRAIN, shrunk(arms)).generate)
