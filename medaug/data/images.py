@@ -50,6 +50,10 @@ _NAMED = {
 _DAMAGE = (
     OSError, SyntaxError, ValueError, EOFError, KeyError, TypeError, struct.error, zlib.error,
 )  # fmt: skip
+DEPTHS = (10, 12, 14)
+"""Bits a pixel that scanners give, and that files of 16 bits then hold."""
+_ROUNDED = {"u1": 2, "u2": 2 * 257}
+"""Levels between the colours of a grey pixel that was in another colour space (all WebP was)."""
 _GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L")
 _ORIENTATION = 0x0112  # EXIF tag
 
@@ -76,8 +80,11 @@ class Picture:
 
     @property
     def has_colour(self) -> bool:
-        """Whether any pixel is not grey."""
-        return self.raster.ndim == 3 and bool((self.raster != self.raster[..., :1]).any())
+        """Whether any pixel is not grey, but for what rounding leaves of it."""
+        if self.raster.ndim == 2:
+            return False
+        apart = self.raster.max(-1) - self.raster.min(-1)
+        return bool((apart > _ROUNDED.get(self.raster.dtype.str[1:], 0)).any())
 
     def channels(self, n: int) -> NDArray[np.float32]:
         """(n, H, W) float32, integers in [0, 1]: for one channel the luma (ITU-R 601) of what is
@@ -272,7 +279,9 @@ def _raster(
         values = np.asarray(image)
         if values.min() < 0 or values.max() > np.iinfo(np.uint16).max:
             raise BadFile("holds more than 16 bits a pixel; convert it to 16-bit greyscale")
-        return values.astype(np.uint16), [*notes, "is 16-bit: read from 0 to 65535"]
+        bits = next((n for n in DEPTHS if values.max() < 2**n), 16)
+        of = f", of which it uses {bits} bits" * (bits < 16)
+        return values.astype(np.uint16), [*notes, f"is 16-bit: read from 0 to 65535{of}"]
     if image.mode == "1":
         image = image.convert("L")
     if image.mode in ("L", "RGB"):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from medaug.data.images import DEPTHS
 from medaug.store import Store
 from medaug.train.scaling import rows_per_read
 
@@ -26,13 +27,22 @@ def intensity_of(slices: Store, wanted: Intensity) -> Intensity:
         return wanted
     if slices.schema.dtype == "uint8":
         return "unit"
-    step = rows_per_read(slices)
+    step, highest = rows_per_read(slices), 0.0
     for first in range(0, len(slices), step):
         x = slices.read(np.arange(first, min(first + step, len(slices)))).x
         low, high = (float(v) for v in torch.aminmax(x.float()))
         if low < -ROUNDING or high > 1 + ROUNDING:
             return "image"
-    return "unit"
+        highest = max(highest, high)
+    return depth_of(highest) or "unit"
+
+
+def depth_of(highest: float) -> tuple[float, float] | None:
+    """Black and white of pictures whose brightest pixel is ``highest``, where they are of fewer
+    bits than the 16 of their files: without it they would be all but black."""
+    whites = ((2**bits - 1) / (2**16 - 1) for bits in DEPTHS)
+    white = next((each for each in whites if 0 < highest <= each * (1 + 1e-5)), None)
+    return None if white is None else (0.0, white)
 
 
 def to_unit(x_NCHW: Tensor, intensity: Intensity) -> Tensor:

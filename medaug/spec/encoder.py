@@ -60,7 +60,8 @@ class ImageEncoderSpec(AnyEncoderSpec):
     themselves, which is what a PNG or JPEG becomes when it is read. ``image``: the .5th and the
     99.5th percentile of each image and channel, for units without a zero of their own (MR).
     ``[low, high]``: these two, for instance a window in Hounsfield units. ``auto``: ``unit`` where
-    all slices of the study are in [0, 1], else ``image``."""
+    all slices of the study are in [0, 1], with white at the depth that they need (10, 12 or 14 bits
+    in pictures of 16), else ``image``."""
 
     @field_validator("intensity")
     @classmethod

@@ -46,6 +46,10 @@ def palette(rng: np.random.Generator, path: Path, i: int) -> None:
 
 
 def deep_grey(rng: np.random.Generator, path: Path, i: int) -> None:
+    Image.fromarray(rng.integers(0, 65000, (20, 20)).astype(np.uint16)).save(path)
+
+
+def twelve_bits(rng: np.random.Generator, path: Path, i: int) -> None:
     Image.fromarray(rng.integers(0, 4000, (20, 20)).astype(np.uint16)).save(path)
 
 
@@ -145,6 +149,7 @@ FOLDERS: dict[str, Build] = {
     ),
     "palette": written("m{}.png", palette, said(r"palette or a transparent colour: applied \(12")),
     "sixteen_bit": written("m{}.png", deep_grey, said(r"is 16-bit: read from 0 to 65535 \(12")),
+    "twelve_bit": written("m{}.png", twelve_bits, said("65535, of which it uses 12 bits \\(12")),
     "two_valued": written("m{}.png", two_valued, FINE),
     "turned": written("m{}.jpg", turned, said(r"turned upright \(12", r"pixels: 30x20")),
     "cmyk": written("m{}.jpg", pixels(4, mode="CMYK"), refuses("colour mode CMYK")),

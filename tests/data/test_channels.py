@@ -91,6 +91,21 @@ def test_one_picture_in_colour_makes_all_of_them_three_channels(tmp_path: Path) 
     assert len({before, *now}) == 3
 
 
+def test_grey_that_was_in_another_colour_space_is_grey(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for i in range(8):
+        for label in CLASSES:
+            path = tmp_path / "in" / label / f"{label}{i}.webp"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 255, (20, 20), np.uint8)).save(path)
+            apart = np.ptp(np.asarray(Image.open(path)).astype(int), axis=-1)
+            assert 0 < apart.max() <= 2, "WebP knows no grey"
+    data = spec(tmp_path / "in", image_size=16)
+    assert surveyed(read_cohort(data), data, 1).channels == 1
+    Image.new("RGB", (20, 20), (90, 93, 90)).save(path, lossless=True)
+    assert surveyed(read_cohort(data), data, 1).channels == 3
+
+
 def test_pictures_are_looked_at_once_however_often_they_are_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

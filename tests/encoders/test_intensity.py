@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from medaug.encoders.intensity import intensity_of, resized, three_channels, to_unit
+from medaug.encoders.intensity import depth_of, intensity_of, resized, three_channels, to_unit
 from tests.encoders.image_stores import slice_store
 
 
@@ -31,6 +31,24 @@ def test_auto_is_unit_where_all_slices_are(tmp_path: Path) -> None:
     # Area averages of 1 come out as 1.0000001.
     assert intensity_of(slice_store(tmp_path / "d", high=1.00001), "auto") == "unit"
     assert intensity_of(beyond, (0.0, 2.0)) == (0.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("highest", "bits"), [(1023, 10), (1024, 12), (4095, 12), (4096, 14), (16383, 14)]
+)
+def test_white_is_at_the_depth_that_pictures_need(highest: int, bits: int) -> None:
+    found = depth_of(highest / 65535)
+    assert found == (0.0, (2**bits - 1) / 65535)
+    x = torch.tensor([0.0, highest / 65535]).view(1, 1, 1, 2)
+    assert to_unit(x, found).max() == pytest.approx(highest / (2**bits - 1))
+
+
+def test_auto_brightens_pictures_of_fewer_bits_than_their_files_only(tmp_path: Path) -> None:
+    assert depth_of(16384 / 65535) is None
+    assert depth_of(0.0) is None, "nothing is in them"
+    dark = slice_store(tmp_path, high=4095 / 65535)
+    assert intensity_of(dark, "auto") == (0.0, 4095 / 65535)
+    assert intensity_of(dark, "unit") == "unit"
 
 
 def test_image_goes_by_percentiles_and_ignores_scale_and_shift() -> None:
