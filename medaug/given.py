@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from medaug.arms.monai_bundle import Bundle
-from medaug.audit.given import copied_images, held_out_rows, of_pictures
+from medaug.audit.given import copied_images, held_out_rows, of_pictures, unlike_in_brightness
 from medaug.audit.scan import of_images
 from medaug.data.digests import FILE as DIGESTS
 from medaug.data.digests import Digests
@@ -232,6 +232,10 @@ class _Bringer:
         side, slices = larger_slices(self.study, self.slices, self.display)
         rows = self.artifacts.open_store(self.store(*found, side))
         held_out = held_out_rows(self.artifacts.open_store(slices), folds)
+        unlike = unlike_in_brightness(rows, held_out) if of_images(self.real) else ""
+        if unlike and self.spec.intensity is None:
+            scale = f"arms.{self.arm}.intensity: [black, white]"
+            self.display.note(f"arm {self.arm}: {unlike}; if their scale is another, give {scale}")
         with self.display.progress(f"looking for scored patients among the rows of arm {self.arm}"):
             copied = copied_images(rows, held_out)
         if copied.refused:

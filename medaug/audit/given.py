@@ -12,6 +12,8 @@ from medaug.metrics.leakage import Pair, find_duplicates
 from medaug.metrics.neighbours import near_copies, nearest
 from medaug.store import Store
 
+LOOKED_AT, UNLIKE = 256, 4.0
+"""Images whose brightness is compared, and the ratio of means from which it is said."""
 EXACT = 1e-4
 """Distance of a copy to its original, in units of the scored rows' spread."""
 
@@ -24,6 +26,22 @@ def held_out_rows(rows: Store, folds: Sequence[int]) -> Store:
     for fold in folds:
         units |= {*splits.patients("val", fold), *splits.patients("eval", fold)}
     return rows.select(np.isin(rows.units, sorted(units)))
+
+
+def unlike_in_brightness(given: Store, real: Store) -> str:
+    """How much brighter or darker images in [0, 1] are than real ones, in a line; empty where they
+    are much alike. Pictures of 12 bits in files of 16 beside those of a tool that scales them to
+    the whole range are not."""
+    theirs, ours = (
+        float(store.read(np.arange(min(LOOKED_AT, len(store)))).x.float().mean())
+        for store in (given, real)
+    )
+    if min(theirs, ours) <= 0 or 1 / UNLIKE <= theirs / ours <= UNLIKE:
+        return ""
+    return (
+        f"its images are {theirs / ours:.2g} times as bright as the study's "
+        f"({theirs:.2g} on average, not {ours:.2g})"
+    )
 
 
 def of_pictures(given: Store) -> bool:

@@ -89,11 +89,12 @@ def of_folder(storage: Path, path: Path, **keys: Any) -> StudySpec:
     return study(storage, arms={**arms, "theirs": own}, classifier={"kind": "probe"})
 
 
-def brought(spec: StudySpec) -> dict[Any, str]:
+def brought(spec: StudySpec, display: Silent | None = None) -> dict[Any, str]:
     folder = spec.storage / spec.name
     folder.mkdir(parents=True, exist_ok=True)
     sweep = InProcess(spec.storage)
-    given, _ = bring_given(spec, SLICES, folder, Silent(), sweep)  # type: ignore[arg-type]
+    display = display or Silent()
+    given, _ = bring_given(spec, SLICES, folder, display, sweep)  # type: ignore[arg-type]
     return dict(given)
 
 
@@ -238,6 +239,23 @@ def test_copies_of_training_patients_alone_refuse_nothing(tmp_path: Path) -> Non
     assert len(set(brought(spec).values())) == 2
     audit = json.loads((tmp_path / "small" / "given.json").read_text())
     assert {about["images"] for about in audit.values()} == {2 * N}
+
+
+@pytest.mark.parametrize("white", [1.0, 300.0])
+def test_images_of_another_scale_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, white: float
+) -> None:
+    spec, _ = large_study(tmp_path)
+    scale = None if white == 1 else (0.0, white)
+    arm = spec.arms["theirs"].model_copy(update={"intensity": scale})
+    spec = spec.model_copy(update={"arms": {**spec.arms, "theirs": arm}})
+    write_folder(tmp_path / "theirs", pictures(2 * N, 99, 128))
+    display, notes = Silent(), list[str]()
+    monkeypatch.setattr(display, "note", notes.append)
+    brought(spec, display)
+    told = [note for note in notes if "times as bright" in note]
+    assert len(told) == (white == 1)
+    assert all("give arms.theirs.intensity: [black, white]" in note for note in told)
 
 
 def large_study(storage: Path) -> tuple[StudySpec, Store]:
