@@ -15,6 +15,7 @@ from medaug.errors import Interrupted
 from medaug.spec import SegmentTrial
 from medaug.spec.study import PretrainSpec
 from medaug.sweep.events import Status
+from medaug.tracking import tracker
 from medaug.tracking.params import PRIVATE, as_text, flatten, private_names, safe_name
 from medaug.tracking.tracker import sync
 from medaug.tracking.uri import private_database
@@ -29,6 +30,13 @@ from tests.tracking.played_sweeps import (
     steps,
     wait_until,
 )
+
+
+@pytest.fixture(autouse=True)
+def _all_is_sent_before_it_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These tests ask what was sent, not how soon: on a machine full of other tests MLflow's start,
+    one thread at a time in the whole process, has taken longer than leaving usually may."""
+    monkeypatch.setattr(tracker, "LEAVE_S", 120.0)
 
 
 def test_a_sweep_is_one_run_and_its_trials_are_nested_in_it(play: Callable[..., Played]) -> None:
