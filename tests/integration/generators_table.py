@@ -34,7 +34,7 @@ from medaug.train.world import World
 
 SIDE, EACH = 32, 150
 """Pixels, and generated rows of a class."""
-WITHIN, ATTEMPTS = 0.25, 6
+WITHIN, ATTEMPTS = 0.3, 6
 """How far from the budget a fit may end, and how many fits look for the number of epochs."""
 FIRST, SECOND, SHARE = 2, 16, 0.1
 """Epochs of the first short fit, which imports and compiles, and of the second at least; and the
