@@ -108,15 +108,14 @@ class TerminalDisplay:
             self._ended[outcome.status] += 1
             self._seconds += outcome.seconds
             self._epochs = max(self._epochs, outcome.epoch)
-        name = self._name(row, outcome.key)
         if outcome.why:
-            style = _STYLES[outcome.status]
+            style, name = _STYLES[outcome.status], self._name(row, outcome.key)
             self._print(f"[{style}]{outcome.status}[/] {name}: {escape(outcome.why)}")
         elif outcome.bundle:
             if self._live is None and time.monotonic() - self._last_line > QUIET_S:
                 self._print(self._progress())
         elif self._live is None:
-            told = self._so_far(row, outcome.epoch) if row else name
+            told = self._so_far(row, outcome.epoch) if row else outcome.key
             self._print(f"{self._progress()} {outcome.status} {told} ({duration(outcome.seconds)})")
 
     def on_bundle_end(self, bundle: Bundle) -> None:

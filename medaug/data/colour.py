@@ -43,12 +43,15 @@ def surveyed(
     images = [scan.path for scan in cohort.scans if is_two_dimensional(scan.path)]
     if spec.colour == "grey" or not images:
         return replace(cohort, channels=GREY)
+
+    def look() -> str:
+        return str(_of_pictures(images, spec, workers))
+
+    if digests is None:  # nobody remembers, so no file need be hashed
+        return replace(cohort, channels=int(look()))
     places = [split_address(path) for path in images]
-    found = (digests or Digests()).recalled(
-        f"channels of {[part for _, part in places]} with {spec.accept}",
-        dict.fromkeys(place for place, _ in places),
-        lambda: str(_of_pictures(images, spec, workers)),
-    )
+    question = f"channels of {[part for _, part in places]} with {spec.accept}"
+    found = digests.recalled(question, dict.fromkeys(place for place, _ in places), look)
     return replace(cohort, channels=int(found))
 
 

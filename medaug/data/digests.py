@@ -19,8 +19,7 @@ class Digests:
     """Digests by path, size, time of change and inode; kept in ``file`` where one is given.
 
     The file names nobody: a path is in it as its own digest. Two writers lose at most each other's
-    new lines, which are then computed again. So is a line of another form than
-    ``<digest of the question> <answer>``.
+    new lines, which are then computed again. A line is the digest of a question and its answer.
     """
 
     def __init__(self, file: Path | None = None) -> None:
@@ -52,7 +51,7 @@ class Digests:
         with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
             return list(pool.map(self._or_reason, paths))
 
-    def recalled(self, question: object, paths: Iterable[Path], answer: Callable[[], str]) -> str:
+    def recalled(self, question: str, paths: Iterable[Path], answer: Callable[[], str]) -> str:
         """What ``answer()`` gave, a word, when ``question`` was asked of files with this content;
         asked now if it never was."""
         asked = f"{question}\0{chr(0).join(self.all_of(paths))}"

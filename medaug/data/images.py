@@ -102,6 +102,11 @@ class Picture:
         return np.asarray(Image.fromarray(self.raster, "RGB").convert("L"))
 
 
+def bits_used(highest: int) -> int:
+    """How many bits pixels up to ``highest`` need: one of :data:`DEPTHS`, else 16."""
+    return next((bits for bits in DEPTHS if highest < 2**bits), 16)
+
+
 def is_image(path: Path) -> bool:
     """Whether the name is one of an image that :func:`read_picture` may read."""
     return path.suffix.lower() in SUFFIXES
@@ -279,7 +284,7 @@ def _raster(
         values = np.asarray(image)
         if values.min() < 0 or values.max() > np.iinfo(np.uint16).max:
             raise BadFile("holds more than 16 bits a pixel; convert it to 16-bit greyscale")
-        bits = next((n for n in DEPTHS if values.max() < 2**n), 16)
+        bits = bits_used(int(values.max()))
         of = f", of which it uses {bits} bits" * (bits < 16)
         return values.astype(np.uint16), [*notes, f"is 16-bit: read from 0 to 65535{of}"]
     if image.mode == "1":

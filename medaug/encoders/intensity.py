@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from medaug.data.images import DEPTHS
+from medaug.data.images import bits_used
 from medaug.store import Store
 from medaug.train.scaling import rows_per_read
 
@@ -40,9 +40,9 @@ def intensity_of(slices: Store, wanted: Intensity) -> Intensity:
 def depth_of(highest: float) -> tuple[float, float] | None:
     """Black and white of pictures whose brightest pixel is ``highest``, where they are of fewer
     bits than the 16 of their files: without it they would be all but black."""
-    whites = ((2**bits - 1) / (2**16 - 1) for bits in DEPTHS)
-    white = next((each for each in whites if 0 < highest <= each * (1 + 1e-5)), None)
-    return None if white is None else (0.0, white)
+    pixel = round(highest * 0xFFFF)  # what area averages add to it is less than half a level
+    bits = bits_used(pixel)
+    return (0.0, (2**bits - 1) / 0xFFFF) if pixel > 0 and bits < 16 else None
 
 
 def to_unit(x_NCHW: Tensor, intensity: Intensity) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cache
 
 import numpy as np
@@ -20,6 +20,7 @@ from medaug.arms.monai_bundle import (
 )
 from medaug.errors import UserError
 from medaug.experiment.names import output_name
+from medaug.experiment.stores import shared
 from medaug.spec import DrawTrial
 from medaug.storage.artifacts import Artifacts
 from medaug.storage.results import DrawResult
@@ -97,7 +98,7 @@ def draw(
             slice_index=np.arange(first + skip, first + size),
         )
 
-    for progress in write_in_parts(
+    writing = write_in_parts(
         sizes,
         append,
         schema,
@@ -109,12 +110,5 @@ def draw(
         provenance=Provenance("draw", config.key, config.inputs, (), synthetic=True),
         classes=config.classes,
         shard_bytes=-(-len(blocks) // SHARDS) * BLOCK * schema.row_bytes,
-    ):
-        if progress.result is not None:
-            if world.is_main:
-                artifacts.share_store(out.name)
-            world.barrier()
-            made = artifacts.open_store(out.name)
-            result = DrawResult(output=out.name, rows=len(made), shape=made.schema.shape)
-            progress = replace(progress, result=result)
-        yield progress
+    )
+    yield from shared(writing, out, world, artifacts, DrawResult)

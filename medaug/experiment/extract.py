@@ -15,6 +15,7 @@ from medaug.encoders import encode_store, encoder_of, unsealed
 from medaug.experiment.names import output_name
 from medaug.experiment.rows import arm_of
 from medaug.experiment.segment import feature_spec, load_unet
+from medaug.experiment.stores import shared
 from medaug.spec import ExtractTrial
 from medaug.storage.artifacts import Artifacts
 from medaug.storage.results import ExtractResult
@@ -30,15 +31,8 @@ def extract(
     """Store the feature of every slice but those of sealed test patients."""
     slices = artifacts.open_store(config.slices)
     out = artifacts.store_path(output_name(config))
-    for progress in features_of(config, slices, out, world, artifacts):
-        if progress.result is not None:
-            if world.is_main:
-                artifacts.share_store(out.name)
-            world.barrier()
-            made = artifacts.open_store(out.name)
-            result = ExtractResult(output=out.name, rows=len(made), shape=made.schema.shape)
-            progress = replace(progress, result=result)
-        yield progress
+    writing = features_of(config, slices, out, world, artifacts)
+    yield from shared(writing, out, world, artifacts, ExtractResult)
 
 
 def features_of(

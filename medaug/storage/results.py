@@ -40,10 +40,9 @@ class DivergedResult(TrialResult):
     why: str
 
 
-class DrawResult(TrialResult):
-    """A store of ``rows`` images of ``shape`` each, all of a class next to each other."""
+class StoreResult(TrialResult):
+    """A store of ``rows`` rows of ``shape`` each; the base of two stages' results."""
 
-    stage: Literal["draw"] = "draw"
     output: str
     rows: int
     shape: tuple[int, ...]
@@ -51,6 +50,12 @@ class DrawResult(TrialResult):
     @property
     def made(self) -> tuple[str, ...]:
         return (self.output,)
+
+
+class DrawResult(StoreResult):
+    """Images, all of a class next to each other."""
+
+    stage: Literal["draw"] = "draw"
 
 
 class SegmentResult(TrialResult):
@@ -67,17 +72,10 @@ class SegmentResult(TrialResult):
         return (self.output,)
 
 
-class ExtractResult(TrialResult):
-    """A store of ``rows`` features of ``shape`` each."""
+class ExtractResult(StoreResult):
+    """Features."""
 
     stage: Literal["extract"] = "extract"
-    output: str
-    rows: int
-    shape: tuple[int, ...]
-
-    @property
-    def made(self) -> tuple[str, ...]:
-        return (self.output,)
 
 
 class GenerateResult(TrialResult):
