@@ -46,20 +46,24 @@ from tests.integration.small_study import SMALL, Finished, medaug
 ROOT = Path(__file__).parents[1]
 PROCESS = sandbox._Worker
 
-SHARED = {"ray_cluster": ("ray_cluster", "ray_address"), "small": ("small: Finished",)}
-"""Fixtures of the session that take so long that one process should make each, and the words by
-which a file of tests asks for them."""
+SHARED = {
+    "ray_cluster": ("ray_cluster", "ray_address"),
+    "small": ("small: Finished",),
+    "monai": ("pytestmark = needs_monai",),
+}
+"""What takes so long that one process should have each: fixtures of the session and an import; and
+the words by which a file of tests asks for them."""
 
 
 @cache
 def shared_by(file: str) -> str | None:
-    """The shared fixture that the tests of ``file`` (from the root of the project) use."""
+    """What the tests of ``file`` (from the root of the project) share with others."""
     text = (ROOT / file).read_text()
     return next((name for name, asks in SHARED.items() if any(a in text for a in asks)), None)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """In several processes, the tests that share a fixture begin first, then those that start a
+    """In several processes, the tests that share much begin first, then those that start a
     Ray: files of minutes, and one that began last would be waited for by all."""
     if hasattr(config, "workerinput"):
         last = [*SHARED, "ray", None]
@@ -74,17 +78,17 @@ def _kind(item: pytest.Item) -> str | None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadFileScheduling | None:
-    """With ``--dist loadfile``: a file stays in one process, and so do files that share a fixture."""
+    """With ``--dist loadfile``: a file stays in one process, and so do files that share much."""
     if config.getoption("dist") != "loadfile":
         return None
     from xdist.scheduler import LoadFileScheduling
 
-    class ByFileOrFixture(LoadFileScheduling):
+    class ByFileOrShared(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = super()._split_scope(nodeid)
             return shared_by(file) or file
 
-    return ByFileOrFixture(config, log)
+    return ByFileOrShared(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,6 +1,6 @@
 """A sweep: waves of trials on a Ray cluster, resumable after anything.
 
-A wave is a fresh Tune run, a long one several. What was finished before is not started, what was
+Waves share a Tune run, a long one has several. What was finished before is not started, what was
 begun goes on from its ledger; nothing of Tune's own state is ever read.
 """
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from medaug.sweep.trial.bundle import BundleWork
     from medaug.sweep.trial.group import StartRanks
     from medaug.sweep.trial.rank import Work
+    from medaug.sweep.tune.run import TuneRun
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,8 @@ LOST_AFTER_S = 20.0
 MOST_UNITS = 4000
 """Of one Tune run, which keeps some 40 KiB of each until its end. A longer wave is several runs,
 and at the end of each the slots wait for its last trial."""
+CLOSE_S = 30.0
+"""How long a Tune run may take to give back what it holds; it needs 15 s where a rank hangs."""
 
 
 class Sweep:
@@ -92,6 +95,7 @@ class Sweep:
         self._start_ranks = start_ranks
         self._lease = Lease(self._experiment)
         self._signals = StopRequests()
+        self._tune: TuneRun | None = None
 
     def __enter__(self) -> Sweep:
         check_storage(self._storage)
@@ -110,6 +114,7 @@ class Sweep:
     def __exit__(self, *exc: object) -> None:
         try:
             with self._signals.noted():
+                self._close_tune()
                 self._cluster.stop()
         finally:
             self._signals.give_back()
@@ -246,34 +251,52 @@ class Sweep:
         ended: dict[str, Outcome],
     ) -> dict[str, Outcome]:
         from medaug.sweep.trial.trainable import Wave
-        from medaug.sweep.tune.wave import AnyOf, TuneRun
 
-        wave = Wave(
-            self._experiment,
-            self._storage,
-            self.resources,
-            _name_of(work),
-            _name_of(bundle_work),
-            self._lease.number,
-        )
-        stop = AnyOf(self._signals.asked, self.budget)
-        run = TuneRun(wave, units, stopping, ended, self._listeners, stop, self._start_ranks)
-        run.start()
-        while not run.wait(seconds=0.5):
-            self.seals.flush_when_due()
-            self.budget.save_when_due()
-            if self._signals.asked_twice.is_set():
-                self._signals.check()
-            if self._lease.lost.is_set():
-                raise Interrupted(
-                    f"experiment {self._experiment.name}: another process took it over while "
-                    "this one stood still"
-                )
-            patience_s = 2.0 if self._signals.asked.is_set() else LOST_AFTER_S
-            if self._cluster.silence_s() > patience_s:
-                self._signals.check()  # Slurm's scancel signals the cluster's processes too
-                raise Interrupted("the Ray cluster is lost; `medaug resume` goes on")
+        run = self._tune_run(len(units))
+        run.begin(Wave(_name_of(work), _name_of(bundle_work)), units, stopping, ended)
+        try:
+            while not run.wait(seconds=0.5):
+                self._look_around()
+        except BaseException:
+            self._tune = None  # nobody waits for what may never end
+            raise
         return run.outcomes()
+
+    def _tune_run(self, n: int) -> TuneRun:
+        """The one that ran the wave before, or a new one where it takes no ``n`` more."""
+        from medaug.sweep.trial.trainable import Setting
+        from medaug.sweep.tune.run import AnyOf, TuneRun
+
+        run = self._tune
+        if run is None or not run.alive or run.given + n > MOST_UNITS:
+            self._close_tune()
+            setting = Setting(self._experiment, self._storage, self.resources, self._lease.number)
+            stop = AnyOf(self._signals.asked, self.budget)
+            run = self._tune = TuneRun(setting, self._listeners, stop, self._start_ranks)
+            run.start()
+        return run
+
+    def _close_tune(self) -> None:
+        if self._tune is not None:
+            self._tune.close(CLOSE_S)
+            self._tune = None
+
+    def _look_around(self) -> None:
+        """Between two looks at a wave under way: write down what is due, and see whether it is to
+        be left where it is."""
+        self.seals.flush_when_due()
+        self.budget.save_when_due()
+        if self._signals.asked_twice.is_set():
+            self._signals.check()
+        if self._lease.lost.is_set():
+            raise Interrupted(
+                f"experiment {self._experiment.name}: another process took it over while "
+                "this one stood still"
+            )
+        patience_s = 2.0 if self._signals.asked.is_set() else LOST_AFTER_S
+        if self._cluster.silence_s() > patience_s:
+            self._signals.check()  # Slurm's scancel signals the cluster's processes too
+            raise Interrupted("the Ray cluster is lost; `medaug resume` goes on")
 
     def _check_budget(self) -> None:
         if not self.budget.is_spent:

@@ -19,8 +19,9 @@ from medaug.spec import PhantomSpec, build_arm, build_study
 from medaug.spec.arms import ARM_CONFIGS, FlowImageSpec
 from medaug.store import Provenance, Store, StoreSchema, StoreWriter
 from medaug.train.world import World
+from tests.extras import needs_monai
 
-pytest.importorskip("einops", reason="the extra [monai] brings it")
+pytestmark = needs_monai
 
 SIDE = 16
 SMALL: Mapping[str, Any] = {

@@ -28,8 +28,9 @@ from medaug.spec.arms import ARM_CONFIGS
 from medaug.storage.artifacts import Artifacts
 from tests.audit.small_runs import SIZE
 from tests.experiment.test_given import brought, of_folder, write_real
+from tests.extras import needs_monai
 
-pytest.importorskip("monai")
+pytestmark = needs_monai
 
 NETWORK = {
     "_target_": "DiffusionModelUNet",

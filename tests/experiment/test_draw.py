@@ -36,10 +36,11 @@ from tests.arms.test_monai_bundle import write_bundle
 from tests.audit.small_runs import SIZE, SLICES
 from tests.experiment.in_process import InProcess
 from tests.experiment.test_given import of_folder, pictures, write_folder, write_real
+from tests.extras import needs_monai
 from tests.plan.test_costs import KIND, small_of
 from tests.train.conftest import Ranks
 
-pytest.importorskip("monai")
+pytestmark = needs_monai
 
 stage = importlib.import_module("medaug.experiment.draw")
 """The room: the stage itself is called alike."""

@@ -15,10 +15,10 @@ from medaug.cli import main
 from medaug.errors import TrialsFailed
 from medaug.results.records import read_trials
 from tests.arms.test_monai_bundle import write_bundle
+from tests.extras import needs_monai
 from tests.integration.small_study import medaug
 
-pytest.importorskip("monai")
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, needs_monai]
 
 STUDY = """\
 name: theirs

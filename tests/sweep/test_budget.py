@@ -101,7 +101,7 @@ def test_a_spent_budget_ends_a_sweep_and_more_goes_on(ray_cluster: Cluster, tmp_
     trials = [config(f"t{i}", epochs=4, seconds=0.5) for i in range(4)]
 
     def run(hours: float | None) -> list[Outcome]:
-        resources = ResourceSpec(checkpoint_every_s=0, budget_hours=hours)
+        resources = ResourceSpec(checkpoint_every_s=0, budget_hours=hours, max_concurrent=1)
         with Sweep(tmp_path / "experiment", tmp_path, resources) as sweep:
             return sweep.run(trials, work=count)
 

@@ -67,7 +67,7 @@ class Ear:
 def run(
     path: Path, trials: Sequence[TrialConfig], *ears: Any, run_name: str = "run", **resources: Any
 ) -> list[Outcome]:
-    spec = ResourceSpec(**resources)
+    spec = ResourceSpec(**{"max_concurrent": 1, **resources})
     with Sweep(path / run_name, path, spec, listeners=ears) as sweep:
         return sweep.run(trials, work=count, bundle_by=by_group, bundle_work=count_many)
 

@@ -17,9 +17,9 @@ from medaug.plan.forecast import forecast
 from medaug.plan.forecast.forecast import Forecast
 from medaug.sweep.cluster.start import Cluster
 from tests.arms.test_monai_bundle import write_bundle
+from tests.extras import needs_monai
 
-pytest.importorskip("monai")
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, needs_monai]
 
 
 LINEAR = 2 * 2

@@ -21,7 +21,7 @@ from medaug.storage.trial_folder import TrialFolder
 from medaug.sweep import Outcome, Sweep, runner
 from medaug.sweep.cluster.start import Cluster
 from medaug.sweep.events import Listener
-from medaug.sweep.tune.wave import TuneRun
+from medaug.sweep.tune.run import TuneRun
 from medaug.train.checkpoint import Ledger
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
@@ -111,6 +111,18 @@ def test_after_a_stop_the_rest_of_a_long_wave_is_not_begun(
     assert len(begun) == 1
 
 
+def test_a_wave_goes_on_where_the_last_one_ended(tmp_path: Path) -> None:
+    """In its process, unless that is of another number of ranks."""
+    waves = [[config("a")], [config("b")], [config("c", ranks=2)], [config("d")]]
+    with sweep(tmp_path) as running:
+        outcomes = [one for trials in waves for one in running.run(trials, work=count)]
+    assert statuses(outcomes) == ["done"] * 4
+    pids = [outcome.result.scores["pid"] for outcome in outcomes if outcome.result]
+    assert pids[0] == pids[1]
+    assert len(set(pids)) == 3
+    await_free_cpus(2)
+
+
 def test_two_waves_of_mixed_trials_reuse_ranks_and_results(tmp_path: Path) -> None:
     trials = [config(f"t{i}", ranks=1 + i // 4) for i in range(8)]
     diary = Diary()
@@ -138,12 +150,13 @@ def test_two_waves_of_mixed_trials_reuse_ranks_and_results(tmp_path: Path) -> No
 
 def test_a_trial_of_another_run_is_taken_over_if_what_it_made_is_there(tmp_path: Path) -> None:
     known, gone, new = config("known"), config("gone"), config("new")
-    with sweep(tmp_path) as running:
+    with sweep(tmp_path, max_concurrent=1) as running:
         running.run([known, gone], work=count)
     deleted = GenerateResult(output="rows-that-were-deleted", generator="so-was-this", n=1)
     TrialFolder(tmp_path / "experiment", gone.key).finish(deleted)
     diary = Diary()
-    with Sweep(tmp_path / "other", tmp_path, ResourceSpec(), listeners=(diary,)) as running:
+    one = ResourceSpec(max_concurrent=1)
+    with Sweep(tmp_path / "other", tmp_path, one, listeners=(diary,)) as running:
         outcomes = running.run([known, gone, new], work=count)
     assert statuses(outcomes) == ["reused", "done", "done"]
     assert sorted(diary.started) == sorted([gone.key, new.key])
@@ -250,9 +263,9 @@ def test_halving_stops_trials_which_give_everything_back(tmp_path: Path) -> None
     asha = AshaSpec(metric="val/score", mode="max", grace_period=2, reduction_factor=2)
     with sweep(tmp_path, checkpoint_every_s=3600) as running:  # a stop saves what is unsaved
         outcomes = running.run(trials, work=count, stopping=asha)
-        await_free_cpus(2)
         again = running.run(trials, work=count, stopping=asha)
         finished = running.run(trials, work=count)
+    await_free_cpus(2)
     stopped = [outcome for outcome in outcomes if outcome.status == "stopped"]
     assert len(stopped) >= 3
     assert all(2 <= outcome.epoch < 5 for outcome in stopped)

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 from ray import tune
+from toy_trials import config
 
 from medaug.results.goodput import spent
 from medaug.spec import ResourceSpec
 from medaug.storage.trial_folder import TrialFolder
 from medaug.sweep.trial.failures import Failure, GroupFailed
 from medaug.sweep.trial.rank import Epoch
-from medaug.sweep.trial.trainable import Trial, Wave
+from medaug.sweep.trial.trainable import Setting, Trial, Wave, as_param
 
 DIED = Failure("rank died", "a rank's process ended unexpectedly")
 LOST = Failure("lost node", "a rank's node is gone")
@@ -52,9 +53,9 @@ def play(folder: TrialFolder) -> Any:
         steps = iter(script)
         trial = Trial.__new__(Trial)  # its constructor asks Ray for a folder
         here = folder.experiment
-        wave = Wave(here, here, ResourceSpec(max_failures=1), "toy_trials:count")
-        param = {"key": folder.key, "ranks": 2}
-        trial.setup({"trial": param}, wave, lambda size, resources: ScriptedRanks(steps))
+        setting = Setting(here, here, ResourceSpec(max_failures=1))
+        param = as_param(config("x", ranks=2), Wave("toy_trials:count"))
+        trial.setup({"trial": param}, setting, lambda size, resources: ScriptedRanks(steps))
         return trial, folder
 
     return start

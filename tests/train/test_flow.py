@@ -19,8 +19,9 @@ from medaug.train.checkpoint import Checkpoint, Ledger, Progress
 from medaug.train.flow import Flow, FlowTask, _Training, train_flow
 from medaug.train.rows import MemoryRows
 from medaug.train.world import World
+from tests.extras import needs_monai
 
-pytest.importorskip("einops", reason="the extra [monai] brings it")
+pytestmark = needs_monai
 
 SHAPE = (2, 8, 8)
 ALONE = World.single()

@@ -26,18 +26,24 @@ from medaug.sweep.trial.stopwatch import Stopwatch
 
 
 @dataclass(frozen=True)
-class Wave:
-    """What all trials of one Tune run share."""
+class Setting:
+    """What all trials of a sweep share."""
 
     experiment: Path
     storage: Path
     resources: ResourceSpec
+    lease: int = 0
+    """Number of the driver's lease: the later one wins a trial that two would write."""
+
+
+@dataclass(frozen=True)
+class Wave:
+    """What all trials of a wave share."""
+
     work: str
     """``module:function``, so that only the ranks load it, and torch with it."""
     bundle_work: str = ""
     """The same for bundles."""
-    lease: int = 0
-    """Number of the driver's lease: the later one wins a trial that two would write."""
     name: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
     """Tells the time of this run of a trial from that of another."""
 
@@ -54,19 +60,18 @@ def room_for(trial: dict[str, Any], resources: ResourceSpec) -> tune.PlacementGr
 class Trial(tune.Trainable):
     """Drives one trial after another, epoch by epoch, on ranks that it keeps between them.
 
-    ``config`` holds only ``{"trial": {"key", "ranks", "bundle"}}``; the rest is read from the
-    trial's folder.
+    ``config`` holds only ``{"trial": as_param(…)}``; the rest is read from the trial's folder.
     A failure is a result with ``failure`` in it: Tune would try every exception again.
     """
 
     def setup(
         self,
         config: dict[str, Any],
-        wave: Wave | None = None,
+        setting: Setting | None = None,
         start_ranks: StartRanks = RankGroup,
     ) -> None:
-        assert wave is not None
-        self._wave = wave
+        assert setting is not None
+        self._setting = setting
         self._start_ranks = start_ranks
         self._group: Ranks | None = None
         self._adopt(config["trial"])
@@ -82,18 +87,15 @@ class Trial(tune.Trainable):
 
     def _adopt(self, trial: dict[str, Any]) -> None:
         self._ranks = int(trial["ranks"])
-        folder, self._work = (
-            (BundleFolder, self._wave.bundle_work)
-            if trial.get("bundle")
-            else (TrialFolder, self._wave.work)
-        )
-        self._folder = folder(self._wave.experiment, trial["key"])
+        self._work = trial["work"]
+        folder = BundleFolder if trial["bundle"] else TrialFolder
+        self._folder = folder(self._setting.experiment, trial["key"])
         self._folder.refresh()
         self._epoch = self._furthest = 0
         self._running = False
-        self._tries_left = self._wave.resources.max_failures
-        self._turn = next_turn(self._folder, self._wave.lease)
-        self._watch = Stopwatch(self._folder, self._wave.name)
+        self._tries_left = self._setting.resources.max_failures
+        self._turn = next_turn(self._folder, self._setting.lease)
+        self._watch = Stopwatch(self._folder, trial["wave"])
         self._starting = "restart" if self._watch.restarts else "startup"
 
     def step(self) -> dict[str, Any]:
@@ -125,10 +127,10 @@ class Trial(tune.Trainable):
         if not self._running:
             if self._folder.result() is not None:  # finished just before its node was lost
                 return {"epoch": self._folder.epoch(), tune.result.DONE: True}
-            self._group = self._group or self._start_ranks(self._ranks, self._wave.resources)
+            self._group = self._group or self._start_ranks(self._ranks, self._setting.resources)
             self._watch.lap(self._starting)
             self._epoch = self._group.begin(
-                self._folder, self._wave.storage, self._work, self._turn
+                self._folder, self._setting.storage, self._work, self._turn
             )
             self._watch.lap("ckpt_load")
             self._running = True
@@ -139,7 +141,7 @@ class Trial(tune.Trainable):
         self._watch.lap("idle", epoch=epoch.epoch, **epoch.seconds)
         if epoch.epoch > self._furthest:  # an epoch done again is no progress: it may fail again
             self._furthest = epoch.epoch
-            self._tries_left = self._wave.resources.max_failures
+            self._tries_left = self._setting.resources.max_failures
         self._epoch = epoch.epoch
         if epoch.finished:
             self._group.end()
@@ -162,7 +164,7 @@ class Trial(tune.Trainable):
     def _account(self, failure: Failure) -> None:
         """Where the time since the last epoch went: what was computed has to be computed again."""
         if self._running:
-            silent_s = self._wave.resources.hang_timeout_s if failure.kind == "hang" else 0.0
+            silent_s = self._setting.resources.hang_timeout_s if failure.kind == "hang" else 0.0
             self._watch.lap("redone", detect=silent_s)
         else:
             self._watch.lap(self._starting)
@@ -192,6 +194,13 @@ def key_of(config: dict[str, Any]) -> str:
     return config["trial"]["key"]
 
 
-def as_param(unit: TrialConfig | Bundle) -> dict[str, Any]:
+def as_param(unit: TrialConfig | Bundle, wave: Wave) -> dict[str, Any]:
     """What Tune has to know of a trial: the less, the less it copies around."""
-    return {"key": unit.key, "ranks": unit.ranks, "bundle": isinstance(unit, Bundle)}
+    bundle = isinstance(unit, Bundle)
+    return {
+        "key": unit.key,
+        "ranks": unit.ranks,
+        "bundle": bundle,
+        "work": wave.bundle_work if bundle else wave.work,
+        "wave": wave.name,
+    }

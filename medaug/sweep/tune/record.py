@@ -1,4 +1,4 @@
-"""What became of each trial of a Tune run, and who is told of it."""
+"""What became of each trial of a wave, and who is told of it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from medaug.storage.trial_folder import TrialFolder
 from medaug.sweep.events import Listeners, Outcome, Status
 from medaug.sweep.trial.bundle import Bundle
 from medaug.sweep.trial.failures import Failure, not_imported, ran_low_on_memory
-from medaug.sweep.trial.trainable import Wave, key_of
+from medaug.sweep.trial.trainable import key_of
 
 log = logging.getLogger(__name__)
 
@@ -29,18 +29,22 @@ taken away says nothing about the trial."""
 class Record(tune.Callback):
     """Follows the trials: tells the listeners, and keeps an outcome for each trial that ends."""
 
-    def __init__(
-        self, wave: Wave, units: Mapping[str, TrialConfig | Bundle], listeners: Listeners
-    ) -> None:
-        self._running: dict[str, _Trial | _Bundle] = {
-            key: _Bundle(wave.experiment, unit, listeners)
-            if isinstance(unit, Bundle)
-            else _Trial(wave.experiment, unit, listeners)
-            for key, unit in units.items()
-        }
+    def __init__(self, experiment: Path, listeners: Listeners) -> None:
+        self._experiment, self._listeners = experiment, listeners
+        self._running: dict[str, _Trial | _Bundle] = {}
         self._outcomes: dict[str, Outcome] = {}
         self.unloadable: Failure | None = None
         """Why no trial can start: a node's environment lacks what they are made of."""
+
+    def begin(self, units: Mapping[str, TrialConfig | Bundle]) -> None:
+        """Expect these, of one wave; :meth:`settle` tells what became of them."""
+        self._running = {
+            key: _Bundle(self._experiment, unit, self._listeners)
+            if isinstance(unit, Bundle)
+            else _Trial(self._experiment, unit, self._listeners)
+            for key, unit in units.items()
+        }
+        self._outcomes = {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._running[key_of(trial.config)].start()

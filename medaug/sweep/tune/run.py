@@ -1,14 +1,15 @@
-"""One Tune run over a wave's trials, and what becomes of each."""
+"""One Tune run over a sweep's waves."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from ray import tune
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from medaug.errors import EnvironmentFault, lines_of
@@ -19,7 +20,7 @@ from medaug.sweep.events import Listeners, Outcome
 from medaug.sweep.trial.bundle import Bundle
 from medaug.sweep.trial.failures import ran_low_on_memory
 from medaug.sweep.trial.group import RankGroup, StartRanks
-from medaug.sweep.trial.trainable import Trial, Wave, as_param, key_of, room_for
+from medaug.sweep.trial.trainable import Setting, Trial, Wave, as_param, room_for
 from medaug.sweep.tune.record import MOVES, Record
 from medaug.sweep.tune.stopping import Stopping, peers_of
 
@@ -53,7 +54,11 @@ class Unloadable:
 
 
 class TuneRun:
-    """A fresh Tuner in a background thread, so that this process stays able to act on signals.
+    """A Tuner in a background thread, so that this process stays able to act on signals.
+
+    It is given one wave after another. Tune keeps one actor for the trial that may come next, and
+    the actor its ranks, so a wave's first trial need not wait for processes that import Ray and
+    torch: on two cores five seconds of each wave.
 
     ``stop`` ends it: no further trial starts, running ones finish their epoch if they do so within
     15 seconds (how long Tune waits for them; Slurm and Kubernetes kill after 30).
@@ -61,41 +66,65 @@ class TuneRun:
 
     def __init__(
         self,
-        wave: Wave,
-        units: Mapping[str, TrialConfig | Bundle],
-        stopping: StopSpec | None,
-        ended: Mapping[str, Outcome],
+        setting: Setting,
         listeners: Listeners,
         stop: Flag,
         start_ranks: StartRanks | None = None,
     ) -> None:
-        self._wave = wave
+        self._setting = setting
         self._start_ranks = start_ranks or RankGroup
-        self._units = units
         self._stop = stop
-        self._record = Record(wave, units, listeners)
-        self._stopping = _stopping(wave, units, stopping, ended) if stopping else None
-        self._metric = stopping.metric if stopping else None
+        self._record = Record(setting.experiment, listeners)
+        self._feed = Feed()
+        self._early = Early()
+        self._metric: str | None = None
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._fit, name="tune", daemon=True)
+        self.given = 0
+        """Trials, of all waves."""
 
     def start(self) -> None:
         self._thread.start()
 
+    @property
+    def alive(self) -> bool:
+        """Whether it can take another wave."""
+        return self._thread.is_alive()
+
+    def begin(
+        self,
+        wave: Wave,
+        units: Mapping[str, TrialConfig | Bundle],
+        stopping: StopSpec | None,
+        ended: Mapping[str, Outcome],
+    ) -> None:
+        """Run these next; the wave before has to be over."""
+        self._metric = stopping.metric if stopping else None
+        experiment = self._setting.experiment
+        self._early.rule = _stopping(experiment, units, stopping, ended) if stopping else None
+        self._record.begin(units)
+        self.given += len(units)
+        self._feed.give(as_param(unit, wave) for unit in units.values())
+
     def wait(self, seconds: float) -> bool:
-        """Whether the run is over, after waiting for at most so long."""
-        self._thread.join(seconds)
-        return not self._thread.is_alive()
+        """Whether the wave is over, after waiting for at most so long."""
+        return self._feed.over.wait(seconds) or not self.alive
 
     def outcomes(self) -> dict[str, Outcome]:
-        """One for each trial. Raises EnvironmentFault when Tune itself failed."""
+        """One for each trial of the wave. Raises EnvironmentFault when Tune itself failed."""
         if self._error is not None:
             raise EnvironmentFault(_why(self._error)) from self._error
         if (failure := self._record.unloadable) is not None:
             raise EnvironmentFault(str(failure))
-        if self._stopping and not self._stopping.seen and not self._stop.is_set():
+        rule = self._early.rule
+        if rule and not rule.seen and not self._stop.is_set():
             log.warning("sweep: no trial reported %s, so none was stopped early", self._metric)
         return self._record.settle()
+
+    def close(self, seconds: float) -> None:
+        """Take no more, and wait for at most so long until all that it holds is given back."""
+        self._feed.close()
+        self._thread.join(seconds)
 
     def _fit(self) -> None:
         try:
@@ -105,24 +134,24 @@ class TuneRun:
             self._error = error
 
     def _tuner(self, private: Path) -> tune.Tuner:
-        resources = self._wave.resources
+        resources = self._setting.resources
         kind: Any = tune.with_resources(
-            tune.with_parameters(Trial, wave=self._wave, start_ranks=self._start_ranks),
+            tune.with_parameters(Trial, setting=self._setting, start_ranks=self._start_ranks),
             lambda config: room_for(config["trial"], resources),
         )
         kind.__qualname__ = Trial.__qualname__  # which its processes are shown as
         return tune.Tuner(
             kind,
             tune_config=tune.TuneConfig(
-                search_alg=Feed(self._units.values()),
-                num_samples=len(self._units),
+                search_alg=self._feed,
+                num_samples=-1,  # until there are no more
                 max_concurrent_trials=resources.max_concurrent,
-                scheduler=self._stopping,
+                scheduler=self._early,
                 reuse_actors=True,
-                trial_dirname_creator=lambda trial: key_of(trial.config),
+                trial_dirname_creator=lambda trial: trial.trial_id,
             ),
             run_config=tune.RunConfig(
-                name="wave",
+                name="sweep",
                 storage_path=str(private),
                 stop=StopAll(AnyOf(self._stop, Unloadable(self._record))),
                 callbacks=[self._record],
@@ -133,22 +162,75 @@ class TuneRun:
         )
 
 
-class Feed(Searcher):
-    """Hands out ``units`` one by one, when Tune has room for another."""
+class Early(FIFOScheduler):
+    """Stops trials early as ``rule`` says, the wave's that is under way, if it has one."""
 
-    def __init__(self, units: Iterable[TrialConfig | Bundle]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._units = iter(units)
+        self.rule: Stopping | None = None
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        if self.rule is None:
+            return self.CONTINUE
+        return self.rule.on_trial_result(tune_controller, trial, result)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        if self.rule is not None:
+            self.rule.on_trial_complete(tune_controller, trial, result)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles it for a restoration that never comes."""
+        return {}
+
+
+class Feed(Searcher):
+    """Hands out the trials of a wave one by one, when Tune has room for another.
+
+    When all of them have ended it holds Tune's thread until it is given more: Tune itself would
+    look once a second.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.over = threading.Event()
+        """Whether all that it was given has ended."""
+        self._params: Iterator[dict[str, Any]] = iter(())
+        self._running = 0
+        self._closed = False
+        self._changed = threading.Condition()
+
+    def give(self, params: Iterable[dict[str, Any]]) -> None:
+        """Hand these out next."""
+        with self._changed:
+            self._params = iter(params)
+            self.over.clear()
+            self._changed.notify()
+
+    def close(self) -> None:
+        """There will be no more."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
 
     def suggest(self, trial_id: str) -> Any:
-        """What Tune has to know of the next trial, or that there is none."""
-        unit = next(self._units, None)
-        return {"trial": as_param(unit)} if unit is not None else self.FINISHED
+        """What Tune has to know of the next trial; None while there is no other."""
+        with self._changed:
+            while (param := next(self._params, None)) is None:
+                if self._closed:
+                    return self.FINISHED
+                if self._running:
+                    return None
+                self.over.set()
+                self._changed.wait()
+            self._running += 1
+            return {"trial": param}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Nothing to learn from it."""
+        """One has ended, well or not."""
+        with self._changed:
+            self._running -= 1
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles it for a restoration that never comes."""
@@ -180,12 +262,12 @@ def _why(error: BaseException) -> str:
 
 
 def _stopping(
-    wave: Wave,
+    experiment: Path,
     units: Mapping[str, TrialConfig | Bundle],
     spec: StopSpec,
     ended: Mapping[str, Outcome],
 ) -> Stopping:
-    folders = {key: TrialFolder(wave.experiment, key) for key in [*units, *ended]}
+    folders = {key: TrialFolder(experiment, key) for key in [*units, *ended]}
     earlier = {key: rows for key, folder in folders.items() if (rows := folder.epochs())}
     configs = {key: folders[key].config() for key in earlier if key not in units}
     configs |= {key: unit for key, unit in units.items() if isinstance(unit, TrialConfig)}

@@ -28,10 +28,10 @@ from medaug.spec import (
 from medaug.storage.trial_folder import TrialFolder
 from medaug.sweep.events import Listeners
 from medaug.sweep.trial.failures import Failure
-from medaug.sweep.trial.trainable import Trial, Wave, as_param, room_for
+from medaug.sweep.trial.trainable import Setting, Trial, Wave, as_param, room_for
 from medaug.sweep.tune.record import Record, lost
+from medaug.sweep.tune.run import Early, Feed, StopAll, TuneRun, Unloadable
 from medaug.sweep.tune.stopping import Peers, Runner, Stopping, bracket_of
-from medaug.sweep.tune.wave import Feed, StopAll, TuneRun, Unloadable
 
 ASHA = AshaSpec(metric="val/fd", mode="min", grace_period=1, reduction_factor=2)
 DISTANCE = {"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0}
@@ -169,9 +169,9 @@ def heard(tmp_path: Path) -> tuple[Record, TrialFolder, list[int]]:
     folder.claim(trial)
     for epoch in (1, 2, 3, 3, 4, 5):
         folder.log_epoch({"epoch": epoch, "metrics": {"val/score": float(epoch)}})
-    wave = Wave(tmp_path, tmp_path, ResourceSpec(), "toy_trials:count")
-    listeners = Listeners([Ear()])  # type: ignore[list-item]
-    return Record(wave, {trial.key: trial}, listeners), folder, epochs
+    record = Record(tmp_path, Listeners([Ear()]))  # type: ignore[list-item]
+    record.begin({trial.key: trial})
+    return record, folder, epochs
 
 
 def test_epochs_lost_between_checkpoint_and_report_are_told_late(
@@ -238,10 +238,10 @@ def test_a_process_that_was_ended_for_its_memory_is_no_lost_node(folder: TrialFo
 
 
 def test_why_tune_gave_up_is_one_line(tmp_path: Path) -> None:
-    wave = Wave(tmp_path, tmp_path, ResourceSpec(), "toy_trials:count")
+    setting = Setting(tmp_path, tmp_path, ResourceSpec())
 
     def says(error: Exception) -> str:
-        run = TuneRun(wave, {}, None, {}, Listeners(()), threading.Event())
+        run = TuneRun(setting, Listeners(()), threading.Event())
         run._error = error
         with pytest.raises(EnvironmentFault) as caught:
             run.outcomes()
@@ -260,23 +260,43 @@ def test_trials_are_handed_out_one_by_one() -> None:
             taken.append(config(name))
             yield taken[-1]
 
-    feed = Feed(units())
-    assert feed.suggest("1") == {"trial": as_param(config("a"))}
+    feed = Feed()
+    feed.give({"key": unit.key} for unit in units())
+    assert feed.suggest("1") == {"trial": {"key": config("a").key}}
     assert len(taken) == 1
-    assert feed.suggest("2") == {"trial": as_param(config("b"))}
-    assert feed.suggest("3") == Feed.FINISHED
+    assert feed.suggest("2") == {"trial": {"key": config("b").key}}
+    assert feed.suggest("3") is None
+    assert not feed.over.is_set()
+
+
+def test_between_two_waves_tune_waits() -> None:
+    feed, asked = Feed(), []
+    feed.give([{"key": "a"}])
+    feed.suggest("1")
+    feed.on_trial_complete("1")
+    assert not feed.over.is_set(), "Tune has yet to let go of what it ran on"
+    tune = threading.Thread(target=lambda: asked.extend(feed.suggest(i) for i in "23"))
+    tune.start()
+    assert feed.over.wait(10)
+    feed.give([{"key": "b"}])
+    assert not feed.over.is_set()
+    tune.join(10)
+    assert asked == [{"trial": {"key": "b"}}, None]
+    feed.on_trial_complete("2", error=True)
+    feed.close()
+    assert feed.suggest("4") == Feed.FINISHED
 
 
 def test_nothing_of_a_study_gets_into_the_files_of_tune(
     heard: tuple[Record, TrialFolder, list[int]],
 ) -> None:
-    for part in (Feed([config("a")]), StopAll(threading.Event()), heard[0]):
+    for part in (Feed(), Early(), StopAll(threading.Event()), heard[0]):
         assert not pickle.loads(pickle.dumps(part)).__dict__
 
 
 def test_a_trial_takes_what_its_ranks_take_and_nothing_more() -> None:
     resources = ResourceSpec(cpus_per_rank=2, gpus_per_rank=1, strategy="SPREAD")
-    request = room_for(as_param(config("x", ranks=3)), resources)
+    request = room_for(as_param(config("x", ranks=3), Wave("toy_trials:count")), resources)
     assert request.bundles == [{"CPU": 2.0, "GPU": 1.0}] * 3
     assert request.head_bundle_is_empty
     assert request.strategy == "SPREAD"
