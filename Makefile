@@ -7,15 +7,19 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 # Tests start hundreds of processes, and each would compile all sources again where this is set.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test coverage slow chaos compat lint audit constraints lock bench clean
+.PHONY: demo test pytest coverage slow chaos compat lint style types audit constraints lock bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/medaug run jobs/demo.yaml
 
+# Types beside the tests: the checker takes one core for most of a minute where nothing is cached.
+test: $(VENV)/.installed-dev style
+	$(MAKE) --no-print-directory -j 2 types pytest
+
 # Four processes, also on two cores: a test that starts Ray waits now and then, and others fill the
 # cores meanwhile (99 % busy). A file of tests stays in one of them, and tests/conftest.py keeps
 # those together that share a cluster or a finished study.
-test: $(VENV)/.installed-dev lint
+pytest: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 # The same tests with the share of lines that they run, a third slower. Lines that only processes of
@@ -38,11 +42,15 @@ chaos: $(VENV)/.installed-dev
 compat: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.compat
 
-lint: $(VENV)/.installed-dev
+lint: style types
+
+style: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+types: $(VENV)/.installed-dev
+	$(BIN)/mypy
 
 # Needs the network's advisory database, so it is no part of `make test`.
 audit:

@@ -70,6 +70,14 @@ def statuses(outcomes: list[Outcome]) -> list[str]:
     return [outcome.status for outcome in outcomes]
 
 
+def kill_all(name: str) -> None:
+    """The processes of the cluster that are called so, of which there is one at least."""
+    found = [p for p in psutil.Process().children(recursive=True) if p.name().startswith(name)]
+    assert found
+    for process in found:
+        process.kill()
+
+
 def await_free_cpus(total: float) -> None:
     import ray
 
@@ -121,6 +129,15 @@ def test_a_wave_goes_on_where_the_last_one_ended(tmp_path: Path) -> None:
     assert pids[0] == pids[1]
     assert len(set(pids)) == 3
     await_free_cpus(2)
+
+
+@pytest.mark.parametrize("lost", ["ray::Trial", "ray::Rank"])
+def test_a_wave_begins_though_the_process_kept_for_it_is_gone(tmp_path: Path, lost: str) -> None:
+    with sweep(tmp_path, max_concurrent=1) as running:
+        running.run([config("a")], work=count)
+        kill_all(lost)
+        (outcome,) = running.run([config("b")], work=count)
+    assert outcome.status == "done"
 
 
 def test_two_waves_of_mixed_trials_reuse_ranks_and_results(tmp_path: Path) -> None:
@@ -232,9 +249,7 @@ def test_a_killed_trial_actor_is_started_again_from_the_ledger(tmp_path: Path) -
         def on_epoch(self, config: TrialConfig, epoch: int, metrics: Mapping[str, float]) -> None:
             super().on_epoch(config, epoch, metrics)
             if self.epochs[config.key] == [1, 2]:
-                for process in psutil.Process().children(recursive=True):
-                    if process.name().startswith("ray::Trial"):
-                        process.kill()
+                kill_all("ray::Trial")
 
     diary = Killer()
     with sweep(tmp_path, diary) as running:

@@ -29,7 +29,7 @@ from medaug.storage.trial_folder import TrialFolder
 from medaug.sweep.events import Listeners
 from medaug.sweep.trial.failures import Failure
 from medaug.sweep.trial.trainable import Setting, Trial, Wave, as_param, room_for
-from medaug.sweep.tune.record import Record, lost
+from medaug.sweep.tune.record import MOVES, Record, lost
 from medaug.sweep.tune.run import Early, Feed, StopAll, TuneRun, Unloadable
 from medaug.sweep.tune.stopping import Peers, Runner, Stopping, bracket_of
 
@@ -169,7 +169,7 @@ def heard(tmp_path: Path) -> tuple[Record, TrialFolder, list[int]]:
     folder.claim(trial)
     for epoch in (1, 2, 3, 3, 4, 5):
         folder.log_epoch({"epoch": epoch, "metrics": {"val/score": float(epoch)}})
-    record = Record(tmp_path, Listeners([Ear()]))  # type: ignore[list-item]
+    record = Record(tmp_path, Listeners([Ear()]), Feed().again)  # type: ignore[list-item]
     record.begin({trial.key: trial})
     return record, folder, epochs
 
@@ -212,6 +212,26 @@ def test_a_process_that_cannot_load_its_code_is_no_lost_node(
         "packages: a process of the cluster cannot load its code: No module named 'my_arms'; "
         "install the same packages on every node, medaug included, and resume"
     )
+
+
+def test_a_trial_whose_process_ended_before_it_began_has_another(tmp_path: Path) -> None:
+    again: list[dict[str, Any]] = []
+    record = Record(tmp_path, Listeners(()), again.append)
+    TrialFolder(tmp_path, config("x").key).claim(config("x"))
+    record.begin({config("x").key: config("x")})
+    trial = tune_trial(config("x").key)
+    trial.error_file = str(tmp_path / "error.txt")
+    Path(trial.error_file).write_text("The actor died unexpectedly before finishing this task.")
+    for _ in range(MOVES - 1):
+        record.on_trial_error(0, [], trial)
+    record.on_trial_start(0, [], trial)
+    record.on_trial_recover(0, [], trial)  # Tune itself looks for another
+    assert again == [trial.config["trial"]] * (MOVES - 1)
+    record.on_trial_error(0, [], trial)
+    assert len(again) == MOVES - 1, "not for ever"
+    (outcome,) = record.settle().values()
+    assert outcome.status == "failed"
+    assert str(outcome.error).startswith("lost node: node lost 20 times")
 
 
 def test_what_became_of_a_trial_that_tune_gave_up(folder: TrialFolder) -> None:
@@ -266,6 +286,8 @@ def test_trials_are_handed_out_one_by_one() -> None:
     assert len(taken) == 1
     assert feed.suggest("2") == {"trial": {"key": config("b").key}}
     assert feed.suggest("3") is None
+    feed.again({"key": config("a").key})
+    assert feed.suggest("4") == {"trial": {"key": config("a").key}}
     assert not feed.over.is_set()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,15 @@ MOVES = 20
 """How often a trial may lose its place. ``max_failures`` counts tries of one epoch; that a node was
 taken away says nothing about the trial."""
 
+Again = Callable[[dict[str, Any]], None]
+
 
 class Record(tune.Callback):
     """Follows the trials: tells the listeners, and keeps an outcome for each trial that ends."""
 
-    def __init__(self, experiment: Path, listeners: Listeners) -> None:
-        self._experiment, self._listeners = experiment, listeners
+    def __init__(self, experiment: Path, listeners: Listeners, again: Again) -> None:
+        """``again`` hands a trial to Tune once more."""
+        self._experiment, self._listeners, self._again = experiment, listeners, again
         self._running: dict[str, _Trial | _Bundle] = {}
         self._outcomes: dict[str, Outcome] = {}
         self.unloadable: Failure | None = None
@@ -47,7 +50,9 @@ class Record(tune.Callback):
         self._outcomes = {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._running[key_of(trial.config)].start()
+        running = self._running[key_of(trial.config)]
+        running.has_place = True
+        running.start()
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -64,14 +69,25 @@ class Record(tune.Callback):
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Tune tries it again: in vain where its actor cannot be loaded."""
+        running = self._running[key_of(trial.config)]
+        running.has_place = False
+        running.moves += 1
         self.unloadable = self.unloadable or not_imported(Path(trial.error_file).read_text())
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Tune gives it up, and at once where its process ended before it began there, as one may
+        that was kept between two waves: then it is to have another."""
         key = key_of(trial.config)
-        folder = self._running[key].folder
-        folder.refresh()
+        running = self._running[key]
         text = Path(trial.error_file).read_text()
         self.unloadable = self.unloadable or not_imported(text)
+        of_the_place = self.unloadable is None and ran_low_on_memory(text) is None
+        if of_the_place and not running.has_place and running.moves < MOVES:
+            running.moves += 1
+            self._again(trial.config["trial"])
+            return
+        folder = running.folder
+        folder.refresh()
         failure = lost(folder, text)
         with suppress(OSError):
             folder.fail(failure.as_dict())
@@ -91,7 +107,16 @@ class Record(tune.Callback):
         self._outcomes |= self._running.pop(key).end(error)
 
 
-class _Trial:
+class _Running:
+    """What Tune has been given and has not ended."""
+
+    has_place = False
+    """Whether it has begun in the process that it was given last."""
+    moves = 0
+    """How often it has lost its place."""
+
+
+class _Trial(_Running):
     """A trial under way. Each of its epochs in this run is told once; one that a crash swallowed
     between its checkpoint and its report is told late, from ``epochs.jsonl``."""
 
@@ -156,7 +181,7 @@ class _Trial:
         self._tell("on_epoch", self._config, epoch, metrics)
 
 
-class _Bundle:
+class _Bundle(_Running):
     """A bundle under way: its trials' ends are told as its folder gets them."""
 
     def __init__(self, experiment: Path, bundle: Bundle, listeners: Listeners) -> None:

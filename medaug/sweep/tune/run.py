@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -74,8 +75,8 @@ class TuneRun:
         self._setting = setting
         self._start_ranks = start_ranks or RankGroup
         self._stop = stop
-        self._record = Record(setting.experiment, listeners)
         self._feed = Feed()
+        self._record = Record(setting.experiment, listeners, self._feed.again)
         self._early = Early()
         self._metric: str | None = None
         self._error: BaseException | None = None
@@ -205,6 +206,11 @@ class Feed(Searcher):
             self._params = iter(params)
             self.over.clear()
             self._changed.notify()
+
+    def again(self, param: dict[str, Any]) -> None:
+        """Hand this one out once more, before the others."""
+        with self._changed:
+            self._params = chain([param], self._params)
 
     def close(self) -> None:
         """There will be no more."""
