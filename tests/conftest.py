@@ -17,6 +17,8 @@ import pytest
 if TYPE_CHECKING:
     from xdist.scheduler import LoadFileScheduling
 
+    from tests.ranks import Ranks
+
 # Helper modules are found by their full names.
 sys.path.append(str(Path(__file__).parents[1]))
 
@@ -50,6 +52,7 @@ SHARED = {
     "ray_cluster": ("ray_cluster", "ray_address"),
     "small": ("small: Finished",),
     "monai": ("pytestmark = needs_monai",),
+    "two_ranks": ("two_ranks:", "two_ranks,"),
 }
 """What takes so long that one process should have each: fixtures of the session and an import; and
 the words by which a file of tests asks for them."""
@@ -104,6 +107,15 @@ def _read_in_process() -> Iterator[None]:
 def reader_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests of what reader processes are for: files are parsed in them, as for users."""
     monkeypatch.setattr(sandbox, "_Worker", PROCESS)
+
+
+@pytest.fixture(scope="session")
+def two_ranks() -> Iterator[Ranks]:
+    from tests.ranks import Ranks
+
+    ranks = Ranks(2)
+    yield ranks
+    ranks.close()
 
 
 @pytest.fixture(scope="session")

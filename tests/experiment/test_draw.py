@@ -38,7 +38,7 @@ from tests.experiment.in_process import InProcess
 from tests.experiment.test_given import of_folder, pictures, write_folder, write_real
 from tests.extras import needs_monai
 from tests.plan.test_costs import KIND, small_of
-from tests.train.conftest import Ranks
+from tests.ranks import Ranks
 
 pytestmark = needs_monai
 
@@ -136,15 +136,11 @@ def test_a_draw_that_is_cut_goes_on_and_ends_with_the_same_bytes(
     assert not asked, "what is whole is not drawn again"
 
 
-def test_two_ranks_draw_what_one_does(tmp_path: Path) -> None:
+def test_two_ranks_draw_what_one_does(tmp_path: Path, two_ranks: Ranks) -> None:
     one = trial_in(tmp_path)
     x = drawn(one, tmp_path).read().x.numpy()
     (tmp_path / "stores" / output_name(one)).rename(tmp_path / "one")
-    ranks = Ranks(2)
-    try:
-        both = ranks(run_on, one, tmp_path)
-    finally:
-        ranks.close()
+    both = two_ranks(run_on, one, tmp_path)
     assert both[0] == both[1]
     assert both[0][-2:] == [2 * N] * 2, "all is drawn before they meet"
     made = Artifacts(tmp_path).open_store(output_name(one))

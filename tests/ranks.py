@@ -1,22 +1,15 @@
-"""Two real ranks (spawned processes, gloo) that serve every test of this folder."""
+"""Two real ranks (spawned processes, gloo) that serve every test of a session."""
 
 from __future__ import annotations
 
 import multiprocessing
 import socket
-import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
-import pytest
-
 from medaug.train.world import init_group, leave_group
-
-# Spawned processes inherit sys.path and find the test modules by their full names.
-sys.path.append(str(Path(__file__).parents[2]))
 
 
 def _serve(pipe: Connection, rank: int, size: int, port: int) -> None:
@@ -60,10 +53,3 @@ class Ranks:
         for process in self._processes:
             process.join(10)
             process.kill()
-
-
-@pytest.fixture(scope="session")
-def two_ranks() -> Iterator[Ranks]:
-    ranks = Ranks(2)
-    yield ranks
-    ranks.close()
