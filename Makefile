@@ -17,8 +17,8 @@ test: $(VENV)/.installed-dev style
 	$(MAKE) --no-print-directory -j 2 types pytest
 
 # Four processes, also on two cores: a test that starts Ray waits now and then, and others fill the
-# cores meanwhile. A file of tests stays in one of them, and tests/conftest.py keeps
-# those together that share a cluster or a finished study.
+# cores meanwhile. A file of tests stays in one of them, and tests/conftest.py keeps those together
+# that share much, as a cluster or a finished study.
 pytest: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 

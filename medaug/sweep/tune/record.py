@@ -18,6 +18,7 @@ from medaug.sweep.events import Listeners, Outcome, Status
 from medaug.sweep.trial.bundle import Bundle
 from medaug.sweep.trial.failures import Failure, not_imported, ran_low_on_memory
 from medaug.sweep.trial.trainable import key_of
+from medaug.sweep.tune.unsaved import Unsaved
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ taken away says nothing about the trial."""
 Again = Callable[[dict[str, Any]], None]
 
 
-class Record(tune.Callback):
+class Record(Unsaved, tune.Callback):
     """Follows the trials: tells the listeners, and keeps an outcome for each trial that ends."""
 
     def __init__(self, experiment: Path, listeners: Listeners, again: Again) -> None:
@@ -98,10 +99,6 @@ class Record(tune.Callback):
         for key in list(self._running):
             self._end(key, None)
         return self._outcomes
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles it for a restoration that never comes."""
-        return {}
 
     def _end(self, key: str, error: str | None) -> None:
         self._outcomes |= self._running.pop(key).end(error)

@@ -24,6 +24,7 @@ from medaug.sweep.trial.group import RankGroup, StartRanks
 from medaug.sweep.trial.trainable import Setting, Trial, Wave, as_param, room_for
 from medaug.sweep.tune.record import MOVES, Record
 from medaug.sweep.tune.stopping import Stopping, peers_of
+from medaug.sweep.tune.unsaved import Unsaved
 
 log = logging.getLogger(__name__)
 
@@ -163,8 +164,8 @@ class TuneRun:
         )
 
 
-class Early(FIFOScheduler):
-    """Stops trials early as ``rule`` says, the wave's that is under way, if it has one."""
+class Early(Unsaved, FIFOScheduler):
+    """Stops trials early by the ``rule`` of the wave under way, if it has one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -179,12 +180,8 @@ class Early(FIFOScheduler):
         if self.rule is not None:
             self.rule.on_trial_complete(tune_controller, trial, result)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles it for a restoration that never comes."""
-        return {}
 
-
-class Feed(Searcher):
+class Feed(Unsaved, Searcher):
     """Hands out the trials of a wave one by one, when Tune has room for another.
 
     When all of them have ended it holds Tune's thread until it is given more: Tune itself would
@@ -238,12 +235,8 @@ class Feed(Searcher):
         with self._changed:
             self._running -= 1
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles it for a restoration that never comes."""
-        return {}
 
-
-class StopAll(tune.Stopper):
+class StopAll(Unsaved, tune.Stopper):
     """Ends the whole run when asked to."""
 
     def __init__(self, stop: Flag) -> None:
@@ -254,10 +247,6 @@ class StopAll(tune.Stopper):
 
     def stop_all(self) -> bool:
         return self._stop.is_set()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles it for a restoration that never comes."""
-        return {}
 
 
 def _why(error: BaseException) -> str:

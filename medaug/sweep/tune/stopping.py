@@ -19,6 +19,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianSt
 from medaug.seeding import seed_of
 from medaug.spec import AshaSpec, ClassifyTrial, HyperbandSpec, MedianSpec, StopSpec, TrialConfig
 from medaug.sweep.trial.trainable import key_of
+from medaug.sweep.tune.unsaved import Unsaved
 
 NO_LIMIT = 10**9
 """Rungs go on for as long as the trials do: how long that is, they know themselves."""
@@ -114,7 +115,7 @@ class _Median:
         return answer == FIFOScheduler.STOP
 
 
-class Stopping(FIFOScheduler):
+class Stopping(Unsaved, FIFOScheduler):
     """Ends trials early as ``spec`` says, told first what they reported before this run.
 
     ``earlier`` maps the key of a trial to its lines of ``epochs.jsonl``. Without them a resumed
@@ -151,10 +152,6 @@ class Stopping(FIFOScheduler):
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """The trial has come to its own end; others are compared with that too."""
         self._note(key_of(trial.config), _flat(result))
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles it for a restoration that never comes."""
-        return {}
 
     def _note(self, key: str, result: Row) -> None:
         if self._tells(result):
