@@ -14,7 +14,7 @@ from toy_trials import expected_total
 
 from medaug.storage.trial_folder import TrialFolder
 from medaug.train.checkpoint import Ledger
-from tests.sweep.driving import AS_IN_A_CONTAINER, EPOCHS, Driver, logged, trial
+from tests.sweep.driving import AS_IN_A_CONTAINER, Driver, logged, trial
 
 pytestmark = pytest.mark.ray
 
@@ -29,41 +29,44 @@ def temporary() -> Iterator[Path]:
 def test_sigterm_then_sigkill_then_to_the_end(
     tmp_path: Path, temporary: Path, ray_address: str
 ) -> None:
-    names = ("quick", "slow")
-    stopped = Driver(tmp_path, temporary, *names, address=ray_address, save_s=3600)
-    stopped.await_line("epoch slow 2")
+    """Both start at once and either may be first, so each stop waits for what it needs: the end of
+    the quick one, and epochs of the slow one, which has many."""
+    names, epochs = ("quick", "slow"), 24
+    quick, slow = (trial(name, epochs).key for name in names)
+    stopped = Driver(tmp_path, temporary, *names, address=ray_address, epochs=epochs, save_s=3600)
+    stopped.await_line(f"end {quick} done")
+    if "epoch slow 2" not in stopped.lines:
+        stopped.await_line("epoch slow 2")
     asked = time.monotonic()
     stopped.process.send_signal(signal.SIGTERM)
     code, err = stopped.finish(timeout=25)
     assert code == 75, err
     assert time.monotonic() - asked < 25
     assert err == "stopped by SIGTERM; `medaug resume` goes on\n"
-    assert f"end {trial('slow').key} interrupted" in stopped.lines
+    assert f"end {slow} interrupted" in stopped.lines
     stopped.await_no_leftovers()
-    before = logged(tmp_path, "slow")
-    checkpoint = Ledger(tmp_path / "experiment" / "trials" / trial("slow").key).latest(
-        trial("slow").key
-    )
+    before = logged(tmp_path, "slow", epochs)
+    checkpoint = Ledger(tmp_path / "experiment" / "trials" / slow).latest(slow)
     assert checkpoint is not None
     assert checkpoint.epoch == before[-1] >= 2
 
-    killed = Driver(tmp_path, temporary, *names)
+    killed = Driver(tmp_path, temporary, *names, epochs=epochs)
     killed.await_line(f"epoch slow {before[-1] + 2}")
     killed.process.kill()
     killed.finish(timeout=60)
     killed.await_no_leftovers()
 
-    last = Driver(tmp_path, temporary, *names)
+    last = Driver(tmp_path, temporary, *names, epochs=epochs)
     code, err = last.finish(timeout=90)
     assert (code, err) == (0, "")
     assert last.lines[0] == "wave 2 1", "the trial that was finished has been started again"
     for name in names:
-        epochs = logged(tmp_path, name)
-        assert set(epochs) == set(range(1, EPOCHS + 1))
-        assert len(epochs) <= EPOCHS + 1, "more than one epoch was done twice"
-        result = TrialFolder(tmp_path / "experiment", trial(name).key).result()
+        done = logged(tmp_path, name, epochs)
+        assert set(done) == set(range(1, epochs + 1))
+        assert len(done) <= epochs + 1, "more than one epoch was done twice"
+        result = TrialFolder(tmp_path / "experiment", trial(name, epochs).key).result()
         assert result is not None
-        assert result.scores["total"] == expected_total(EPOCHS, 1)
+        assert result.scores["total"] == expected_total(epochs, 1)
     last.await_no_leftovers()
 
 
