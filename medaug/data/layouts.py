@@ -31,8 +31,7 @@ from medaug.storage.files import private_folder
 Progress = Callable[[int, int, str], None]
 """(done, total, what): called after each unit of work."""
 
-PHANTOM = "phantom"
-LAYOUTS = Names((*OWN, PHANTOM), GROUP)
+LAYOUTS = Names((*OWN, "phantom"), GROUP)
 """What ``data.layout`` may be."""
 _WITH_CHANNELS = ("brats", "nnunet")
 
@@ -51,7 +50,7 @@ def read_cohort(
             scan has no class and ``spec.accept.missing`` is not set.
     """
     digests = digests or Digests()
-    if spec.layout == PHANTOM:
+    if spec.is_simulated:
         spec = _phantom(spec, progress)
     elif spec.layout not in LAYOUTS:
         raise UserError(f"data.layout: '{spec.layout}'; use one of {', '.join(sorted(LAYOUTS))}")
@@ -86,7 +85,7 @@ def check_source(spec: DataSpec) -> None:
     """Raises UserError where there is no such table or folder."""
     if spec.layout == "table":
         table_of(spec)
-    elif spec.layout != PHANTOM:
+    elif not spec.is_simulated:
         folder_of(spec)
 
 

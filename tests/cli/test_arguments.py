@@ -14,6 +14,7 @@ from medaug import regular
 from medaug.cli import main
 from medaug.data.privacy import KEY_ENV
 
+JOBS = Path(__file__).parents[2] / "jobs"
 LONG, NUL = "x" * 300, "a\0b"
 
 
@@ -183,3 +184,23 @@ def _scans(folder: Path) -> Path:
             pixels = rng.integers(0, 255, (32, 32), np.uint8)
             Image.fromarray(pixels).save(scans / kind / f"patient{n}{kind}.png")
     return scans
+
+
+@pytest.mark.parametrize(
+    ("place", "mode", "word"),
+    [
+        ("site.key", 0o644, "readable by others; chmod 600"),
+        ("runs/site.key", 0o600, "inside the storage"),
+    ],
+)
+def test_a_key_that_cannot_be_used_leaves_nothing_behind(
+    place: str, mode: int, word: str, tmp_path: Path
+) -> None:
+    key = tmp_path / place
+    key.parent.mkdir(exist_ok=True)
+    key.write_text("5eed" * 16)
+    key.chmod(mode)
+    before = sorted(tmp_path.rglob("*"))
+    words = ("run", str(JOBS / "demo.yaml"), "--storage", str(tmp_path / "runs"))
+    assert word in said(ask(*words, **{KEY_ENV: str(key)}), 2)
+    assert sorted(tmp_path.rglob("*")) == before

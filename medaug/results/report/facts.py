@@ -195,7 +195,7 @@ def leakage(run: Evidence) -> str:
 
 def ceiling(study: StudySpec) -> str | None:
     """The best that anything can reach on a phantom cohort; None for real data."""
-    if study.data.layout != "phantom":
+    if not study.data.is_simulated:
         return None
     d_prime = study.data.phantom.d_prime
     text = "These patients are simulated (phantoms). "
