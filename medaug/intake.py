@@ -11,7 +11,7 @@ from medaug.data.cohort import Cohort
 from medaug.data.colour import COLOUR, GREY
 from medaug.data.digests import FILE as DIGESTS
 from medaug.data.digests import Digests
-from medaug.data.layouts import read_cohort, read_other
+from medaug.data.layouts import PHANTOM, read_cohort, read_other
 from medaug.data.privacy import pseudonym
 from medaug.data.slices import ingest, ingest_signature, prepared, usable
 from medaug.data.table import EXTERNAL, POOL, STUDY, lines_of
@@ -53,7 +53,7 @@ def look_at_external(study: StudySpec, slices: str, folder: Path, display: Displ
     Raises:
         UserError: its scans cannot be read, or some are copies of the study's.
     """
-    if study.data.is_simulated:
+    if study.data.layout == PHANTOM:
         return study
     digests = Digests(Artifacts(study.storage).store_path(DIGESTS))
     if not read_cohort(study.data, part=EXTERNAL, digests=digests).scans:
@@ -75,7 +75,7 @@ def bring_pool(study: StudySpec, slices: str, folder: Path, display: Display) ->
     """
     if not (readers := pool_arms(study)):
         return None
-    if study.data.is_simulated:
+    if study.data.layout == PHANTOM:
         raise UserError("arms: fit_on: pool wants scans of the part pool, and phantoms have none")
     name, cohort = make_other(study, slices, study.data, POOL, display, whole=False)
     artifacts = Artifacts(study.storage)

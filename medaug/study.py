@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medaug.data.layouts import check_source
-from medaug.data.privacy import pseudonymiser, refuse_key_inside
+from medaug.data.privacy import refuse_key_inside, site_pseudonymiser
 from medaug.given import bring_given
 from medaug.intake import bring_pool, look_at_external, look_for_leaks, make_slices
 from medaug.ownership.identity import check_same_data, claim_folder, free_folder
@@ -73,7 +73,7 @@ def run_study(
     """
     check_source(study.data)  # before any device is taken
     refuse_key_inside(study.storage)
-    pseudonymiser()  # a site key that cannot be used is told before anything is made
+    site_pseudonymiser()  # a site key that cannot be used is told before anything is made
     check_pool(study)
     check_sides(study, expand_arms(study))
     refresh_runs(study.storage)  # a trial may have been run in another one

@@ -29,8 +29,9 @@ os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM
 # What is faster here must not decide what a test computes; the tests of `auto` lift this.
 os.environ["MEDAUG_PRECISION"] = "fp32"
 
-# Folds follow pseudonyms: a key that each machine draws would give each its own folds, and what a
-# test measures with them its own luck. Nor does a test write into the home of whoever runs it.
+# Resamples of patients follow pseudonyms: a key that each machine draws would give each its own,
+# and what a test measures with them its own luck. Nor does a test write into the home of whoever
+# runs it.
 if "PYTEST_XDIST_WORKER" not in os.environ:  # one for all processes of the tests
     KEY = tempfile.mkstemp(prefix="medaug-tests-", suffix=".key")[1]
     Path(KEY).write_text("5eed" * 16)

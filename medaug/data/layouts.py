@@ -31,7 +31,8 @@ from medaug.storage.files import private_folder
 Progress = Callable[[int, int, str], None]
 """(done, total, what): called after each unit of work."""
 
-LAYOUTS = Names((*OWN, "phantom"), GROUP)
+PHANTOM = "phantom"
+LAYOUTS = Names((*OWN, PHANTOM), GROUP)
 """What ``data.layout`` may be."""
 _WITH_CHANNELS = ("brats", "nnunet")
 
@@ -50,7 +51,7 @@ def read_cohort(
             scan has no class and ``spec.accept.missing`` is not set.
     """
     digests = digests or Digests()
-    if spec.is_simulated:
+    if spec.layout == PHANTOM:
         spec = _phantom(spec, progress)
     elif spec.layout not in LAYOUTS:
         raise UserError(f"data.layout: '{spec.layout}'; use one of {', '.join(sorted(LAYOUTS))}")
@@ -85,7 +86,7 @@ def check_source(spec: DataSpec) -> None:
     """Raises UserError where there is no such table or folder."""
     if spec.layout == "table":
         table_of(spec)
-    elif not spec.is_simulated:
+    elif spec.layout != PHANTOM:
         folder_of(spec)
 
 

@@ -49,22 +49,14 @@ class Pseudonymiser:
         return re.sub(whole, lambda match: self.pseudonym(match[0]), text)
 
 
-_SIMULATED = Pseudonymiser(bytes.fromhex("5eed" * (KEY_BYTES // 2)))
-
-
 def pseudonym(raw: str) -> str:
     """The pseudonym of a patient under this machine's site key."""
-    return pseudonymiser().pseudonym(raw)
+    return site_pseudonymiser().pseudonym(raw)
 
 
-def pseudonymiser(*, simulated: bool = False) -> Pseudonymiser:
-    """The pseudonymiser of :func:`site_key_file`; the key is made when there is none.
-
-    Of ``simulated`` patients, one under a key that everybody knows: they are nobody, and which of
-    them are drawn follows their names, so a simulated study is the same study on every machine.
-    """
-    of_site = _pseudonymiser(site_key_file())  # made now: the run's seals need the key as well
-    return _SIMULATED if simulated else of_site
+def site_pseudonymiser() -> Pseudonymiser:
+    """The pseudonymiser of :func:`site_key_file`; the key is made when there is none."""
+    return _pseudonymiser(site_key_file())
 
 
 @lru_cache

@@ -20,7 +20,7 @@ from medaug.data.colour import surveyed
 from medaug.data.digests import Digests
 from medaug.data.layouts import Progress, read_cohort
 from medaug.data.nifti import Limits
-from medaug.data.privacy import pseudonymiser, refuse_key_inside
+from medaug.data.privacy import refuse_key_inside, site_pseudonymiser
 from medaug.data.reader import Cut, files_of, read_rows
 from medaug.data.sandbox import Outcome, Sandbox
 from medaug.data.splits import draw_patients, make_splits, patient_labels, rename_patients
@@ -88,7 +88,7 @@ def ingest(
     refuse_key_inside(out.parent)
     cohort = read_cohort(spec, progress) if cohort is None else cohort
     cohort = prepared(cohort, spec, split, workers=workers)
-    tally = Tally(spec, cohort, pseudonymiser(simulated=spec.is_simulated), split.unit)
+    tally = Tally(spec, cohort, site_pseudonymiser(), split.unit)
     try:
         for reject in cohort.rejects:
             tally.reject(reject)
@@ -129,7 +129,7 @@ def ingest_signature(
     patient's pseudonym and label, and all of ``spec`` and ``split`` that decides rows or split."""
     digests = digests or Digests()
     cohort = prepared(cohort, spec, split, digests)
-    pseudonym = pseudonymiser(simulated=spec.is_simulated).pseudonym
+    pseudonym = site_pseudonymiser().pseudonym
     decisive = {"image_size", "slice_policy", "slice_step", "on_bad"}
     told = spec.model_dump(mode="json", include=decisive)
     accept = spec.accept.model_dump(mode="json", exclude=_DECIDES_NO_ROW)

@@ -19,6 +19,7 @@ from medaug.seeding import numpy_generator
 from medaug.spec import AugmentSpec, ClassifyTrial, GenerateTrial, WrittenArm, build_arm
 from medaug.spec.arms import ARM_CONFIGS
 from medaug.spec.per_class import UNIFORM, quotas, rows_to_draw
+from medaug.spec.trial import TrainingSet
 from medaug.storage.artifacts import Artifacts
 from medaug.store import Store
 from medaug.train.extract import encoder
@@ -97,10 +98,10 @@ def rows_again(arm: ResampleArm, config: ClassifyTrial, context: ArmContext) -> 
 def _views(config: ClassifyTrial, features: Store, artifacts: Artifacts) -> list[Store]:
     """The trial's training rows in each view."""
     views = [artifacts.open_store(name).split("train", config.fold) for name in config.views]
-    if config.train_rows is None:
+    if config.training_set is None:
         return views
     train = features.split("train", config.fold)
-    chosen = first_rows(train, config.train_rows, config.fold, config.draw)
+    chosen = first_rows(train, config.training_set)
     return [view.select(np.flatnonzero(chosen)) for view in views]
 
 
@@ -115,8 +116,8 @@ def view_rows(arm: ClassicalArm, config: ClassifyTrial, context: ArmContext) -> 
 
 def _held_back(config: ClassifyTrial, features: Store, n: int) -> Store:
     train = _fitting_rows(config, features)
-    assert config.train_rows is not None, "without a small training set nothing is held back"
-    rows = held_back_rows(train, config.train_rows, config.fold, config.draw)
+    assert config.training_set is not None, "without a small training set nothing is held back"
+    rows = held_back_rows(train, config.training_set)
     if len(rows) < n:
         raise TooFewRows(f"{n} more real rows wanted, but only {len(rows)} are held back")
     return train.select(rows[:n])
@@ -153,9 +154,9 @@ def arm_context(
 def training_rows(config: GenerateTrial | ClassifyTrial, features: Store) -> Store:
     """The real rows that the trial may use: of its fold, as many as it is to have."""
     train = _fitting_rows(config, features)
-    if config.train_rows is None:
+    if config.training_set is None:
         return train
-    return train.select(first_rows(train, config.train_rows, config.fold, config.draw))
+    return train.select(first_rows(train, config.training_set))
 
 
 def _with_images(context: ArmContext, config: GenerateTrial, artifacts: Artifacts) -> ArmContext:
@@ -195,35 +196,38 @@ def _fitting_rows(config: GenerateTrial | ClassifyTrial, features: Store) -> Sto
     return features.select(inside)
 
 
-def first_rows(train: Store, n_rows: int, fold: int, draw: int) -> np.ndarray:
-    """Which rows of ``train`` a training set of ``n_rows`` holds, bool (n,): whole patients (or
-    single images, where the split is by image) in a fixed random order, classes in turn, until so
-    many are reached.
+def first_rows(train: Store, wanted: TrainingSet) -> np.ndarray:
+    """Which rows of ``train`` the training set holds, bool (n,): whole patients (or single images,
+    where the split is by image) in a fixed random order, classes in turn, until so many are
+    reached.
 
-    A larger ``n_rows`` keeps all patients of a smaller one, so the size axis is nested. Another
-    ``draw`` is another order.
+    A larger one keeps all patients of a smaller one, so the size axis is nested. Another draw is
+    another order.
     """
-    index, turn, _ = _turns(train, fold, draw)
+    index, turn, _ = _turns(train, wanted)
     sizes = np.bincount(turn[index])  # rows by turn
-    enough = np.searchsorted(np.cumsum(sizes), n_rows)
+    enough = np.searchsorted(np.cumsum(sizes), wanted.n_rows)
     return turn[index] <= enough
 
 
-def held_back_rows(train: Store, n_rows: int, fold: int, draw: int) -> np.ndarray:
-    """Rows of ``train`` that a training set of ``n_rows`` leaves out, in the order in which a
-    larger one would take them, int64."""
-    index, turn, label = _turns(train, fold, draw)
-    rest = np.flatnonzero(~first_rows(train, n_rows, fold, draw))
+def held_back_rows(train: Store, wanted: TrainingSet) -> np.ndarray:
+    """Rows of ``train`` that the training set leaves out, in the order in which a larger one would
+    take them, int64."""
+    index, turn, label = _turns(train, wanted)
+    rest = np.flatnonzero(~first_rows(train, wanted))
     unit = index[rest]
     return rest[np.lexsort((rest, label[unit], turn[unit]))]
 
 
-def _turns(train: Store, fold: int, draw: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _turns(train: Store, wanted: TrainingSet) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Each row's unit (n,); each unit's turn (from 0, one unit of each class a turn) and class."""
-    units, index = np.unique(train.units, return_inverse=True)
+    units, first, index = np.unique(train.units, return_index=True, return_inverse=True)
+    if wanted.drawn_by == "place":
+        index = np.argsort(np.argsort(first))[index]
     label = np.zeros(len(units), np.int64)
     np.maximum.at(label, index, train.labels)
-    order = numpy_generator("train_rows", fold, *([draw] if draw else [])).permutation(len(units))
+    dice = numpy_generator("train_rows", wanted.fold, *([wanted.draw] if wanted.draw else []))
+    order = dice.permutation(len(units))
     turn = np.empty(len(units), np.int64)
     for each in np.unique(label):
         queue = order[label[order] == each]

@@ -186,8 +186,8 @@ class _Desk:
         assert config.maker is not None
         arm = arm_of(config.maker)
         if arm.adds_held_back:
-            assert config.train_rows is not None
-            rest = held_back_rows(fold.train, config.train_rows, config.fold, config.draw)
+            assert config.training_set is not None
+            rest = held_back_rows(fold.train, config.training_set)
             if len(rest) < n:
                 raise TooFewRows(f"{n} more real rows wanted, but only {len(rest)} are held back")
             return _part(fold.flat_train, rest[:n])
@@ -245,8 +245,8 @@ def _trained(config: ClassifyTrial, fold: _Fold, real: _TrainingSet) -> Store:
 
 def _training_set(fold: _Fold, config: ClassifyTrial) -> _TrainingSet:
     rows = np.arange(len(fold.train))
-    if config.train_rows is not None:
-        rows = np.flatnonzero(first_rows(fold.train, config.train_rows, config.fold, config.draw))
+    if config.training_set is not None:
+        rows = np.flatnonzero(first_rows(fold.train, config.training_set))
     return _TrainingSet(rows, fold.train.select(rows), _part(fold.flat_train, rows))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from medaug.errors import UserError
 from medaug.experiment.rows import held_back_rows
 from medaug.spec import StudySpec
+from medaug.spec.trial import TrainingSet
 from medaug.store import Store
 
 Size = tuple[int | None, int]
@@ -56,7 +57,7 @@ def held_back(study: StudySpec, slices: Store) -> HeldBack:
         )
     return {
         n: min(
-            len(held_back_rows(train, n, fold, draw))
+            len(held_back_rows(train, TrainingSet(n, fold, draw)))
             for fold, train in enumerate(folds)
             for draw in range(study.sweep.draws)
         )

@@ -88,11 +88,6 @@ class DataSpec(Spec):
     accept: AcceptSpec = AcceptSpec()
     phantom: PhantomSpec = PhantomSpec()
 
-    @property
-    def is_simulated(self) -> bool:
-        """Whether its patients are phantoms."""
-        return self.layout == "phantom"
-
     @model_validator(mode="after")
     def _one_source(self) -> DataSpec:
         if self.table is not None and self.layout != "table":

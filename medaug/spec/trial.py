@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, TypeAdapter
 
@@ -20,6 +20,7 @@ from medaug.spec.study import (
 )
 
 Stage = Literal["draw", "segment", "extract", "generate", "classify"]
+DrawnBy = Literal["place", "name"]
 T = TypeVar("T", bound="TrialConfig")
 
 
@@ -83,6 +84,38 @@ class TrialConfig(Spec):
         """For people who see many: ``classify acgan ngf=64 +300 of 120 fold 0 seed 1``."""
         named = [self.stage] if self.title == self.stage else [self.stage, self.title]
         return " ".join([*named, f"fold {self.fold}", f"seed {self.seed}"])
+
+
+class TrainingSet(NamedTuple):
+    """Which of a fold's real training rows a trial has, where it does not have all."""
+
+    n_rows: int
+    fold: int
+    draw: int = 0
+    drawn_by: DrawnBy = "place"
+
+
+class TrainingTrial(TrialConfig):
+    """The base of those that train on a fold's real rows."""
+
+    train_rows: int | None = None
+    """How many; None: all."""
+    draw: int = 0
+    """Which patients a training set of ``train_rows`` holds."""
+    drawn_by: DrawnBy = "place"
+    """What puts the patients into an order before some are drawn: their place in the store, which
+    is that of the raw names. It was their pseudonyms, so that draws followed the site's key."""
+
+    @property
+    def training_set(self) -> TrainingSet | None:
+        """None: all rows."""
+        if self.train_rows is None:
+            return None
+        return TrainingSet(self.train_rows, self.fold, self.draw, self.drawn_by)
+
+    def _signed(self, *beside: str) -> str:
+        as_before = self.train_rows is None or self.drawn_by == "name"
+        return super()._signed(*beside, *(["drawn_by"] if as_before else []))
 
 
 class DrawTrial(TrialConfig):
@@ -179,7 +212,7 @@ class ExtractTrial(TrialConfig):
         return " ".join([*parts, *([f"{self.maker.kind} view {self.view}"] if self.maker else [])])
 
 
-class GenerateTrial(TrialConfig):
+class GenerateTrial(TrainingTrial):
     """An arm and the training rows to more rows."""
 
     FOR_PEOPLE = frozenset({"arm", "point", "together_with", "encoder"})
@@ -200,9 +233,6 @@ class GenerateTrial(TrialConfig):
     """The features of unlabelled scans, where the arm reads such."""
     pool_slices: str | None = None
     """The unlabelled slices, where it makes images of which an encoder makes features."""
-    train_rows: int | None = None
-    draw: int = 0
-    """Which patients a training set of ``train_rows`` holds."""
     generator_rows: Literal["train", "publisher_train"] = "train"
     slices: str | None = None
     """Where features are no images and the arm needs some: the slices, and what makes features of
@@ -234,7 +264,7 @@ class GenerateTrial(TrialConfig):
         return configuration_title(self.arm, self.point, train_rows=self.train_rows, draw=self.draw)
 
 
-class ClassifyTrial(TrialConfig):
+class ClassifyTrial(TrainingTrial):
     """Real rows and an arm's to a classifier and its scores on held-out patients."""
 
     FOR_PEOPLE = frozenset(
@@ -269,8 +299,6 @@ class ClassifyTrial(TrialConfig):
     per_class: PerClass = UNIFORM
     """Whom to add: how they are shared out among the classes."""
     real_rows: bool = True
-    train_rows: int | None = None
-    draw: int = 0
     protocol: Literal["honest", "as_published"] = "honest"
     keep: bool = False
     """Whether a network's weights stay when it is finished."""
@@ -318,6 +346,8 @@ _TRIALS: TypeAdapter[Any] = TypeAdapter(AnyTrial)
 
 def parse_trial(data: Mapping[str, Any]) -> TrialConfig:
     """The trial that was written down as ``data``; raises pydantic's ValidationError."""
+    if data.get("train_rows") is not None:
+        data = {"drawn_by": "name", **data}  # as all were when nothing said so
     return _TRIALS.validate_python(data)
 
 

@@ -13,7 +13,7 @@ import pytest
 from medaug.data.cohort import Cohort, Reject, Scan
 from medaug.data.files import BadFile
 from medaug.data.nifti import Limits
-from medaug.data.privacy import pseudonymiser
+from medaug.data.privacy import site_pseudonymiser
 from medaug.data.reader import Cut, read_rows
 from medaug.data.tally import Tally
 from medaug.spec import DataSpec, StudySpec, load_study
@@ -53,7 +53,7 @@ def strictly(path: Path, mask: Path | None = None, **accept: Any) -> tuple[Any, 
         return read_rows(path, mask, Cut(8, "all", 1, limits))
     except BadFile as bad:
         cohort = Cohort((Scan("Doe", path, mask, 0),), CLASSES)
-        tally = Tally(DataSpec(on_bad="strict"), cohort, pseudonymiser())
+        tally = Tally(DataSpec(on_bad="strict"), cohort, site_pseudonymiser())
         tally.reject(Reject(path, str(bad), "Doe"))
         raise AssertionError("strict mode goes on") from bad
 

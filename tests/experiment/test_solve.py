@@ -13,6 +13,7 @@ from medaug.experiment import bundle_by, is_solved, run_bundle, run_trial
 from medaug.experiment.rows import held_back_rows, training_rows
 from medaug.plan.trials import Plan, plan_study
 from medaug.spec import ClassifyTrial, StudySpec, WrittenArm
+from medaug.spec.trial import TrainingSet
 from medaug.storage.artifacts import Artifacts
 from medaug.storage.results import ClassifyResult, DivergedResult
 from medaug.train.world import World
@@ -86,7 +87,7 @@ def test_small_training_sets_differ_between_draws_and_leave_the_rest(
         features = Artifacts(spec.storage).open_store(trial.features)
         own = training_rows(trial, features)
         whole = features.split("train", trial.fold)
-        added = whole.select(held_back_rows(whole, 12, trial.fold, trial.draw)[:8])
+        added = whole.select(held_back_rows(whole, TrainingSet(12, trial.fold, trial.draw))[:8])
         assert not set(own.units.tolist()) & set(added.units.tolist())
         assert len(own) >= 12
         patients.add((trial.fold, tuple(np.unique(own.patients))))

@@ -23,6 +23,7 @@ from medaug.results.leaderboard import leaderboard_of
 from medaug.results.records import predictions_of, read_trial
 from medaug.results.rows import MORE_REAL, Row
 from medaug.spec import ExtractTrial
+from medaug.spec.trial import TrainingSet
 from medaug.storage.artifacts import Artifacts
 from medaug.storage.trial_folder import TrialFolder
 from medaug.store import Store
@@ -142,7 +143,7 @@ def _folds(store: Store, size: int | None, draws: int) -> list[Fold]:
             continue
         train = store.split("train", fold)
         for draw in range(draws):
-            chosen = train.select(np.flatnonzero(first_rows(train, size, fold, draw)))
+            chosen = train.select(np.flatnonzero(first_rows(train, TrainingSet(size, fold, draw))))
             folds.append((_numbers(store, chosen), scored))
     return folds
 

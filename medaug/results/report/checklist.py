@@ -47,7 +47,7 @@ def checklist_table(run: Evidence) -> bytes:
 
 
 def _design(study: StudySpec) -> list[Item]:
-    simulated = study.data.is_simulated
+    simulated = study.data.layout == "phantom"
     made = "Simulated scans." if simulated else "Retrospective: scans that were there are read."
     networks = isinstance(study.classifier, NetworkSpec)
     kind = "deep learning" if networks else "linear classification of image features"
@@ -71,7 +71,7 @@ def _data(run: Evidence) -> list[Item]:
     data, split = study.data, study.split
     report = slices.manifest["extra"].get("ingest", {}) if slices else {}
     rejects, free_text = len(report.get("rejects", ())), report.get("free_text", 0)
-    phantom = data.is_simulated
+    phantom = data.layout == "phantom"
     source = (
         "Simulated cohort; its settings and seed are below."
         if phantom

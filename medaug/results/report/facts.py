@@ -195,7 +195,7 @@ def leakage(run: Evidence) -> str:
 
 def ceiling(study: StudySpec) -> str | None:
     """The best that anything can reach on a phantom cohort; None for real data."""
-    if not study.data.is_simulated:
+    if study.data.layout != "phantom":
         return None
     d_prime = study.data.phantom.d_prime
     text = "These patients are simulated (phantoms). "
