@@ -32,3 +32,13 @@ def generator(*parts: int | str, device: str | torch.device = "cpu") -> torch.Ge
 def numpy_generator(*parts: int | str) -> np.random.Generator:
     """A NumPy generator (Philox, counter-based) seeded by ``parts``."""
     return np.random.Generator(np.random.Philox(seed_of(*parts)))
+
+
+def numbered(names: np.ndarray) -> np.ndarray:
+    """The number of each name (n,), int64 from 0, in the order in which names first occur.
+
+    What is drawn among patients is drawn among these numbers: the order of their pseudonyms follows
+    the site's key, the order of their rows only the scans, and so does then what is drawn.
+    """
+    _, first, index = np.unique(names, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[index]

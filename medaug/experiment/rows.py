@@ -15,7 +15,7 @@ from medaug.errors import MedaugError, UserError
 from medaug.experiment.lineage import choosing_rows, prove_lineage
 from medaug.experiment.pool import with_pool
 from medaug.experiment.segment import feature_spec, load_unet
-from medaug.seeding import numpy_generator
+from medaug.seeding import numbered, numpy_generator
 from medaug.spec import AugmentSpec, ClassifyTrial, GenerateTrial, WrittenArm, build_arm
 from medaug.spec.arms import ARM_CONFIGS
 from medaug.spec.per_class import UNIFORM, quotas, rows_to_draw
@@ -221,14 +221,14 @@ def held_back_rows(train: Store, wanted: TrainingSet) -> np.ndarray:
 
 def _turns(train: Store, wanted: TrainingSet) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Each row's unit (n,); each unit's turn (from 0, one unit of each class a turn) and class."""
-    units, first, index = np.unique(train.units, return_index=True, return_inverse=True)
-    if wanted.drawn_by == "place":
-        index = np.argsort(np.argsort(first))[index]
-    label = np.zeros(len(units), np.int64)
+    by_name = wanted.drawn_by == "name"
+    index = np.unique(train.units, return_inverse=True)[1] if by_name else numbered(train.units)
+    n = int(index.max()) + 1
+    label = np.zeros(n, np.int64)
     np.maximum.at(label, index, train.labels)
     dice = numpy_generator("train_rows", wanted.fold, *([wanted.draw] if wanted.draw else []))
-    order = dice.permutation(len(units))
-    turn = np.empty(len(units), np.int64)
+    order = dice.permutation(n)
+    turn = np.empty(n, np.int64)
     for each in np.unique(label):
         queue = order[label[order] == each]
         turn[queue] = np.arange(len(queue))

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from medaug.seeding import numpy_generator
+from medaug.seeding import numbered, numpy_generator
 
 Array = np.ndarray
 
@@ -144,12 +144,13 @@ def patient_halves(patients: Array, repeats: int, seed: int = 0) -> Iterator[tup
 
     Raises ValueError for fewer than two patients.
     """
-    names, index = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
-    if len(names) < 2:
+    index = numbered(np.asarray(patients, dtype=str))
+    n = int(index.max(initial=-1)) + 1
+    if n < 2:
         raise ValueError("a patient-disjoint comparison needs at least two patients")
     for repeat in range(repeats):
-        order = numpy_generator("patient-halves", seed, repeat).permutation(len(names))
-        first = np.isin(index, order[: len(names) // 2])
+        order = numpy_generator("patient-halves", seed, repeat).permutation(n)
+        first = np.isin(index, order[: n // 2])
         yield np.flatnonzero(first), np.flatnonzero(~first)
 
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from medaug.seeding import numpy_generator
+from medaug.seeding import numbered, numpy_generator
 from medaug.train.weighting import patient_weights
 
 RESAMPLES = 100
@@ -25,8 +25,8 @@ def chosen_threshold(probability: np.ndarray, label: np.ndarray, patient: np.nda
         label: (n,) of 0, 1.
         patient: (n,); a patient's rows weigh 1 together.
     """
-    patients, index = np.unique(patient, return_inverse=True)
-    n = len(patients)
+    index = numbered(patient)
+    n = int(index.max()) + 1
     drawn = numpy_generator("threshold").multinomial(n, np.full(n, 1 / n), RESAMPLES)
     weight = drawn[:, index] * patient_weights(patient)
     both = (weight @ (label == 1) > 0) & (weight @ (label == 0) > 0)

@@ -166,6 +166,8 @@ def test_halves_share_no_patient():
         np.array_equal(a, again)
         for (a, _), (again, _) in zip(splits, patient_halves(patients, 6), strict=True)
     )
+    others = np.repeat(list("gbfaced"), 3)  # what they are called decides nothing
+    assert [list(a) for a, _ in patient_halves(others, 6)] == [list(a) for a, _ in splits]
     with pytest.raises(ValueError, match="two patients"):
         next(patient_halves(np.array(["a", "a"]), 1))
 
