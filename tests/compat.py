@@ -64,7 +64,10 @@ def released(package: str) -> set[Version]:
 
 
 def make(name: str, versions: dict[str, Version]) -> Path:
-    """The Python of the environment ``name``, made if it is not there."""
+    """The Python of the environment ``name``, made if it is not there; the one that runs this, where
+    it has these versions."""
+    if all(metadata.version(one) == str(version) for one, version in versions.items()):
+        return Path(sys.executable)
     folder, here = FOLDER / name, Path(sysconfig.get_paths()["purelib"])
     python = folder / "bin" / "python"
     if not python.exists():
@@ -126,13 +129,10 @@ def run(name: str, python: Path, arguments: list[str]) -> list[str]:
     with open(log, "w") as file:
         subprocess.run(command, env=environment, cwd=ROOT, stdout=file, stderr=file, check=False)
     last = log.read_text().strip().splitlines()[-1]
-    counts = [_count(last, word) for word in ("passed", "failed", "skipped")]
+    found = {word: int(n) for n, word in re.findall(r"(\d+) (passed|failed|skipped|error)", last)}
+    found["failed"] = found.get("failed", 0) + found.get("error", 0)  # as when a fixture fails
+    counts = [str(found.get(word, 0)) for word in ("passed", "failed", "skipped")]
     return [name, *versions.split(), *counts, f"{(time.monotonic() - began) / 60:.1f}"]
-
-
-def _count(line: str, word: str) -> str:
-    found = re.search(rf"(\d+) {word}", line)
-    return found[1] if found else "0"
 
 
 def main(*arguments: str) -> int:
