@@ -29,6 +29,7 @@ from medaug.storage.trial_folder import TrialFolder
 from medaug.sweep.events import Listeners
 from medaug.sweep.trial.failures import Failure
 from medaug.sweep.trial.trainable import Setting, Trial, Wave, as_param, room_for
+from medaug.sweep.tune import record as record_module
 from medaug.sweep.tune.record import MOVES, Record, lost
 from medaug.sweep.tune.run import Early, Feed, StopAll, TuneRun, Unloadable
 from medaug.sweep.tune.stopping import Peers, Runner, Stopping, bracket_of
@@ -214,7 +215,47 @@ def test_a_process_that_cannot_load_its_code_is_no_lost_node(
     )
 
 
-def test_a_trial_whose_process_ended_before_it_began_has_another(tmp_path: Path) -> None:
+class Clock:
+    """The record's: nobody waits."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self.slept = 1000.0, 0.0
+        ours = SimpleNamespace(monotonic=lambda: self.now, sleep=self._sleep)
+        monkeypatch.setattr(record_module, "time", ours)
+
+    def _sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.slept += seconds
+
+
+def test_a_trial_that_finds_no_place_is_given_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tune alone tries all its places within a second."""
+    clock = Clock(monkeypatch)
+    record = Record(tmp_path, Listeners(()), lambda param: None)
+    names = [f"x{i}" for i in range(50)]
+    record.begin({config(name).key: config(name) for name in names})
+    trials = [tune_trial(config(name).key) for name in names]
+    (tmp_path / "error.txt").write_text("The actor died unexpectedly before finishing this task.")
+    for trial in trials:
+        trial.error_file = str(tmp_path / "error.txt")
+        record.on_trial_recover(0, [], trial)
+    assert clock.slept == 0, "a place that is lost once costs no time"
+    for _ in range(MOVES - 1):
+        for trial in trials:
+            record.on_trial_recover(0, [], trial)
+    assert 60 < clock.slept < 80, "all wait together"
+    clock.now += 600
+    before = clock.slept
+    record.on_trial_recover(0, [], trials[0])
+    assert clock.slept == before, "another node, much later"
+
+
+def test_a_trial_whose_process_ended_before_it_began_has_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Clock(monkeypatch)
     again: list[dict[str, Any]] = []
     record = Record(tmp_path, Listeners(()), again.append)
     TrialFolder(tmp_path, config("x").key).claim(config("x"))

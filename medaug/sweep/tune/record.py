@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -25,6 +26,13 @@ log = logging.getLogger(__name__)
 MOVES = 20
 """How often a trial may lose its place. ``max_failures`` counts tries of one epoch; that a node was
 taken away says nothing about the trial."""
+
+SOON_S = 10.0
+"""A place that is lost so soon after the one before was never a place."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
+"""Until a trial that has lost two places so soon is given the next; each pause is twice the one
+before. Tune itself would try twenty times a second, and what ails a cluster takes longer. 20 moves
+take a minute at least; other trials finish their epochs meanwhile."""
 
 Again = Callable[[dict[str, Any]], None]
 
@@ -70,9 +78,7 @@ class Record(Unsaved, tune.Callback):
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Tune tries it again: in vain where its actor cannot be loaded."""
-        running = self._running[key_of(trial.config)]
-        running.has_place = False
-        running.moves += 1
+        self._running[key_of(trial.config)].move()
         self.unloadable = self.unloadable or not_imported(Path(trial.error_file).read_text())
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -84,7 +90,7 @@ class Record(Unsaved, tune.Callback):
         self.unloadable = self.unloadable or not_imported(text)
         of_the_place = self.unloadable is None and ran_low_on_memory(text) is None
         if of_the_place and not running.has_place and running.moves < MOVES:
-            running.moves += 1
+            running.move()
             self._again(trial.config["trial"])
             return
         folder = running.folder
@@ -111,6 +117,18 @@ class _Running:
     """Whether it has begun in the process that it was given last."""
     moves = 0
     """How often it has lost its place."""
+    _moved = -math.inf
+    _pause = 0.0
+
+    def move(self) -> None:
+        """It has lost its place; returns when it may have the next."""
+        self.has_place = False
+        self.moves += 1
+        since = time.monotonic() - self._moved
+        soon = since < SOON_S
+        self._pause = min(max(2 * self._pause, FIRST_PAUSE_S), LONGEST_PAUSE_S) if soon else 0.0
+        time.sleep(max(0.0, self._pause - since))  # trials that lose theirs together wait together
+        self._moved = time.monotonic()
 
 
 class _Trial(_Running):
