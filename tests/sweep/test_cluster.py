@@ -16,6 +16,7 @@ import pytest
 
 from medaug.errors import EnvironmentFault, UserError, lines_of
 from medaug.spec import ResourceSpec
+from medaug.sweep.cluster import auth
 from medaug.sweep.cluster import start as cluster
 from medaug.sweep.cluster.environment import for_ray
 from medaug.sweep.cluster.start import Cluster, capacity
@@ -73,6 +74,7 @@ def test_a_cluster_that_refuses_without_a_word_is_said_in_a_line(
 
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     monkeypatch.setattr("ray.init", refuse)
+    monkeypatch.setattr(auth, "ASK_S", 0.1)
     monkeypatch.setenv("RAY_AUTH_TOKEN", "t" * 32)
     with socket.create_server(("127.0.0.1", 0)) as head:
         address = f"127.0.0.1:{head.getsockname()[1]}"
@@ -86,12 +88,28 @@ def test_what_an_error_says_is_a_line_at_least(said: str) -> None:
     assert lines_of(ConnectionError(f"{said}one\ntwo\n")) == ["one", "two"]
 
 
-def test_the_token_is_sent_to_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("asks", "mode"), [(True, "token"), (False, "disabled"), (None, "token")], ids=str
+)
+def test_the_token_is_sent_to_a_cluster_that_wants_one(
+    asks: bool | None, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auth, "asks_for_token", lambda address: asks)
     monkeypatch.setenv("RAY_AUTH_TOKEN", "t" * 32)
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-    with cluster._sent_token():
-        assert os.environ["RAY_AUTH_MODE"] == "token"
+    with auth.token_for("host:1"):
+        assert os.environ["RAY_AUTH_MODE"] == mode
     assert "RAY_AUTH_MODE" not in os.environ
+
+
+def test_a_token_that_a_cluster_does_not_want(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auth, "asks_for_token", lambda address: False)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    with (
+        pytest.raises(EnvironmentFault, match="host:1: runs without a token"),
+        auth.token_for("host:1"),
+    ):
+        pass
 
 
 class SlowRay:

@@ -47,11 +47,12 @@ _TOKEN = {"RAY_AUTH_MODE": "token"}
 
 
 @contextlib.contextmanager
-def for_ray(*, alone: bool = False) -> Iterator[None]:
+def for_ray(*, alone: bool = False, joins: bool = False) -> Iterator[None]:
     """Settings of Ray and Tune, and what they have to say goes to the log.
 
     ``alone``: for a cluster of this machine that nobody else may reach. Ray reads that when it is
     imported; where somebody has imported it before, it listens on all interfaces, says the log.
+    ``joins``: it is there, and whether it wants a token is its own affair.
 
     Ray lets a process whose connection to the node's raylet breaks end itself with exit code 1, and
     no word, if its parent process is gone or is process 1 (a container's init): it takes the parent
@@ -61,7 +62,7 @@ def for_ray(*, alone: bool = False) -> Iterator[None]:
     settings = {**_ENVIRONMENT, "RAY_RAYLET_PID": str(os.getpid())}
     if alone:
         settings |= _ALONE
-        if _reads_our_mode():
+        if _reads_our_mode() and not joins:
             settings |= _TOKEN
         if _may_stay_on_loopback():
             settings |= _ON_LOOPBACK

@@ -22,7 +22,7 @@ import psutil
 from medaug.errors import EnvironmentFault, UserError, lines_of
 from medaug.spec import ResourceSpec
 from medaug.storage.temporary import temporary_folder
-from medaug.sweep.cluster.auth import read_token
+from medaug.sweep.cluster.auth import token_for
 from medaug.sweep.cluster.environment import LOOPBACK, environment, for_ray
 from medaug.sweep.cluster.gpus import count, settled, torch_sees_gpus
 
@@ -78,10 +78,14 @@ class Cluster:
             return
         with contextlib.ExitStack() as around:
             if self._address:
-                around.enter_context(_sent_token())  # before Ray is imported
+                if not _listening(self._address):
+                    raise EnvironmentFault(
+                        f"cluster {self._address}: nothing listens there; is its head up?"
+                    )
+                around.enter_context(token_for(self._address))  # before Ray is imported
             alone = self._address is None or _only_on_loopback(self._address)
             alone = alone and not _is_there()
-            around.enter_context(for_ray(alone=alone))
+            around.enter_context(for_ray(alone=alone, joins=self._address is not None))
             import ray
 
             if not ray.is_initialized():
@@ -206,8 +210,6 @@ class Cluster:
     def _join(self, address: str, around: contextlib.ExitStack) -> None:
         import ray
 
-        if not _listening(address):
-            raise EnvironmentFault(f"cluster {address}: nothing listens there; is its head up?")
         try:
             around.enter_context(_started(address=address))
         except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
@@ -269,19 +271,6 @@ def _no_start(error: Exception, after_s: float) -> EnvironmentFault:
         "busy, or its temporary folder is slow or full; try again, or give a running cluster with "
         "--address"
     )
-
-
-@contextlib.contextmanager
-def _sent_token() -> Iterator[None]:
-    """Have Ray send the token that is there: of itself it sends none to a cluster that it joins.
-    A cluster that runs open takes no notice."""
-    mode = {}
-    if not os.environ.get("RAY_AUTH_MODE"):
-        with contextlib.suppress(EnvironmentFault):
-            read_token()
-            mode = {"RAY_AUTH_MODE": "token"}
-    with environment(mode):
-        yield
 
 
 def capacity(nodes: Iterable[Mapping[str, float]], resources: ResourceSpec) -> int:
