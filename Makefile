@@ -33,7 +33,7 @@ coverage: $(VENV)/.installed-dev
 slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow -s
 
-# Breaks everything that the fault matrix names, and prints one table (some 10 minutes).
+# Breaks everything that the fault matrix names, and prints one table (half an hour on two cores).
 chaos: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.chaos
 

@@ -58,6 +58,7 @@ def test_one_generator_serves_them_all_and_the_usual_rows_keep_their_names(tmp_p
     for trial in usual:
         left_out = {"ranks", "recorded_key", "per_class", *trial.FOR_PEOPLE}
         left_out |= {"rows"} if trial.generator else set()
+        left_out |= {"drawn_by"} if trial.train_rows is None else set()
         assert trial.key == signature(trial.model_dump(mode="json", exclude=left_out))
     assert len({t.key for t in whole.classify}) == len(whole.classify)
 
