@@ -34,11 +34,12 @@ def numpy_generator(*parts: int | str) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(seed_of(*parts)))
 
 
-def numbered(names: np.ndarray) -> np.ndarray:
-    """The number of each name (n,), int64 from 0, in the order in which names first occur.
+def numbered(names: np.ndarray) -> tuple[int, np.ndarray]:
+    """How many different names there are, and the number of each (n,), int64 from 0, in the order
+    in which they first occur.
 
     What is drawn among patients is drawn among these numbers: the order of their pseudonyms follows
     the site's key, the order of their rows only the scans, and so does then what is drawn.
     """
     _, first, index = np.unique(names, return_index=True, return_inverse=True)
-    return np.argsort(np.argsort(first))[index]
+    return len(first), np.argsort(np.argsort(first))[index]

@@ -42,7 +42,8 @@ def added_rows(
         assert config.maker is not None
         arm = arm_of(config.maker)
         if arm.adds_held_back:
-            return _held_back(config, features, n)
+            train = _fitting_rows(config, features)
+            return train.select(more_real_rows(config, train, n))
         if config.views:
             views = Store.concat(*_views(config, features, artifacts))
             return views.select(view_rows(arm, config, context))
@@ -114,13 +115,16 @@ def view_rows(arm: ClassicalArm, config: ClassifyTrial, context: ArmContext) -> 
     return rounds[added] % len(config.views) * len(context.train) + rows[added]
 
 
-def _held_back(config: ClassifyTrial, features: Store, n: int) -> Store:
-    train = _fitting_rows(config, features)
+def more_real_rows(config: ClassifyTrial, train: Store, n: int) -> np.ndarray:
+    """The first ``n`` rows of ``train`` that the trial's training set leaves out, int64 (n,).
+
+    Raises TooFewRows when it leaves out fewer.
+    """
     assert config.training_set is not None, "without a small training set nothing is held back"
     rows = held_back_rows(train, config.training_set)
     if len(rows) < n:
         raise TooFewRows(f"{n} more real rows wanted, but only {len(rows)} are held back")
-    return train.select(rows[:n])
+    return rows[:n]
 
 
 def arm_of(maker: WrittenArm) -> Any:
@@ -221,9 +225,11 @@ def held_back_rows(train: Store, wanted: TrainingSet) -> np.ndarray:
 
 def _turns(train: Store, wanted: TrainingSet) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Each row's unit (n,); each unit's turn (from 0, one unit of each class a turn) and class."""
-    by_name = wanted.drawn_by == "name"
-    index = np.unique(train.units, return_inverse=True)[1] if by_name else numbered(train.units)
-    n = int(index.max()) + 1
+    if wanted.drawn_by == "place":
+        n, index = numbered(train.units)
+    else:
+        units, index = np.unique(train.units, return_inverse=True)
+        n = len(units)
     label = np.zeros(n, np.int64)
     np.maximum.at(label, index, train.labels)
     dice = numpy_generator("train_rows", wanted.fold, *([wanted.draw] if wanted.draw else []))

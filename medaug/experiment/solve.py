@@ -18,8 +18,8 @@ from medaug.experiment.rows import (
     TooFewRows,
     arm_of,
     first_rows,
-    held_back_rows,
     made_rows,
+    more_real_rows,
     rows_again,
     view_rows,
 )
@@ -186,11 +186,7 @@ class _Desk:
         assert config.maker is not None
         arm = arm_of(config.maker)
         if arm.adds_held_back:
-            assert config.training_set is not None
-            rest = held_back_rows(fold.train, config.training_set)
-            if len(rest) < n:
-                raise TooFewRows(f"{n} more real rows wanted, but only {len(rest)} are held back")
-            return _part(fold.flat_train, rest[:n])
+            return _part(fold.flat_train, more_real_rows(config, fold.train, n))
         context = ArmContext(real.store, fold.choosing, config.seed, self._world)
         if config.views:
             view, row = np.divmod(view_rows(arm, config, context), len(real.rows))

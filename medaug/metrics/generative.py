@@ -144,8 +144,7 @@ def patient_halves(patients: Array, repeats: int, seed: int = 0) -> Iterator[tup
 
     Raises ValueError for fewer than two patients.
     """
-    index = numbered(np.asarray(patients, dtype=str))
-    n = int(index.max(initial=-1)) + 1
+    n, index = numbered(np.asarray(patients, dtype=str))
     if n < 2:
         raise ValueError("a patient-disjoint comparison needs at least two patients")
     for repeat in range(repeats):

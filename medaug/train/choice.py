@@ -25,8 +25,7 @@ def chosen_threshold(probability: np.ndarray, label: np.ndarray, patient: np.nda
         label: (n,) of 0, 1.
         patient: (n,); a patient's rows weigh 1 together.
     """
-    index = numbered(patient)
-    n = int(index.max()) + 1
+    n, index = numbered(patient)
     drawn = numpy_generator("threshold").multinomial(n, np.full(n, 1 / n), RESAMPLES)
     weight = drawn[:, index] * patient_weights(patient)
     both = (weight @ (label == 1) > 0) & (weight @ (label == 0) > 0)

@@ -79,11 +79,14 @@ def test_a_perfect_generator_scores_the_null_however_few_its_rows(n: int):
 
 
 def test_copies_score_well_on_distance_and_are_found_out():
-    pick = np.random.default_rng(0).integers(0, len(TRAIN), 600)
-    scores = report(TRAIN[pick], TRAIN_LABEL[pick])
-    assert scores["fd"] < scores["fd_null"] / 2
-    assert scores["near_copy_rate"] == 1
-    assert scores["authenticity"] == scores["nn_ratio"] == 0
+    ratios = []
+    for seed in range(6):  # of one draw it is .29 to .35
+        pick = np.random.default_rng(seed).integers(0, len(TRAIN), 600)
+        scores = report(TRAIN[pick], TRAIN_LABEL[pick])
+        assert scores["near_copy_rate"] == 1
+        assert scores["authenticity"] == scores["nn_ratio"] == 0
+        ratios.append(scores["fd"] / scores["fd_null"])
+    assert np.mean(ratios) < 1 / 3
 
 
 def test_a_collapsed_generator_is_narrow_and_not_a_copier():

@@ -21,6 +21,7 @@ import psutil
 import pytest
 
 from medaug.storage.temporary import IN_USE
+from tests.cluster.joining import WORKS, join
 
 pytestmark = pytest.mark.ray
 
@@ -28,20 +29,6 @@ HERE = Path(__file__).parent
 UP = ("address", "worker", "sigterm")
 """What ``embedded.py`` says of itself."""
 NOBODY = 65534
-JOIN = """\
-import sys
-from medaug.errors import MedaugError
-from medaug.sweep.cluster.start import Cluster
-cluster = Cluster(sys.argv[1])
-try:
-    cluster.start()
-except MedaugError as error:
-    sys.exit(f"{error.exit_code} {error}")
-import ray
-import signal
-print("nodes:", len(ray.nodes()), signal.getsignal(signal.SIGTERM))
-cluster.stop()
-"""
 
 
 @dataclass
@@ -53,12 +40,6 @@ class Embedded:
     worker: int
     sigterm: str
     """What handles it."""
-
-    def join(self, token: str) -> subprocess.CompletedProcess[str]:
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
-        environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
-        command = [sys.executable, "-c", JOIN, self.address]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
 
     def family(self) -> list[psutil.Process]:
         """It and its cluster."""
@@ -128,14 +109,15 @@ def http_status(port: int) -> int | None:
 
 
 def test_only_who_has_the_token_joins(embedded: Embedded) -> None:
-    other = embedded.join("w" * 64)
+    other = join(embedded.address, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="w" * 64)
     assert other.returncode == 1
     assert "InvalidAuthToken" in other.stderr
     *_, last = other.stderr.strip().splitlines()
     assert last.startswith(f"3 cluster {embedded.address}: "), other.stderr
     assert "RAY_AUTH_TOKEN_PATH" in last
     assert "nodes:" not in other.stdout
-    assert embedded.join(embedded.token).stdout == f"nodes: 1 {signal.SIG_DFL}\n"
+    ours = join(embedded.address, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=embedded.token)
+    assert ours.stdout == WORKS
     assert embedded.sigterm == str(signal.SIG_DFL), "Ray's own would raise anywhere"
 
 

@@ -42,8 +42,9 @@ def test_sigterm_then_sigkill_then_to_the_end(
     code, err = stopped.finish(timeout=25)
     assert code == 75, err
     assert time.monotonic() - asked < 25
-    # Ray before 2.59 wants no token in a process that had imported it, and a line says so first.
-    assert err.splitlines()[-1] == "stopped by SIGTERM; `medaug resume` goes on"
+    # Ray before 2.59 wants no token in a process that had imported it, and a line says so.
+    said = [line for line in err.splitlines() if "wants no token: whoever" not in line]
+    assert said == ["stopped by SIGTERM; `medaug resume` goes on"]
     assert f"end {slow} interrupted" in stopped.lines
     stopped.await_no_leftovers()
     before = logged(tmp_path, "slow", epochs)

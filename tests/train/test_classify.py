@@ -10,6 +10,7 @@ from sklearn.metrics import balanced_accuracy_score
 
 from medaug.errors import UserError
 from medaug.models.classifiers import CLASSIFIERS
+from medaug.seeding import numbered
 from medaug.spec import NetworkSpec
 from medaug.store import Store
 from medaug.train import feed, resident
@@ -405,6 +406,10 @@ def test_the_chosen_threshold_is_the_mean_over_resampled_patients() -> None:
             each.append(best_threshold(probability, label, times))
     assert found == pytest.approx(np.mean(each), abs=4 * np.std(each) / 10)
     assert np.std(each) > 0.005
+    order = np.argsort(numbered(patient)[1], kind="stable")  # each patient's rows together
+    assert chosen_threshold(probability[order], label[order], patient[order]) == pytest.approx(
+        found
+    )
     others = np.array(["p" + str(7 * int(name) % 12) for name in patient])
     assert chosen_threshold(probability, label, others) == found, "names decide"
     assert chosen_threshold(probability, np.zeros(40, int), patient) == 0.5

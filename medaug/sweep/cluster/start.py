@@ -365,12 +365,12 @@ def _is_there() -> bool:
 
 
 def _only_on_loopback(address: str) -> bool:
-    """Whether this is an embedded cluster of another process of this machine.
+    """Whether what listens there is an embedded cluster of another process of this machine.
 
     One that others may join listens on all interfaces, and so on 127.0.0.2, too.
     """
     host, _, port = address.rpartition(":")
-    return host == LOOPBACK and _listening(address) and not _listening(f"127.0.0.2:{port}")
+    return host == LOOPBACK and not _listening(f"127.0.0.2:{port}")
 
 
 def _listening(address: str) -> bool:
