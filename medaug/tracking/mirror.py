@@ -11,7 +11,6 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -59,15 +58,16 @@ class Mirror:
         self.folder = folder
         self.uri = place.tracking_uri(study, folder.parent)
         self._inode: int | None = None
+        self._runs: Runs | None = None  # not cached_property: in Python 3.11 its lock is one for
+        self._parent: Run | None = None  # all runs, and one whose server hangs would stop them all
+        self._configurations: Configurations | None = None
         self._trials: dict[str, Run] = {}
         """Of those that are running."""
 
     def forget(self) -> None:
         """Trust nothing that was learnt from MLflow: a call has failed, and may have had effect."""
         self._trials.clear()
-        self.__dict__.pop("runs", None)
-        self.__dict__.pop("parent", None)
-        self.__dict__.pop("configurations", None)
+        self._runs = self._parent = self._configurations = None
 
     def look(self) -> bool:
         """Whether the database is another file than the one that was told of this run, or gone.
@@ -80,8 +80,13 @@ class Mirror:
         self._inode = None
         return True
 
-    @cached_property
+    @property
     def runs(self) -> Runs:
+        if self._runs is None:
+            self._runs = self._find_runs()
+        return self._runs
+
+    def _find_runs(self) -> Runs:
         storage, artifacts = self.folder.parent, None
         if self.uri == place.database_uri(storage):
             place.private_database(storage)
@@ -91,9 +96,14 @@ class Mirror:
         self._inode = before or place.inode(self.uri)
         return runs
 
-    @cached_property
+    @property
     def parent(self) -> Run:
         """The sweep's run."""
+        if self._parent is None:
+            self._parent = self._open_parent()
+        return self._parent
+
+    def _open_parent(self) -> Run:
         name = self.folder.name
         began_ms = _ms((self.folder / "study.json").stat().st_mtime)
         run = self.runs.open(name, name, began_ms=began_ms)
@@ -106,9 +116,11 @@ class Mirror:
         self.runs.log(run, params=study_params(self.study), tags=tags)
         return run
 
-    @cached_property
+    @property
     def configurations(self) -> Configurations:
-        return Configurations(self.folder)
+        if self._configurations is None:
+            self._configurations = Configurations(self.folder)
+        return self._configurations
 
     def send_bundles(self) -> None:
         """Send what MLflow has not got of trials that ran in bundles."""

@@ -80,6 +80,7 @@ class Tracker:
         self._running: set[str] = set()
         self._board: Leaderboard | None = None
         self._leaving = threading.Event()
+        self._given_up = False
         self._tried = threading.Event()
         """Set after the first attempt to reach MLflow."""
         self._trouble: str | None = None
@@ -94,6 +95,7 @@ class Tracker:
         self._backlog.add(SWEEP)
         self._thread.start()
         if self._required and not (self._tried.wait(REQUIRED_S) and self._trouble is None):
+            self._given_up = True
             self._leaving.set()
             self._backlog.close()
             trouble = self._trouble or f"MLflow did not answer within {REQUIRED_S:.0f} s"
@@ -170,7 +172,7 @@ class Tracker:
         """The thread: sends what there is news of until told to leave, and then what is left."""
         self._note_status()
         self._all_is_news()  # earlier runs may not have sent all of it
-        while names := self._backlog.take():
+        while not self._given_up and (names := self._backlog.take()):
             name = names[0]
             try:
                 for name in names:

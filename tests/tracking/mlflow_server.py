@@ -21,13 +21,16 @@ class MlflowServer:
     """
 
     def __init__(self, database: Path) -> None:
-        self._database = f"sqlite:///{database}"
+        self.database = database
+        self._uri = f"sqlite:///{database}"
+        self.hanging = 0
+        """How many requests wait for it to be awake again."""
         before = dict(os.environ)
         from mlflow.server import app
         from mlflow.server.handlers import initialize_backend_stores
 
         artifacts = database.with_name("artifacts").as_uri()
-        initialize_backend_stores(self._database, default_artifact_root=artifacts)
+        initialize_backend_stores(self._uri, default_artifact_root=artifacts)
         os.environ.clear()  # it tells the whole process to track there
         os.environ.update(before)
         self._app: Callable[..., Iterable[bytes]] = app
@@ -46,7 +49,7 @@ class MlflowServer:
 
     def client(self) -> MlflowClient:
         """A client of the server's database, which works without the server."""
-        return MlflowClient(self._database)
+        return MlflowClient(self._uri)
 
     def start(self) -> None:
         """Listen, on the same port as before if there was one."""
@@ -88,6 +91,8 @@ class MlflowServer:
             start(f"{self._status} Refused", [("Content-Type", "text/plain")])
             return [b"Invalid Host header - possible DNS rebinding attack detected"]
         if self._hangs_on in environ["PATH_INFO"]:
+            self.hanging += 1
             self._awake.wait()
+            self.hanging -= 1
         time.sleep(self._seconds)
         return self._app(environ, start)

@@ -137,6 +137,24 @@ def test_a_server_that_hangs_blocks_nobody(
     assert "does not answer" in warnings_in(caplog)[0]
 
 
+def test_a_server_that_hangs_holds_up_no_other_run(
+    play: Callable[..., Played], mlflow_server: MlflowServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the same process, as in a notebook."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
+    monkeypatch.setattr("medaug.tracking.tracker.LEAVE_S", 0.1)
+    hung = play()
+    database = hung.study.storage.parent / "other" / "mlflow.db"
+    database.parent.mkdir()
+    shutil.copy(mlflow_server.database, database)
+    other = Played(study(database.parent, tracking={"required": True}))
+    mlflow_server.hang()
+    with hung.tracker():
+        wait_until(lambda: mlflow_server.hanging)
+        with other.tracker():
+            assert mlflow_server.hanging
+
+
 def test_what_a_server_does_too_late_is_not_there_twice(
     play: Callable[..., Played], mlflow_server: MlflowServer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -231,8 +249,13 @@ def test_required_means_now(tmp_path: Path, mlflow_server: MlflowServer) -> None
     with Played(study(tmp_path / "up", tracking=tracking)).tracker():
         pass
     mlflow_server.die()
+    down = Played(study(tmp_path / "down", tracking=tracking, name="down")).tracker()
     with pytest.raises(UserError, match=r"tracking\.required: MLflow at http.* cannot be reached"):
-        Played(study(tmp_path / "down", tracking=tracking)).tracker().__enter__()
+        down.__enter__()
+    mlflow_server.start()
+    down._thread.join(10)
+    assert not down._thread.is_alive()
+    assert mlflow_server.client().get_experiment_by_name("medaug/down") is None  # nor later
 
 
 def test_folders_are_refused_before_anything_starts(
