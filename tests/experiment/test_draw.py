@@ -63,7 +63,8 @@ def brought(spec: StudySpec) -> tuple[dict[Any, str], list[Outcome], InProcess]:
 
 def trial_in(storage: Path, **changes: Any) -> DrawTrial:
     """Of a bundle that the storage has."""
-    ((trial, bundle),) = draws_of(of_bundle(storage, write_bundle(storage / "bundle"), side=SIDE))
+    keys = {"side": SIDE, "steps": changes.pop("steps", 1)}
+    ((trial, bundle),) = draws_of(of_bundle(storage, write_bundle(storage / "bundle"), **keys))
     stage.publish_bundle(trial, bundle, Artifacts(storage))
     return trial.model_copy(update={"n": N, **changes})
 
@@ -81,7 +82,7 @@ def digests(store: Path) -> dict[str, str]:
 
 def test_an_image_is_of_its_class_and_index_alone(tmp_path: Path) -> None:
     """Row for row what the sampler makes of a block; a longer axis begins with the same ones."""
-    trial = trial_in(tmp_path, numbers=(1, 0))
+    trial = trial_in(tmp_path, numbers=(1, 0), steps=2)
     made = drawn(trial, tmp_path)
     assert made.labels.tolist() == [0] * N + [1] * N
     assert made.slice_index.tolist() == [*range(N)] * 2
