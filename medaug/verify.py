@@ -16,6 +16,7 @@ from medaug.storage.journal import Record
 from medaug.storage.json_files import read_json
 from medaug.storage.manifest import MANIFEST, read_manifest, read_sealed, verified
 from medaug.store import Store
+from medaug.store.digest import digest_of, promised_digest
 from medaug.store.manifest import MANIFEST as STORE_MANIFEST
 
 _NAME = re.compile(r"[\w.-]{1,100}")
@@ -109,8 +110,8 @@ def _store(artifacts: Artifacts, name: str) -> str:
     path = artifacts.store_path(name)
     body = read_sealed(path / STORE_MANIFEST)
     for shard in body["shards"]:
-        file = path / shard["file"]
-        if not file.is_file() or sha256_of(file) != shard["sha256"]:
+        file, digest = path / shard["file"], promised_digest(shard)
+        if not file.is_file() or digest_of(file, digest) != digest:
             raise IntegrityError(
                 f"{file}: is not what its manifest promises; delete {path} and resume the run"
             )

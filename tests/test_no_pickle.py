@@ -32,6 +32,7 @@ from medaug.storage.files import sha256_of
 from medaug.storage.manifest import read_sealed, sealed
 from medaug.storage.run_folder import study_data
 from medaug.storage.trial_folder import TrialFolder
+from medaug.store.digest import digest_of
 from medaug.train.checkpoint import Ledger
 from tests.audit.small_runs import SLICES, run, study
 
@@ -117,7 +118,7 @@ def forge_store(folder: Path) -> None:
         manifest = read_sealed(folder / "manifest.json")
         for shard in manifest["shards"]:
             content = folder / shard["file"]
-            true = {"bytes": content.stat().st_size, "sha256": sha256_of(content)}
+            true = {"bytes": content.stat().st_size, "digest": digest_of(content)}
             sidecar = content.with_suffix(".json")
             sidecar.write_bytes(sealed(read_sealed(sidecar) | true))
             shard |= true

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-PACKAGES = ("medaug", "torch", "numpy", "pyarrow", "pydantic", "xxhash", "ray")
+PACKAGES = ("medaug", "torch", "numpy", "pyarrow", "pydantic", "xxhash", "blake3", "ray")
 PEERS = (
     "lmdb", "h5py", "zarr", "safetensors", "datasets", "litdata", "mosaicml-streaming",
     "webdataset",

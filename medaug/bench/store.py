@@ -7,6 +7,7 @@ memory: see :mod:`medaug.bench.store_epoch`).
 from __future__ import annotations
 
 import contextlib
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from medaug.train.world import World
 BATCH = 16
 FLOOR = "np.memmap"
 OF_FLOOR = 0.95
+MOST_ROWS = 16_384
+"""Of small rows: a thousand batches are an epoch, and some readers take a millisecond a row."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ _HOW = (
 def _reading(shape: Shape, options: Options, folder: Path) -> list[Figure]:
     """Warm batches of every reader: random and in order."""
     sizes = _SIZES[options.size]
-    rows = made_rows(shape, sizes.bytes, BATCH)
+    rows = made_rows(shape, min(sizes.bytes, MOST_ROWS * 2 * math.prod(shape)), BATCH)
     found: dict[str, Read] = {"medaug": _own_reader(rows, folder / "store" / name_of(shape))}
     missing: dict[str, str] = {}
     for name, peer in PEERS.items():

@@ -54,7 +54,7 @@ class Epoch:
 
 def epoch_figures(size: Size, folder: Path) -> tuple[list[Figure], list[str]]:
     """Figures and notes. Raises EnvironmentFault when the disk has no room."""
-    n, shape = _ROWS[size], shapes_of(size)[1]
+    n, shape = _ROWS[size], shapes_of(size)[-1]
     row_bytes = 2 * math.prod(shape)
     _require_room(folder, int(n * row_bytes * 1.05))
     path = folder / "large"
@@ -72,7 +72,7 @@ def epoch_figures(size: Size, folder: Path) -> tuple[list[Figure], list[str]]:
     notes = [
         f"epoch: {n} rows, {n * row_bytes / 1e9:.1f} GB, written with hashes at "
         f"{n * row_bytes / 1e6 / written_s:,.0f} MB/s; the first opening on a node compares "
-        f"SHA-256 ({verified_s:.1f} s), later ones do not",
+        f"digests ({verified_s:.1f} s), later ones do not",
         "epoch: memory limit 1 GiB, page cache included"
         if group
         else "epoch: NO memory limit (a control group needs root); private memory still counts",

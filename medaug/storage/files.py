@@ -12,8 +12,9 @@ import socket
 import stat
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from medaug.errors import IntegrityError
 
@@ -175,10 +176,20 @@ def give_name(temporary: Path, final: Path) -> bool:
 
 
 def sha256_of(path: Path) -> str:
-    """Of a regular file; raises IntegrityError for anything else in its place, unopened."""
+    """SHA-256 of a regular file, hex; raises as :func:`file_digest`."""
+    return file_digest(path, hashlib.sha256)
+
+
+def file_digest(path: Path, algorithm: Callable[[], Any]) -> str:
+    """Hex digest of a regular file by ``algorithm``, a constructor such as ``hashlib.sha256``.
+
+    Raises:
+        IntegrityError: something else is in its place; it is not opened.
+        OSError: it cannot be read.
+    """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise IntegrityError(f"{path}: is no file")
     with open(descriptor, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return str(hashlib.file_digest(file, algorithm).hexdigest())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from medaug.store.digest import Digest
 from medaug.store.direct import aligned_bytes, open_direct, write_direct
 
 STEP_BYTES = 8 << 20
@@ -31,8 +31,8 @@ class HashedFile:
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         self._direct = open_direct(path, os.O_WRONLY)
-        self._sha256 = hashlib.sha256()
-        self._hasher = ThreadPoolExecutor(1, "shard-sha256")
+        self._digest = Digest()
+        self._hasher = ThreadPoolExecutor(1, "shard-digest")
         self._writer = ThreadPoolExecutor(1, "shard-write")
         self._under_way: deque[tuple[Future[None], Future[None]]] = deque()
         self._memory = [memoryview(step) for step in aligned_bytes(STEPS, STEP_BYTES)]
@@ -64,12 +64,12 @@ class HashedFile:
         return len(content)
 
     def finish(self) -> str:
-        """Write what is left, durably, and close; the SHA-256 of all."""
+        """Write what is left, durably, and close; the digest of all."""
         self._send(self._memory[self._steps % STEPS][: self._filled])
         self._wait(0)
         os.fsync(self._descriptor)
         self.close()
-        return self._sha256.hexdigest()
+        return str(self._digest)
 
     def close(self) -> None:
         """Give up what is not written yet."""
@@ -81,7 +81,7 @@ class HashedFile:
         self._descriptor = self._direct = -1
 
     def _send(self, step: memoryview) -> None:
-        hashing = self._hasher.submit(self._sha256.update, step)
+        hashing = self._hasher.submit(self._digest.update, step)
         writing = self._writer.submit(self._write, step, self._steps * STEP_BYTES)
         self._under_way.append((hashing, writing))
 

@@ -121,7 +121,7 @@ def _inventory(path: Path, plan: Plan) -> tuple[list[dict[str, Any]], dict[str, 
         counts += np.bincount(sidecar.columns["label"] + 1, minlength=len(counts))
         patients.update(sidecar.columns["patient"].tolist())
         about = {"file": file.name, "rows": sidecar.rows, "bytes": sidecar.n_bytes}
-        shards.append({**about, "sha256": sidecar.sha256})
+        shards.append({**about, "digest": sidecar.digest})
     names = ("unknown", *plan.classes)
     return shards, dict(zip(names, counts.tolist(), strict=True)), sorted(patients - {""})
 

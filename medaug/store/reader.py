@@ -14,6 +14,7 @@ from medaug.errors import IntegrityError, UserError
 from medaug.spec.base import signature
 from medaug.storage.manifest import read_sealed
 from medaug.store.cache import NodeCache, default_folder
+from medaug.store.digest import promised_digest
 from medaug.store.gather import Access, Rows, Shard
 from medaug.store.manifest import MANIFEST
 from medaug.store.memory import free_ram_bytes
@@ -64,7 +65,7 @@ class Store:
     ) -> Store:
         """Open the finished store at ``path``.
 
-        ``verify`` compares every shard with its SHA-256, once per node and file version; each
+        ``verify`` compares every shard with its digest, once per node and file version; each
         row's own hash is checked when it is read in any case. ``access``: ``map`` the shards into
         memory, or ``pread`` rows from them, or past the page cache (``direct``); ``auto`` maps
         what fits into half of the free RAM, and reads directly what is larger than it.
@@ -90,7 +91,7 @@ class Store:
             schema = StoreSchema.from_json(manifest["schema"])
             arrow = schema.arrow(manifest["writer"])
             files = [path / shard["file"] for shard in manifest["shards"]]
-            about = [(shard["bytes"], shard["sha256"]) for shard in manifest["shards"]]
+            about = [(shard["bytes"], promised_digest(shard)) for shard in manifest["shards"]]
         except (KeyError, TypeError) as fault:  # its hash is right, so it was made by hand
             raise IntegrityError(
                 f"{path / MANIFEST}: is no store's manifest ({fault}); write the store again"
@@ -245,7 +246,7 @@ def _access_to(n_bytes: int) -> Access:
 
 def _sidecar(file: Path, promised: Mapping[str, Any], schema: StoreSchema) -> Sidecar:
     sidecar = Sidecar.read(file)
-    fits = (sidecar.sha256, sidecar.rows) == (promised["sha256"], promised["rows"])
+    fits = (sidecar.digest, sidecar.rows) == (promised_digest(promised), promised["rows"])
     for at, n_bytes in ((sidecar.x_at, schema.x_bytes), (sidecar.mask_at, schema.mask_bytes)):
         fits &= bool(((at >= 0) & (at <= sidecar.n_bytes - n_bytes)).all())
     if not fits:

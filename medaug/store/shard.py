@@ -47,13 +47,13 @@ class ShardFile:
     def finish(self) -> Sidecar:
         """Complete the file durably; its sidecar, which is what ``describe`` reads from it."""
         self._writer.close()
-        sha256 = self._file.finish()
+        digest = self._file.finish()
         names = self._columns[0]
         return Sidecar(
             writer=self._key,
             rows=self.rows,
             n_bytes=self._file.size,
-            sha256=sha256,
+            digest=digest,
             x_at=np.array(self._x_at, np.int64),
             mask_at=np.array(self._mask_at, np.int64),
             xxh3=np.array(self._xxh3, np.uint64),

@@ -3,7 +3,7 @@
 It says nothing that is not in the finished file, so whoever finds a shard without one can make it
 (:func:`describe`); the writer notes the same while it writes. It holds the small columns, the byte
 offsets of each record batch's tensors (taken once from the record-batch metadata), an xxh3 hash per
-row and the file's SHA-256. To open a store, only sidecars are read.
+row and the file's digest. To open a store, only sidecars are read.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 
 from medaug.errors import IntegrityError, UserError
-from medaug.storage.files import sha256_of
 from medaug.storage.manifest import read_sealed, sealed
+from medaug.store.digest import digest_of, promised_digest
 from medaug.store.schema import FORMAT, INTEGERS, STRINGS, StoreSchema
 
 try:
@@ -33,7 +33,8 @@ class Sidecar:
     writer: str
     rows: int
     n_bytes: int
-    sha256: str
+    digest: str
+    """``blake3:`` or ``sha256:`` and hex digits."""
     x_at: np.ndarray
     """Byte offset of each row's tensor in the file, int64."""
     mask_at: np.ndarray
@@ -50,7 +51,7 @@ class Sidecar:
             "writer": self.writer,
             "rows": self.rows,
             "bytes": self.n_bytes,
-            "sha256": self.sha256,
+            "digest": self.digest,
             "x_at": _runs(self.x_at),
             "mask_at": _runs(self.mask_at),
             "xxh3": self.xxh3.astype(">u8").tobytes().hex(),
@@ -80,7 +81,7 @@ class Sidecar:
             writer=body["writer"],
             rows=body["rows"],
             n_bytes=body["bytes"],
-            sha256=body["sha256"],
+            digest=promised_digest(body),
             x_at=_from_runs(body["x_at"]),
             mask_at=_from_runs(body["mask_at"]),
             xxh3=np.frombuffer(bytes.fromhex(body["xxh3"]), ">u8").astype(np.uint64),
@@ -88,8 +89,8 @@ class Sidecar:
         )
 
 
-def describe(path: Path, schema: StoreSchema, key: str, sha256: str | None = None) -> Sidecar:
-    """Read the Arrow file at ``path`` and say where its rows lie; ``sha256`` if it is known.
+def describe(path: Path, schema: StoreSchema, key: str) -> Sidecar:
+    """Read the Arrow file at ``path`` and say where its rows lie.
 
     Raises UserError when its Arrow schema is another than that of ``schema`` and ``key``,
     IntegrityError when it is no whole Arrow file.
@@ -113,7 +114,7 @@ def describe(path: Path, schema: StoreSchema, key: str, sha256: str | None = Non
         writer=key,
         rows=table.num_rows,
         n_bytes=content.size,
-        sha256=sha256 or sha256_of(path),
+        digest=digest_of(path),
         x_at=x_at,
         mask_at=mask_at,
         xxh3=np.array([row_hash(*row) for row in zip(x, mask, strict=True)], np.uint64),

@@ -14,13 +14,13 @@ from pathlib import Path
 import pyarrow as pa
 
 from medaug.errors import IntegrityError
-from medaug.storage.files import sha256_of
 from medaug.storage.locks import one_at_a_time
+from medaug.store.digest import digest_of
 from medaug.store.sidecar import check_schema
 
 
 def verify_shards(shards: list[tuple[Path, int, str]], arrow: pa.Schema) -> None:
-    """Check size, SHA-256 and columns of each (path, bytes, sha256), some at a time.
+    """Check size, digest and columns of each (path, bytes, digest), some at a time.
 
     Raises IntegrityError naming a shard that is cut off, changed or missing, and UserError for a
     shard with other columns than ``arrow``.
@@ -31,7 +31,7 @@ def verify_shards(shards: list[tuple[Path, int, str]], arrow: pa.Schema) -> None
             check.result()
 
 
-def _verify(path: Path, n_bytes: int, sha256: str, arrow: pa.Schema) -> None:
+def _verify(path: Path, n_bytes: int, digest: str, arrow: pa.Schema) -> None:
     try:
         found = path.stat()
     except OSError as fault:
@@ -41,11 +41,11 @@ def _verify(path: Path, n_bytes: int, sha256: str, arrow: pa.Schema) -> None:
     if found.st_size != n_bytes:
         _refuse_foreign(path, arrow)
         raise IntegrityError(f"{path}: has {found.st_size} of {n_bytes} bytes; restore it")
-    with _once_per_node(path, found, sha256) as known:
+    with _once_per_node(path, found, digest) as known:
         if known:
             return
-        if sha256_of(path) != sha256:
-            raise IntegrityError(f"{path}: SHA-256 is not the manifest's; restore it")
+        if digest_of(path, digest) != digest:
+            raise IntegrityError(f"{path}: its digest is not the manifest's; restore it")
         _check_columns(path, arrow)
 
 
@@ -61,7 +61,7 @@ def _check_columns(path: Path, arrow: pa.Schema) -> None:
 
 
 @contextlib.contextmanager
-def _once_per_node(path: Path, found: os.stat_result, sha256: str) -> Iterator[bool]:
+def _once_per_node(path: Path, found: os.stat_result, digest: str) -> Iterator[bool]:
     """Whether this version of the file was verified on this node; remembers it if not.
 
     A version is path, inode, size and times. Ranks that start together wait for the first one
@@ -69,7 +69,7 @@ def _once_per_node(path: Path, found: os.stat_result, sha256: str) -> Iterator[b
     written, nothing is remembered.
     """
     version = (path.resolve(), found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-    name = hashlib.sha256(repr((*map(str, version), sha256)).encode()).hexdigest()[:32]
+    name = hashlib.sha256(repr((*map(str, version), digest)).encode()).hexdigest()[:32]
     with contextlib.ExitStack() as stack:
         try:
             memory = _memory() / name

@@ -24,12 +24,12 @@ from medaug.storage.files import (
     give_name,
     private_folder,
     remove_abandoned,
-    sha256_of,
     temporary_name,
     write_whole,
 )
 from medaug.storage.manifest import read_sealed, sealed
 from medaug.store.block import Block
+from medaug.store.digest import digest_of
 from medaug.store.manifest import MANIFEST, SHARD_BYTES, Plan, part_path, publish, shard_path
 from medaug.store.schema import Provenance, Splits, StoreSchema
 from medaug.store.shard import ShardFile
@@ -252,13 +252,12 @@ class StoreWriter:
         """The sidecar of an earlier shard, made anew from it; None, and both away, if it is bad."""
         schema, key = self._plan.schema, self._plan.key
         try:
-            sha256 = sha256_of(path)
             if not path.with_suffix(".json").exists():  # killed between the two
-                sidecar = describe(path, schema, key, sha256)
+                sidecar = describe(path, schema, key)
                 write_whole(path.with_suffix(".json"), sidecar.to_bytes())
                 return sidecar
             sidecar = Sidecar.read(path)
-            if (sidecar.sha256, sidecar.writer) == (sha256, key):
+            if (digest_of(path, sidecar.digest), sidecar.writer) == (sidecar.digest, key):
                 return sidecar
         except (UserError, IntegrityError):
             pass

@@ -25,10 +25,10 @@ from medaug.plan.sizes import held_back
 from medaug.plan.trials import plan_study
 from medaug.spec import ExtractTrial, FeatureSpec, ResourceSpec
 from medaug.storage.artifacts import Artifacts
-from medaug.storage.files import sha256_of
 from medaug.storage.manifest import read_sealed, sealed
 from medaug.storage.probe import check_storage
 from medaug.store import Store, StoreSchema, StoreWriter
+from medaug.store.digest import digest_of
 from medaug.study import resume_study
 from medaug.sweep.cluster.start import Cluster
 from medaug.sweep.runner import Sweep
@@ -136,7 +136,7 @@ def pickled_column(shard: Path) -> None:
     table = table.remove_column(at).add_column(at, field, pa.array([b"cos"] * len(table)))
     with pa.OSFile(str(shard), "wb") as sink, pa.ipc.new_file(sink, table.schema) as file:
         file.write_table(table)
-    true = {"bytes": shard.stat().st_size, "sha256": sha256_of(shard)}
+    true = {"bytes": shard.stat().st_size, "digest": digest_of(shard)}
     sidecar, manifest = shard.with_suffix(".json"), shard.with_name("manifest.json")
     sidecar.write_bytes(sealed(read_sealed(sidecar) | true))
     body = read_sealed(manifest)

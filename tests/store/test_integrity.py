@@ -16,9 +16,9 @@ import pyarrow as pa
 import pytest
 
 from medaug.errors import IntegrityError, UserError
-from medaug.storage.files import sha256_of
 from medaug.storage.manifest import read_sealed, sealed
 from medaug.store import Store, StoreSchema
+from medaug.store.digest import digest_of
 from tests.store.small import ALONE
 
 MakeStore = Callable[..., Store]
@@ -70,7 +70,7 @@ def test_without_xxhash_whole_shards_are_checked(
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)
-    with pytest.raises(IntegrityError, match="SHA-256"):
+    with pytest.raises(IntegrityError, match="digest is not the manifest's"):
         Store.open(without)
 
 
@@ -87,11 +87,11 @@ def test_a_shard_is_hashed_once_per_node_and_version(
 ) -> None:
     hashed: list[str] = []
 
-    def spy(file: Path) -> str:
+    def spy(file: Path, like: str) -> str:
         hashed.append(file.name)
-        return sha256_of(file)
+        return digest_of(file, like)
 
-    monkeypatch.setattr("medaug.store.verify.sha256_of", spy)
+    monkeypatch.setattr("medaug.store.verify.digest_of", spy)
     Store.open(path)  # as make_store did
     assert hashed == []
     (path / SHARD).touch()
@@ -106,7 +106,7 @@ def test_verification_works_where_nothing_can_be_remembered(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
     read_all(path)
     (path / SHARD).write_bytes(b"x" * (path / SHARD).stat().st_size)
-    with pytest.raises(IntegrityError, match="SHA-256"):
+    with pytest.raises(IntegrityError, match="digest is not the manifest's"):
         Store.open(path)
 
 
@@ -183,7 +183,7 @@ def test_no_other_column_type_is_accepted(path: Path, tmp_path: Path, kind) -> N
 def forge_hashes(path: Path) -> None:
     """Make sidecar and manifest agree with the changed shard."""
     content = path / SHARD
-    true = {"bytes": content.stat().st_size, "sha256": sha256_of(content)}
+    true = {"bytes": content.stat().st_size, "digest": digest_of(content)}
     sidecar = content.with_suffix(".json")
     sidecar.write_bytes(sealed(read_sealed(sidecar) | true))
     manifest = read_sealed(path / "manifest.json")
