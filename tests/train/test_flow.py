@@ -94,6 +94,25 @@ def test_resume_after_every_epoch_is_bit_for_bit(tmp_path: Path) -> None:
         assert torch.equal(made(rest[-1].result), made(whole[-1].result))
 
 
+def test_it_learns_in_fp16_with_a_scaled_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a T4 or V100: as well as in float32, and it goes on where it was with its scale."""
+    keys: dict[str, Any] = {"epochs": 6, "steps_per_epoch": 15, "lr": 3e-3, "batch_size": 16}
+    single = [each.metrics["train/loss"] for each in train(**keys)]
+    monkeypatch.setenv("MEDAUG_PRECISION", "fp16")
+    whole = list(train(precision="auto", **keys))
+    half = [each.metrics["train/loss"] for each in whole]
+    assert whole[-1].result.precision == "fp16"
+    assert half == pytest.approx(single, rel=0.05)
+    assert half != single
+    assert half[-1] < 0.8 * half[0]
+    stopped = whole[2].checkpoint
+    assert stopped is not None
+    rest = list(train(resume=stopped, precision="auto", **keys))
+    assert [p.metrics for p in rest] == [p.metrics for p in whole[3:]]
+
+
 def _outcome(world: World, keys: dict[str, Any]) -> tuple[dict[str, float], torch.Tensor]:
     """Metrics, and rows that are made from given noise."""
     *_, last = train(world, **keys)
