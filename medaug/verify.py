@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from medaug.errors import IntegrityError, MedaugError
+from medaug.errors import IntegrityError, UserError
 from medaug.ownership.seals import check_run
 from medaug.results.records import read_study, read_trials
 from medaug.storage.artifacts import Artifacts
@@ -42,6 +42,7 @@ def verify(folder: Path) -> Iterator[Finding]:
 
     Raises:
         UserError: there is no such run.
+        EnvironmentFault: the storage cannot be read, or a package is missing.
     """
     read_study(folder)
     record: Record | None = None
@@ -98,7 +99,7 @@ def _artifact(artifacts: Artifacts, name: str, record: Record | None) -> Finding
             folder = artifacts.verified_model(name)
             n = len(read_manifest(folder)["files"])
             manifest, said = folder / MANIFEST, f"whole, {n} files"
-    except MedaugError as damage:
+    except (UserError, IntegrityError) as damage:  # what fails around it is no damage
         return Finding(what, str(damage), whole=False)
     known = record.made.get(f"{what}/{manifest.name}") if record else None
     if known is not None and known != sha256_of(manifest):

@@ -7,7 +7,6 @@ memory: see :mod:`medaug.bench.store_epoch`).
 from __future__ import annotations
 
 import contextlib
-import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import numpy as np
 from medaug.bench.peers import PEERS, TRAINING_LOADERS, Read, Rows, make_peer
 from medaug.bench.result import Figure, Options, Result, Size, stated
 from medaug.bench.store_epoch import epoch_figures
-from medaug.bench.store_rows import Shape, made_rows, name_of, shapes_of, write_store
+from medaug.bench.store_rows import Shape, made_rows, name_of, row_bytes_of, shapes_of, write_store
 from medaug.bench.store_write import write_figures
 from medaug.bench.timing import Spread, Timing, interleaved
 from medaug.store import Store
@@ -71,7 +70,7 @@ _HOW = (
 def _reading(shape: Shape, options: Options, folder: Path) -> list[Figure]:
     """Warm batches of every reader: random and in order."""
     sizes = _SIZES[options.size]
-    rows = made_rows(shape, min(sizes.bytes, MOST_ROWS * 2 * math.prod(shape)), BATCH)
+    rows = made_rows(shape, min(sizes.bytes, MOST_ROWS * row_bytes_of(shape)), BATCH)
     found: dict[str, Read] = {"medaug": _own_reader(rows, folder / "store" / name_of(shape))}
     missing: dict[str, str] = {}
     for name, peer in PEERS.items():

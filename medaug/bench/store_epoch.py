@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import shutil
 import subprocess
@@ -20,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from medaug.bench.result import Figure, Size
-from medaug.bench.store_rows import made_rows, name_of, shapes_of, write_store
+from medaug.bench.store_rows import made_rows, name_of, row_bytes_of, shapes_of, write_store
 from medaug.bench.timing import Spread
 from medaug.errors import EnvironmentFault
 from medaug.store import Store
@@ -55,7 +54,7 @@ class Epoch:
 def epoch_figures(size: Size, folder: Path) -> tuple[list[Figure], list[str]]:
     """Figures and notes. Raises EnvironmentFault when the disk has no room."""
     n, shape = _ROWS[size], shapes_of(size)[-1]
-    row_bytes = 2 * math.prod(shape)
+    row_bytes = row_bytes_of(shape)
     _require_room(folder, int(n * row_bytes * 1.05))
     path = folder / "large"
     base = made_rows(shape, 32 * row_bytes, 1)

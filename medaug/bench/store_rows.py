@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,11 @@ def shapes_of(size: Size) -> tuple[Shape, ...]:
     return (3584, 1, 1), (1024, 15, 15), (128, 120, 120)
 
 
+def row_bytes_of(shape: Shape) -> int:
+    """Of a row in float16."""
+    return 2 * math.prod(shape)
+
+
 BLOCK = 32
 PROVENANCE = Provenance("bench", "0" * 12, (), (), synthetic=True)
 
@@ -33,8 +39,7 @@ def name_of(shape: Shape) -> str:
 
 def made_rows(shape: Shape, n_bytes: int, multiple: int) -> Rows:
     """About ``n_bytes`` of normal numbers, float16, in a multiple of ``multiple`` rows."""
-    row_bytes = 2 * int(np.prod(shape))
-    n = max(1, n_bytes // (row_bytes * multiple)) * multiple
+    n = max(1, n_bytes // (row_bytes_of(shape) * multiple)) * multiple
     x = np.random.default_rng(0).standard_normal((n, *shape), np.float32).astype(np.float16)
     return Rows(x, np.arange(n) % 2)
 

@@ -16,7 +16,7 @@ from medaug.bench.timing import interleaved
 
 OF_SYNCED = {3 << 20: 0.9, 256 << 10: 0.7}
 """Of ``np.save`` + fsync, as durable without hashes: for rows from so many bytes. None for smaller
-ones, which no network makes as fast as they are written."""
+ones: there it is Python, between their batches, that takes the time."""
 _SIZES: Mapping[Size, tuple[int, int]] = {
     "full": (768 << 20, 7),
     "quick": (128 << 20, 3),

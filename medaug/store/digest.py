@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from medaug.errors import EnvironmentFault, IntegrityError
 from medaug.storage.files import file_digest
 
-try:
-    from blake3 import blake3
-except ImportError:  # a bare GPU machine: there new shards have SHA-256
-    blake3 = None  # type: ignore[assignment,misc]
+ALGORITHMS: dict[str, Callable[[], Any]] = {"sha256": hashlib.sha256}
+"""Those that are installed, by their names in a digest."""
 
-ALGORITHMS: Mapping[str, Callable[[], Any]] = {"sha256": hashlib.sha256, "blake3": blake3}
+with suppress(ImportError):  # a bare GPU machine: there new shards have SHA-256
+    from blake3 import blake3
+
+    ALGORITHMS["blake3"] = blake3
 
 
 class Digest:
@@ -47,9 +49,9 @@ def digest_of(path: Path, like: str = "") -> str:
     """
     name = like.partition(":")[0] or _of_new_shards()
     if name not in ALGORITHMS:
+        if name == "blake3":
+            raise EnvironmentFault(f"{path}: has a BLAKE3 digest; pip install blake3")
         raise IntegrityError(f"{path}: its digest is '{like}', neither BLAKE3 nor SHA-256")
-    if name != "sha256" and blake3 is None:
-        raise EnvironmentFault(f"{path}: has a BLAKE3 digest; pip install blake3")
     return f"{name}:{file_digest(path, ALGORITHMS[name])}"
 
 
@@ -59,4 +61,4 @@ def promised_digest(about: Mapping[str, Any]) -> str:
 
 
 def _of_new_shards() -> str:
-    return "sha256" if blake3 is None else "blake3"
+    return "blake3" if "blake3" in ALGORITHMS else "sha256"

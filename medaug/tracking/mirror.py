@@ -58,16 +58,19 @@ class Mirror:
         self.folder = folder
         self.uri = place.tracking_uri(study, folder.parent)
         self._inode: int | None = None
-        self._runs: Runs | None = None  # not cached_property: in Python 3.11 its lock is one for
-        self._parent: Run | None = None  # all runs, and one whose server hangs would stop them all
-        self._configurations: Configurations | None = None
+        # Asked for when they are wanted. Not by cached_property, whose lock is one for all mirrors
+        # in Python 3.11: a run whose server hangs would hold up the others.
+        self._runs: Runs | None = None
+        self._parent: Run | None = None
+        self._configurations = Configurations(folder)
         self._trials: dict[str, Run] = {}
         """Of those that are running."""
 
     def forget(self) -> None:
         """Trust nothing that was learnt from MLflow: a call has failed, and may have had effect."""
         self._trials.clear()
-        self._runs = self._parent = self._configurations = None
+        self._runs = self._parent = None
+        self._configurations = Configurations(self.folder)
 
     def look(self) -> bool:
         """Whether the database is another file than the one that was told of this run, or gone.
@@ -116,15 +119,9 @@ class Mirror:
         self.runs.log(run, params=study_params(self.study), tags=tags)
         return run
 
-    @property
-    def configurations(self) -> Configurations:
-        if self._configurations is None:
-            self._configurations = Configurations(self.folder)
-        return self._configurations
-
     def send_bundles(self) -> None:
         """Send what MLflow has not got of trials that ran in bundles."""
-        send_configurations(self, self.configurations)
+        send_configurations(self, self._configurations)
 
     def send_sweep(self, status: str) -> None:
         """``running``, ``done``, ``interrupted`` or ``failed``."""

@@ -15,6 +15,7 @@ from medaug.ownership.seals import RunSeals, vouched
 from medaug.ownership.unsealed import OF_RESULTS
 from medaug.storage.journal import JOURNAL, Journal
 from medaug.storage.trial_folder import TrialFolder
+from medaug.store.digest import ALGORITHMS
 from medaug.sweep.events import Outcome
 from tests.storage.sealed_runs import ask, go_on, sealed_run, site_key, small_study
 
@@ -238,3 +239,11 @@ def test_verify_looks_at_every_store_and_model(run: Path) -> None:
     assert said.exit_code == 5
     assert f"stores/{shard.parent.name}" in said.stderr
     assert said.stdout.count("DAMAGED") == 1
+
+
+def test_a_package_that_is_missing_is_no_damage(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(ALGORITHMS, "blake3")
+    said = ask(run, "verify")
+    assert said.exit_code == 3
+    assert "pip install blake3" in said.stderr
+    assert "DAMAGED" not in said.output

@@ -13,7 +13,7 @@ from medaug.errors import EnvironmentFault, IntegrityError
 from medaug.storage.files import sha256_of
 from medaug.storage.manifest import read_sealed, sealed
 from medaug.store import Store, StoreSchema, StoreWriter
-from medaug.store.digest import digest_of
+from medaug.store.digest import ALGORITHMS, digest_of
 from tests.store.small import ABOUT, write_rows
 
 MakeStore = Callable[..., Store]
@@ -27,7 +27,7 @@ def path(make_store: MakeStore) -> Path:
     return make_store(1000, SCHEMA, shard_bytes=SHARD_BYTES).path
 
 
-def said_by(file: Path, change: Callable[[dict[str, Any]], None]) -> None:
+def rewrite(file: Path, change: Callable[[dict[str, Any]], None]) -> None:
     body = read_sealed(file)
     change(body)
     file.write_bytes(sealed(body))
@@ -41,9 +41,9 @@ def as_before(path: Path) -> None:
         about["sha256"] = sha256_of(shard)
 
     for shard in path.glob("*.arrow"):
-        said_by(shard.with_suffix(".json"), lambda body, shard=shard: older(body, shard))
+        rewrite(shard.with_suffix(".json"), lambda body, shard=shard: older(body, shard))
     if (path / "manifest.json").exists():
-        said_by(
+        rewrite(
             path / "manifest.json",
             lambda body: [older(shard, path / shard["file"]) for shard in body["shards"]],
         )
@@ -68,7 +68,7 @@ def test_a_store_from_before_is_read_and_verified(path: Path) -> None:
         Store.open(path)
 
 
-def test_what_was_begun_before_is_completed(path: Path, tmp_path: Path) -> None:
+def test_what_was_begun_before_is_completed(path: Path) -> None:
     """Its shards stay as they are, with the digests that they have."""
     (path / "manifest.json").unlink()
     (path / "part-000.json").unlink()
@@ -91,7 +91,7 @@ def test_where_blake3_is_missing(
     path: Path, make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """New shards have SHA-256 then, and what cannot be compared is not thrown away."""
-    monkeypatch.setattr("medaug.store.digest.blake3", None)
+    monkeypatch.delitem(ALGORITHMS, "blake3")
     bare = make_store(60, name="bare")
     assert bare.manifest["shards"][0]["digest"].startswith("sha256:")
     (path / FIRST).touch()  # another version of the file, so compared again
@@ -105,6 +105,6 @@ def test_where_blake3_is_missing(
 
 @pytest.mark.parametrize("digest", ["md5:00", "blake3:00", "", "blake3"])
 def test_a_digest_that_is_none_is_damage(path: Path, digest: str) -> None:
-    said_by(path / "manifest.json", lambda body: body["shards"][0].update(digest=digest))
-    with pytest.raises(IntegrityError):
+    rewrite(path / "manifest.json", lambda body: body["shards"][0].update(digest=digest))
+    with pytest.raises(IntegrityError, match=f"{FIRST}: its digest is "):
         Store.open(path)

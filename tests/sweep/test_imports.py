@@ -15,7 +15,7 @@ def test_what_starts_often_does_without_torch(module: str) -> None:
 
 
 def test_a_rank_does_without_the_compiler() -> None:
-    """Of torch, which takes as long to import as torch itself."""
+    """``torch._dynamo`` takes as long to import as all else of torch."""
     code = """
 import sys
 from medaug.experiment import run_trial

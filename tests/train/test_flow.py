@@ -94,9 +94,7 @@ def test_resume_after_every_epoch_is_bit_for_bit(tmp_path: Path) -> None:
         assert torch.equal(made(rest[-1].result), made(whole[-1].result))
 
 
-def test_it_learns_in_fp16_with_a_scaled_loss(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_learns_in_fp16_with_a_scaled_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a T4 or V100: as well as in float32, and it goes on where it was with its scale."""
     keys: dict[str, Any] = {"epochs": 6, "steps_per_epoch": 15, "lr": 3e-3, "batch_size": 16}
     single = [each.metrics["train/loss"] for each in train(**keys)]
